@@ -1,0 +1,56 @@
+"""The one decorator of all kernels: compiled once, cached, without the GIL.
+
+Numba's own cache sees a change in the kernel's file but not in the functions and constants it
+takes from other files. The cache folder of a kernel is therefore named by the hash of its module
+and of every module of ours that it imports, however far away: a change anywhere below compiles
+anew, a run without changes never does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core import config
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_ROOT = Path(__file__).resolve().parents[2]
+_OURS = re.compile(r"^\s*(?:from|import) ((?:operators|schemas)[\w.]*)", re.MULTILINE)
+# NUMBA_CACHE_DIR wins: an image may bake its own.
+_CACHE = Path(config.CACHE_DIR) if config.CACHE_DIR else _ROOT / ".cache" / "numba"  # type: ignore[attr-defined]
+
+
+def _path(module: str) -> Path:
+    path = _ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def _closure_hash(module: str) -> str:
+    """Hash of a module's source and of all modules of ours below it."""
+    sources: dict[str, bytes] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _path(name)
+        if name in sources or not path.is_file():
+            continue
+        sources[name] = path.read_bytes()
+        waiting += _OURS.findall(sources[name].decode())
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version_info[:3]}".encode())
+    for name in sorted(sources):
+        digest.update(name.encode() + b"\0" + sources[name] + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def kernel(function: _F) -> _F:
+    """Compile ``function`` with numba, cached on disk, releasing the GIL."""
+    name = function.__module__
+    config.CACHE_DIR = str(_CACHE / f"{name.rpartition('.')[2]}-{_closure_hash(name)}")  # type: ignore[attr-defined]
+    return numba.njit(cache=True, nogil=True)(function)  # type: ignore[return-value, no-any-return]
