@@ -1,0 +1,153 @@
+"""Normalise: bytes of one feed to event rows by shard, plus the feed's dead letters.
+
+State: the decoder's (instrument registry, channel ids, position in the message count) and the
+dead-letter counter. One feed is one key and one sequenced input, so every shard below it reads
+exactly one input: same bytes, same rows, whatever the batching.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from operators.events import EventBatch, Instruments, Rows
+from operators.feeds import FeedDecoder
+from operators.kernels.split import split_rows
+from schemas import arrow
+from schemas.tables import DEAD_LETTERS
+
+SNAPSHOT_VERSION: Final = 1
+
+
+class Normalised(NamedTuple):
+    """Event batches by shard (only shards with rows), and the feed's own rows."""
+
+    parts: list[tuple[int, EventBatch]]
+    feed: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """Which shards a feed has and which of them this process keeps.
+
+    Shards of feed f are f * shards_per_feed + (hash of venue and symbol mod shards_per_feed).
+    Process p of n keeps the shards with shard mod n = p, and process 0 the feed's own rows.
+    """
+
+    feed_index: int
+    shards_per_feed: int = 16
+    process: int = 0
+    processes: int = 1
+
+    def shard(self, local: int) -> int:
+        return self.feed_index * self.shards_per_feed + local
+
+    def keeps(self, local: int) -> bool:
+        return self.shard(local) % self.processes == self.process
+
+    @property
+    def keeps_feed(self) -> bool:
+        return self.process == 0
+
+
+class Normaliser:
+    """Core of the normalise step: ``apply(frames) -> Normalised``."""
+
+    def __init__(self, feed_name: str, decoder: FeedDecoder, plan: ShardPlan) -> None:
+        self.feed_name = feed_name
+        self.decoder = decoder
+        self.plan = plan
+        self._dead_letters = 0
+        self._known: Instruments | None = None
+        self._shard_of = np.zeros(0, np.int32)
+        self._active = np.zeros(plan.shards_per_feed, np.bool_)
+
+    def apply(self, frames: pa.RecordBatch) -> Normalised:
+        """Decode a frames batch (schemas.frames.FRAMES) and split its rows by shard."""
+        events, dead = self.decoder.apply(frames)
+        self._follow(events.instruments)
+        parts = self._split(events)
+        tables: dict[str, pa.RecordBatch] = {}
+        stats = {"messages": events.messages}
+        if self.plan.keeps_feed:
+            if dead is not None and dead.num_rows:
+                tables["dead_letters"] = self._identify(dead)
+        else:
+            stats = {}
+        return Normalised(parts, Rows(-1 - self.plan.feed_index, tables, stats))
+
+    def _follow(self, instruments: Instruments) -> None:
+        """Extend the shard table by the instruments that are new."""
+        known = len(self._shard_of)
+        if instruments is self._known or len(instruments) == known:
+            return
+        local = instruments.rows["shard"][known:].astype(np.int32)
+        keeps = np.array([self.plan.keeps(int(s)) for s in local], np.bool_)
+        self._active[local[keeps]] = True
+        self._shard_of = np.concatenate([self._shard_of, np.where(keeps, local, -1)]).astype(
+            np.int32
+        )
+        self._known = instruments
+
+    def _split(self, events: EventBatch) -> list[tuple[int, EventBatch]]:
+        starts = np.zeros(self.plan.shards_per_feed + 1, np.int64)
+        rows = split_rows(events.rows, self._shard_of, self._active, starts)
+        tables = self._split_tables(events.tables)
+        parts = []
+        for local in np.flatnonzero(self._active).tolist():
+            begin, end = int(starts[local]), int(starts[local + 1])
+            rare = tables.get(local, {})
+            if begin == end and not rare:
+                continue
+            batch = EventBatch(
+                rows[begin:end], events.instruments, tables=rare, offsets=events.offsets
+            )
+            parts.append((self.plan.shard(local), batch))
+        return parts
+
+    def _split_tables(
+        self, tables: dict[str, pa.RecordBatch]
+    ) -> dict[int, dict[str, pa.RecordBatch]]:
+        by_shard: dict[int, dict[str, pa.RecordBatch]] = {}
+        for name, batch in tables.items():
+            shards = self._shard_of[batch.column("instrument").to_numpy()]
+            for local in np.unique(shards[shards >= 0]).tolist():
+                chosen = np.flatnonzero(shards == local)
+                by_shard.setdefault(local, {})[name] = batch.take(pa.array(chosen))
+        return by_shard
+
+    def _identify(self, dead: pa.RecordBatch) -> pa.RecordBatch:
+        """Add shard, row_sequence, feed and partition to the decoder's dead letters."""
+        n = dead.num_rows
+        first = self._dead_letters
+        self._dead_letters += n
+        added = {
+            "shard": pa.array(np.full(n, -1 - self.plan.feed_index, np.int16)),
+            "row_sequence": pa.array(np.arange(first, first + n, dtype=np.int64)),
+            "feed": pa.DictionaryArray.from_arrays(
+                pa.array(np.zeros(n, np.int32)), pa.array([self.feed_name], pa.string())
+            ),
+            "partition": pa.array(np.zeros(n, np.int32)),
+        }
+        schema = arrow.schema(DEAD_LETTERS)
+        columns = [added[f.name] if f.name in added else dead.column(f.name) for f in schema]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def snapshot(self) -> Any:
+        """(version, dead-letter count, decoder state)."""
+        return (SNAPSHOT_VERSION, self._dead_letters, self.decoder.snapshot())
+
+    def restore(self, state: Any) -> None:
+        """Take a snapshot back; ValueError with the remedy for a format we do not read."""
+        version, dead_letters, decoder = state
+        if version != SNAPSHOT_VERSION:
+            raise ValueError(
+                f"recovery state of normalise has format {version}, this release reads "
+                f"{SNAPSHOT_VERSION}: finish the run with the release that wrote it, or start "
+                "with an empty --recovery folder"
+            )
+        self._dead_letters = dead_letters
+        self.decoder.restore(decoder)
