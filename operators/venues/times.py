@@ -1,6 +1,6 @@
 """Venue timestamps, as text or whole numbers, to int64 ns since 1970-01-01 UTC: exact, no float.
 
-Everything raises :class:`BadTimestamp` when the text is none of what it accepts, or outside what
+Everything raises :class:`TimestampError` when the text is none of what it accepts, or outside what
 int64 ns can say (1970-01-01 .. 2262-04-11). Times before 1970 (such as Coinbase's year 1) are a
 venue's way to say that it has no time: they become 0, "not known".
 """
@@ -22,13 +22,13 @@ _DECIMAL: Final = re.compile(r"(\d{1,12})(?:\.(\d{1,9}))?", re.ASCII)
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
 
-class BadTimestamp(ValueError):
+class TimestampError(ValueError):
     """A time that is not what the venue documents; its frame becomes a BAD_TIMESTAMP."""
 
 
 def _checked(ns: int, text: object) -> int:
     if ns > INT64_MAX:
-        raise BadTimestamp(f"time {text!r} is beyond the year 2262")
+        raise TimestampError(f"time {text!r} is beyond the year 2262")
     return max(ns, 0)
 
 
@@ -38,7 +38,7 @@ def _day_ns(text: str) -> int:
     try:
         return (date.fromisoformat(text).toordinal() - _EPOCH_DAY) * NS_PER_DAY
     except ValueError:
-        raise BadTimestamp(f"no such date: {text!r}") from None
+        raise TimestampError(f"no such date: {text!r}") from None
 
 
 def rfc3339_ns(text: str) -> int:
@@ -48,10 +48,10 @@ def rfc3339_ns(text: str) -> int:
     """
     match = _RFC3339.fullmatch(text)
     if match is None:
-        raise BadTimestamp(f"{text!r} is not an RFC 3339 time")
+        raise TimestampError(f"{text!r} is not an RFC 3339 time")
     day, hour, minute, second, fraction, sign, off_hour, off_minute = match.groups()
     if hour > "23" or minute > "59" or second > "60":
-        raise BadTimestamp(f"no such time of day: {text!r}")
+        raise TimestampError(f"no such time of day: {text!r}")
     ns = _day_ns(day) + (int(hour) * 60 + int(minute)) * NS_PER_MINUTE + int(second) * NS_PER_S
     if fraction:
         ns += int(fraction.ljust(9, "0"))
@@ -65,7 +65,7 @@ def seconds_ns(text: str) -> int:
     """``1618678142.557535``: decimal seconds with 0 to 9 decimals."""
     match = _DECIMAL.fullmatch(text)
     if match is None:
-        raise BadTimestamp(f"{text!r} is not a number of seconds")
+        raise TimestampError(f"{text!r} is not a number of seconds")
     seconds, fraction = match.groups(default="")
     return _checked(int(seconds) * NS_PER_S + int(fraction.ljust(9, "0")), text)
 
@@ -74,10 +74,10 @@ def _scaled(value: str | int, ns_per_unit: int) -> int:
     if isinstance(value, str):
         # Only digits: int() alone would take "1_0", " 1" and other scripts' digits.
         if not (value.isascii() and value.isdigit() and len(value) <= 19):
-            raise BadTimestamp(f"{value!r} is not a whole number")
+            raise TimestampError(f"{value!r} is not a whole number")
         value = int(value)
     elif value < 0:
-        raise BadTimestamp(f"negative time {value}")
+        raise TimestampError(f"negative time {value}")
     return _checked(value * ns_per_unit, value)
 
 
