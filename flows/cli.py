@@ -1,0 +1,198 @@
+"""The command line. Every command: progress and tables on stderr, results on stdout, ``--json``.
+
+Exit codes: 0 ok, 1 the operation failed, 2 wrong use. Heavy modules are imported by the commands
+that need them, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from flows.errors import RunFailed, UsageError
+
+app = typer.Typer(
+    name="marketflow",
+    help="Trading data as streaming dataflows: feeds to books, bars, a Parquet lake and SQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON value on stdout, for machines.")]
+Lake = Annotated[Path | None, typer.Option("--lake", help="Folder of the lake [default: lake].")]
+
+
+@app.command()
+def demo(
+    events: Annotated[int, typer.Option(min=1000, help="Simulated ITCH messages.")] = 2_000_000,
+    out: Annotated[Path, typer.Option(help="Where the demo's lake goes.")] = Path("lake/demo"),
+    as_json: Json = False,
+) -> None:
+    """The main job without any server: simulated feed, real flow, lake, a printed answer."""
+    from flows.demo import run_demo
+
+    run_demo(events, out, err, as_json)
+
+
+@app.command()
+def run(
+    flow: Annotated[str, typer.Argument(help="Name of the flow: market_data.")],
+    source: Annotated[list[str], typer.Option(help="Where bytes come from (URL, repeatable).")],
+    sink: Annotated[list[str], typer.Option(help="Where rows go (URL, repeatable).")],
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    recovery: Annotated[
+        Path | None, typer.Option(help="Recovery folder: resume exactly after any stop or kill.")
+    ] = None,
+    tables: Annotated[str | None, typer.Option(help="Tables to write, comma-separated.")] = None,
+    intervals: Annotated[str | None, typer.Option(help="Bar intervals, such as 1s,1m,1h.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Shards per feed.")] = None,
+    depth_interval_ms: Annotated[
+        int | None,
+        typer.Option(help="Depth at most this often (event time); 0: each change."),
+    ] = None,
+    epoch_ms: Annotated[int | None, typer.Option(help="Time between snapshots.")] = None,
+    strict: Annotated[
+        bool, typer.Option(help="Exit 1 when there were dead letters or a book ended stale.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a flow from its sources to its sinks until they end or a signal stops it.
+
+    Sources: itch:PATH?date=YYYY-MM-DD · lobster:MESSAGES?book=BOOK&symbol=S&date=… · dbn:PATH ·
+    binance:PATH?market=spot|usdm|coinm · capture:PATH · csv:/parquet:PATH?table=T ·
+    sim:?events=N&seed=S. Several paths (comma-separated or a glob) are one continuous feed.
+
+    Sinks: parquet:DIR · jsonl:- or jsonl:PATH · null:
+    """
+    from flows import settings
+    from flows.report import print_summary
+    from flows.run import run as run_flow
+
+    chosen = settings.load(
+        tables=tables,
+        intervals=intervals,
+        shards=shards,
+        depth_interval_ms=depth_interval_ms,
+        epoch_ms=epoch_ms,
+    )
+    summary = run_flow(
+        flow, source, sink, processes=processes, recovery=recovery, settings=chosen, console=err
+    )
+    if as_json:
+        _print_json(summary)
+    else:
+        print_summary(summary, err)
+    if strict and (summary["dead_letters"] or summary.get("stale_books")):
+        raise typer.Exit(1)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="A SELECT over the lake's tables.")],
+    lake: Lake = None,
+    output: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
+) -> None:
+    """Query a lake with SQL (DuckDB). Prices are exact decimals, times keep nanoseconds."""
+    from flows import settings
+    from flows.sql import print_query
+
+    folder = lake if lake is not None else Path(settings.load().lake)
+    print_query(query, folder, output, out, Console())
+
+
+@app.command()
+def compact(lake: Lake = None, before: str | None = None, as_json: Json = False) -> None:
+    """Merge a lake's small files, safely beside a running writer; results stay identical.
+
+    --before YYYY-MM-DD also drops every date before that day (retention).
+    """
+    from flows import settings
+    from flows.maintenance import compact_lake
+
+    folder = lake if lake is not None else Path(settings.load().lake)
+    report = compact_lake(folder, before, err)
+    if as_json:
+        _print_json(report)
+
+
+@app.command()
+def warmup(as_json: Json = False) -> None:
+    """Compile and cache every kernel, so that no later start waits for the compiler."""
+    from flows.warmup import run_warmup
+
+    report = run_warmup(err)
+    if as_json:
+        _print_json(report)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: Python, packages, kernel cache, time zones, disk, a flow in small."""
+    from flows.doctor import print_checks, run_checks
+
+    checks = run_checks()
+    if as_json:
+        _print_json(checks)
+    else:
+        print_checks(checks, err)
+    if any(check["state"] == "failed" for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    only: Annotated[str | None, typer.Option(help="Only benchmarks whose name has this.")] = None,
+    quick: Annotated[bool, typer.Option(help="Small sizes: does it run, not how fast.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure every figure of the design's budgets beside its target and its peers."""
+    from flows.bench import print_results, run_benchmarks
+
+    results = run_benchmarks(only=only, quick=quick, console=err)
+    if as_json:
+        _print_json(results)
+    else:
+        print_results(results, Console())
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def main() -> None:
+    """Console script: user errors in one clear line, never a traceback."""
+    try:
+        app()
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing to say, and nobody to say it to.
+        sys.stderr.close()
+        raise SystemExit(0) from None
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        err.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(code) from None
+
+
+def exit_code(error: BaseException) -> int | None:
+    """2 for wrong use, 1 for an operation that failed, None for a bug (keep the traceback)."""
+    if isinstance(error, UsageError):
+        return 2
+    if isinstance(error, RunFailed | OSError):
+        return 1
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What a person sees while a run works: a line on stderr, only where that is a terminal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+_REFRESH_S = 0.5
+
+
+def quantity(value: float) -> str:
+    """12345678 -> '12.3 M': numbers people read at a glance."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.1f} {unit}"
+    return f"{value:.0f}"
+
+
+class Progress:
+    """Shows ``read()`` twice a second: messages, rate, rows, event time, stale books, faults."""
+
+    def __init__(self, title: str, read: Callable[[], dict[str, Any]], console: Console) -> None:
+        self._title = title
+        self._read = read
+        self._console = console
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _show(self) -> None:
+        started = last_time = time.monotonic()
+        last_messages = 0
+        with Live(console=self._console, transient=True, refresh_per_second=4) as live:
+            while not self._done.wait(_REFRESH_S):
+                now = time.monotonic()
+                state = self._read()
+                rate = (state["messages"] - last_messages) / (now - last_time)
+                last_time, last_messages = now, state["messages"]
+                live.update(self._line(state, rate, now - started))
+
+    def _line(self, state: dict[str, Any], rate: float, seconds: float) -> Table:
+        row = Table.grid(padding=(0, 2))
+        cells = [
+            f"[bold]{self._title}[/bold]",
+            f"{seconds:.0f} s",
+            f"{quantity(state['messages'])} messages",
+            f"{quantity(rate)}/s",
+            f"{quantity(sum(state['tables'].values()))} rows",
+        ]
+        if state.get("last_event_ns"):
+            newest = datetime.fromtimestamp(state["last_event_ns"] // 10**9, UTC)
+            cells.append(f"at {newest:%Y-%m-%d %H:%M:%S} UTC")
+        if state.get("stale_books"):
+            cells.append(f"[yellow]{state['stale_books']} stale books[/yellow]")
+        faults = sum(state["dead_letters"].values())
+        if faults:
+            cells.append(f"[red]{faults} dead letters[/red]")
+        row.add_row(*cells)
+        return row

@@ -1,0 +1,80 @@
+"""The recovery folder: one bytewax store per process, and a note of which run it belongs to.
+
+``DIR/run.json`` names the format, the flow and everything that must stay as it was for the
+positions and states inside to mean the same. It is checked before anything is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from bytewax.recovery import RecoveryConfig, init_db_dir
+
+from flows.errors import UsageError
+
+FORMAT: Final = 1
+_NOTE: Final = "run.json"
+
+
+def prepare(folder: Path, identity: dict[str, Any], processes: int) -> None:
+    """Make the folder for this run, or check that it is this run's.
+
+    Raises UsageError with the remedy when the folder is of another run, another format, another
+    number of processes, or not a recovery folder at all.
+    """
+    note = folder / _NOTE
+    wanted = {"format": FORMAT, "processes": processes, **identity}
+    if note.is_file():
+        _check(folder, wanted)
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(
+            f"{folder} is not empty and holds no {_NOTE}: it is no recovery folder; name an "
+            "empty or new one with --recovery"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for process in range(processes):
+        store = _store(folder, process)
+        store.mkdir(exist_ok=True)
+        init_db_dir(store, 1)
+    temporary = folder / f".{_NOTE}"
+    with temporary.open("w") as file:
+        file.write(json.dumps(wanted, indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(note)
+
+
+def _check(folder: Path, wanted: dict[str, Any]) -> None:
+    try:
+        found = json.loads((folder / _NOTE).read_text())
+        found_format = found["format"]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"{folder / _NOTE} cannot be read: the folder is damaged or not ours; start with an "
+            "empty --recovery folder and an empty lake"
+        ) from None
+    if found_format != FORMAT:
+        raise UsageError(
+            f"{folder} was written in recovery format {found_format}, this release reads "
+            f"{FORMAT}: finish the run with the release that wrote it, or start anew with an "
+            "empty --recovery folder and an empty lake"
+        )
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise UsageError(
+                f"{folder} belongs to a run with {name} = {found.get(name)!r}, this one has "
+                f"{value!r}: resume with the same {name}, or name another --recovery folder"
+            )
+
+
+def _store(folder: Path, process: int) -> Path:
+    return folder / f"process-{process}"
+
+
+def config(folder: Path, process: int) -> RecoveryConfig:
+    """bytewax's handle on the store of one process."""
+    return RecoveryConfig(_store(folder, process))

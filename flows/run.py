@@ -1,0 +1,222 @@
+"""Running a flow: one process here, or several side by side, each with its own shards.
+
+Processes share nothing: each reads the whole feed, decodes it (the cheap part) and keeps the
+shards that are its own, with its own recovery store and its own files in the lake. A process that
+dies makes the others stop gracefully; the run fails and says how to go on.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from sinks.url import parse_sink
+from sources.url import parse_source
+
+from flows import recovery as recovery_folder
+from flows import settings as settings_module
+from flows.errors import RunFailed, UsageError
+from flows.progress import Progress
+from flows.settings import Settings
+from flows.stats import RunStats, merge_summaries
+from flows.worker import Job, run_process
+
+FLOWS = ("market_data",)
+_STOP_GRACE_S = 60
+
+
+def run(
+    flow: str,
+    sources: Sequence[str],
+    sinks: Sequence[str],
+    *,
+    processes: int = 1,
+    recovery: Path | str | None = None,
+    settings: Settings | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Run ``flow`` to the end of its sources; returns the summary of ``run --json``.
+
+    Raises UsageError (wrong use) or RunFailed, with the fix in the text.
+    """
+    if flow not in FLOWS:
+        raise UsageError(f"no flow {flow!r}; known: {', '.join(FLOWS)}")
+    settings = settings or settings_module.load()
+    specs = [parse_source(text) for text in sources]
+    for text in sinks:
+        parse_sink(text)
+    if not specs or not sinks:
+        raise UsageError("a run needs at least one --source and one --sink")
+    job = Job(
+        tuple(sources),
+        tuple(sinks),
+        settings.model_dump(mode="json"),
+        processes=processes,
+        recovery=None if recovery is None else str(recovery),
+    )
+    if recovery is not None:
+        identity = {
+            "flow": flow,
+            "sources": [spec.text for spec in specs],
+            "sinks": list(sinks),
+            "shards": settings.shards,
+            "tables": sorted(settings.tables),
+            "intervals": list(settings.intervals),
+        }
+        recovery_folder.prepare(Path(recovery), identity, processes)
+    started = time.monotonic()
+    crew = _Here(job) if processes == 1 else _Crew(job)
+    with Progress(flow, crew.progress, console or Console(stderr=True, quiet=True)):
+        summary = crew.run()
+    seconds = time.monotonic() - started
+    return {
+        "flow": flow,
+        **summary,
+        "stopped": crew.stopped,
+        "seconds": round(seconds, 3),
+        "messages_per_s": round(summary["messages"] / seconds) if seconds else 0,
+    }
+
+
+@contextmanager
+def _signals(handler: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT call ``handler`` instead of killing; only the main thread may do this."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: handler()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)
+
+
+class _Here:
+    """A run in this very process."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._stop = threading.Event()
+        self._stats = RunStats()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def progress(self) -> dict[str, Any]:
+        return self._stats.progress()
+
+    def run(self) -> dict[str, Any]:
+        with _signals(self._stop.set):
+            run_process(self._job, self._stop, self._stats)
+        return self._stats.summary()
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A child process and what it said last."""
+
+    child: subprocess.Popen[str]
+    progress: dict[str, Any]
+    summary: dict[str, Any] | None = None
+    error: str | None = None
+    usage: bool = False
+
+
+class _Crew:
+    """A run in several processes, watched from here."""
+
+    def __init__(self, job: Job) -> None:
+        self._jobs = [replace(job, process=index) for index in range(job.processes)]
+        self._workers: list[_Worker] = []
+        self.stopped = False
+
+    def progress(self) -> dict[str, Any]:
+        newest = [w.progress for w in self._workers]
+        merged = merge_summaries(newest) if newest else RunStats().progress()
+        merged["last_event_ns"] = max((p["last_event_ns"] for p in newest), default=0)
+        return merged
+
+    def run(self) -> dict[str, Any]:
+        with _signals(self._interrupt):
+            readers = [self._start(job) for job in self._jobs]
+            self._watch()
+            for reader in readers:
+                reader.join()
+        return self._result()
+
+    def _interrupt(self) -> None:
+        self.stopped = True
+        self._stop_all()
+
+    def _start(self, job: Job) -> threading.Thread:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "flows.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a Ctrl-C reaches us alone; we pass it on as a graceful stop
+        )
+        worker = _Worker(child, RunStats().progress())
+        self._workers.append(worker)
+        assert child.stdin is not None
+        child.stdin.write(job.to_json() + "\n")
+        child.stdin.close()
+        reader = threading.Thread(target=_listen, args=(worker,), daemon=True)
+        reader.start()
+        return reader
+
+    def _stop_all(self) -> None:
+        for worker in self._workers:
+            if worker.child.poll() is None:
+                worker.child.send_signal(signal.SIGTERM)
+
+    def _watch(self) -> None:
+        """Wait for all; when one fails, the others stop (and are killed if they will not)."""
+        deadline: float | None = None
+        while True:
+            codes = [worker.child.poll() for worker in self._workers]
+            if all(code is not None for code in codes):
+                return
+            if deadline is None and any(code not in (None, 0) for code in codes):
+                self._stop_all()
+                deadline = time.monotonic() + _STOP_GRACE_S
+            if deadline is not None and time.monotonic() > deadline:
+                for worker in self._workers:
+                    worker.child.kill()
+            time.sleep(0.02)
+
+    def _result(self) -> dict[str, Any]:
+        for index, worker in enumerate(self._workers):
+            if worker.error is not None:
+                raise (UsageError if worker.usage else RunFailed)(worker.error)
+            if worker.summary is None:
+                code = worker.child.returncode
+                how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+                raise RunFailed(
+                    f"worker process {index} of {len(self._workers)} {how}; start the same "
+                    "command again: with the same --recovery it goes on exactly where it was"
+                )
+        return merge_summaries([w.summary for w in self._workers if w.summary is not None])
+
+
+def _listen(worker: _Worker) -> None:
+    assert worker.child.stdout is not None
+    for line in worker.child.stdout:
+        event = json.loads(line)
+        worker.progress = event.get("progress", worker.progress)
+        worker.summary = event.get("summary", worker.summary)
+        worker.error = event.get("error", worker.error)
+        worker.usage = event.get("usage", worker.usage)

@@ -1,0 +1,121 @@
+"""What a run counts: the summary of ``--json``, kept exactly across kills and restarts.
+
+The counters travel as one more writer beside the sinks: they see every batch that is written and
+are part of the same snapshot, so a resumed run ends with the numbers of an undisturbed one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from operators.events import Rows
+
+#: Stats that are a level, not a sum: the latest per shard counts.
+_LEVELS: Final = frozenset({"stale_books", "books", "orders", "levels", "memory_bytes"})
+SNAPSHOT_VERSION: Final = 1
+
+
+class RunStats:
+    """Counts messages, rows per table, dead letters by reason, quality events by kind."""
+
+    def __init__(self) -> None:
+        self.tables: Counter[str] = Counter()
+        self.dead_letters: Counter[str] = Counter()
+        self.quality_events: Counter[str] = Counter()
+        self.sums: Counter[str] = Counter()
+        self.levels: dict[str, dict[int, int]] = {}
+        self.last_event_ns = 0
+
+    def write(self, rows: Rows) -> None:
+        """Count one item of the flow."""
+        for name, batch in rows.tables.items():
+            self.tables[name] += batch.num_rows
+            if name == "dead_letters":
+                _count(self.dead_letters, batch.column("reason"))
+            elif name == "quality_events":
+                _count(self.quality_events, batch.column("kind"))
+            elif name == "trades" and batch.num_rows:
+                newest = pc.max(batch.column("ts_event").cast(pa.int64())).as_py()
+                self.last_event_ns = max(self.last_event_ns, newest)
+        for name, value in rows.stats.items():
+            if name in _LEVELS:
+                self.levels.setdefault(name, {})[rows.shard] = value
+            else:
+                self.sums[name] += value
+
+    def snapshot(self) -> Any:
+        """(version, every counter): a copy."""
+        return (
+            SNAPSHOT_VERSION,
+            dict(self.tables),
+            dict(self.dead_letters),
+            dict(self.quality_events),
+            dict(self.sums),
+            {name: dict(by_shard) for name, by_shard in self.levels.items()},
+            self.last_event_ns,
+        )
+
+    def restore(self, state: Any) -> None:
+        """Take a snapshot back."""
+        if state[0] != SNAPSHOT_VERSION:
+            raise ValueError(
+                f"recovery state of the counters has format {state[0]}, this release reads "
+                f"{SNAPSHOT_VERSION}: start with an empty --recovery folder"
+            )
+        _, tables, dead, quality, sums, levels, newest = state
+        self.tables, self.dead_letters = Counter(tables), Counter(dead)
+        self.quality_events, self.sums = Counter(quality), Counter(sums)
+        self.levels, self.last_event_ns = {n: dict(v) for n, v in levels.items()}, newest
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def progress(self) -> dict[str, Any]:
+        """What the progress line shows."""
+        return {
+            "messages": self.sums["messages"],
+            "tables": dict(self.tables),
+            "dead_letters": dict(self.dead_letters),
+            "stale_books": sum(self.levels.get("stale_books", {}).values()),
+            "last_event_ns": self.last_event_ns,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The counters as plain JSON values (no times: those belong to the runner)."""
+        return {
+            "messages": self.sums["messages"],
+            "tables": dict(sorted(self.tables.items())),
+            "dead_letters": dict(sorted(self.dead_letters.items())),
+            "quality_events": dict(sorted(self.quality_events.items())),
+            "checksums_verified": self.sums["checksums_verified"],
+            "checksums_failed": self.sums["checksums_failed"],
+            **{name: sum(v.values()) for name, v in sorted(self.levels.items())},
+            **{
+                name: value
+                for name, value in sorted(self.sums.items())
+                if name not in ("messages", "checksums_verified", "checksums_failed")
+            },
+        }
+
+
+def merge_summaries(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sum of the summaries of several processes (each kept its own shards)."""
+    merged: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            if isinstance(value, dict):
+                known = Counter(merged.get(name, {}))
+                known.update(value)
+                merged[name] = dict(sorted(known.items()))
+            else:
+                merged[name] = merged.get(name, 0) + value
+    return merged
+
+
+def _count(counter: Counter[str], column: pa.DictionaryArray) -> None:
+    for item in pc.value_counts(column.dictionary_decode()).to_pylist():
+        counter[item["values"]] += item["counts"]

@@ -1,0 +1,154 @@
+"""One process of a run: builds the flow over its shards and drives it to the end.
+
+Run alone (``python -m flows.worker``) it is a child of flows.run: it reads a job as JSON from
+stdin and writes one JSON line per event to stdout: progress, then summary or error.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from bytewax.run import cli_main
+from operators.bars import BarsConfig
+from operators.book import BookConfig
+from sinks.outputs import WriterSink
+from sinks.url import open_writer
+from sources.inputs import FeedSource
+from sources.url import SourceSpec, parse_source
+
+from flows import feeds, market_data, recovery
+from flows.errors import RunFailed, UsageError
+from flows.market_data import MarketDataConfig
+from flows.settings import Settings
+from flows.stats import RunStats
+from operators.normalise import Normaliser, ShardPlan
+from schemas.units import NS_PER_MS
+
+_PROGRESS_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one process does; plain values, so that it travels as JSON."""
+
+    sources: tuple[str, ...]
+    sinks: tuple[str, ...]
+    settings: dict[str, Any]
+    process: int = 0
+    processes: int = 1
+    recovery: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        values = json.loads(text)
+        return cls(
+            **{**values, "sources": tuple(values["sources"]), "sinks": tuple(values["sinks"])}
+        )
+
+
+def _config(job: Job, specs: list[SourceSpec], settings: Settings) -> MarketDataConfig:
+    def normaliser(feed: int) -> Normaliser:
+        spec = specs[feed]
+        plan = ShardPlan(feed, settings.shards, job.process, job.processes)
+        return Normaliser(spec.name, feeds.decoder(spec, settings.shards), plan)
+
+    wanted = frozenset(settings.tables)
+    needed = wanted | {"trades"} if "bars" in wanted else wanted
+    return MarketDataConfig(
+        normaliser=normaliser,
+        book=BookConfig(
+            tables=needed,
+            depth_interval_ns=settings.depth_interval_ms * NS_PER_MS,
+            clock_skew_ns=settings.clock_skew_ms * NS_PER_MS,
+        ),
+        bars=BarsConfig(
+            intervals=settings.intervals if "bars" in wanted else (),
+            allowed_lateness_ns=settings.late_ms * NS_PER_MS,
+        ),
+    )
+
+
+def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
+    """Run until the sources end or ``stop`` is set; ``stats`` counts along.
+
+    Raises UsageError or RunFailed with the fix in the text.
+    """
+    settings = Settings(**job.settings)
+    specs = [parse_source(text) for text in job.sources]
+    writers = [open_writer(text, f"w{job.process}", resuming(job)) for text in job.sinks]
+    sink = WriterSink([stats, *writers], tables=frozenset(settings.tables))
+    source = FeedSource(specs, stop)
+    flow = market_data.build(source, sink, _config(job, specs, settings))
+    config = recovery.config(Path(job.recovery), job.process) if job.recovery else None
+    try:
+        cli_main(
+            flow,
+            epoch_interval=timedelta(milliseconds=settings.epoch_ms),
+            recovery_config=config,
+        )
+    except Exception as error:
+        raise explain(error) from error
+
+
+def resuming(job: Job) -> bool:
+    """Whether sinks must expect to be rolled back to a snapshot."""
+    return job.recovery is not None
+
+
+def explain(error: BaseException) -> BaseException:
+    """The user's error inside the engine's: bytewax wraps what a step raised."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UsageError | RunFailed | OSError):
+            return cause
+        if isinstance(cause, ValueError) and type(cause).__module__.partition(".")[0] in (
+            "sources",
+            "sinks",
+        ):
+            return UsageError(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    return error
+
+
+def _say(lock: threading.Lock, **event: Any) -> None:
+    with lock:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+
+def main() -> int:
+    """Child process: job on stdin, events on stdout; SIGTERM and SIGINT stop gracefully."""
+    stop, done, lock = threading.Event(), threading.Event(), threading.Lock()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    job = Job.from_json(sys.stdin.readline())
+    stats = RunStats()
+
+    def report() -> None:
+        while not done.wait(_PROGRESS_S):
+            _say(lock, progress=stats.progress())
+
+    threading.Thread(target=report, name="report", daemon=True).start()
+    try:
+        run_process(job, stop, stats)
+    except (UsageError, RunFailed, OSError) as error:
+        _say(lock, error=str(error), usage=isinstance(error, UsageError))
+        return 1
+    finally:
+        done.set()
+    _say(lock, summary=stats.summary(), stopped=stop.is_set())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

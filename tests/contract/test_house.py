@@ -1,0 +1,110 @@
+"""House rules that a machine can check."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("schemas", "operators", "sources", "sinks", "flows", "tests")
+MAX_LINES = 450
+
+
+def _bin(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [_bin("ruff"), "check", "."],
+        [_bin("ruff"), "format", "--check", "."],
+        [_bin("mypy")],
+        [_bin("lint-imports")],
+    ],
+    ids=["ruff", "format", "mypy", "layers"],
+)
+def test_linters_are_clean(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _sources() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def test_no_file_outgrows_its_reader() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in _sources()
+        if (lines := path.read_text().count("\n")) > MAX_LINES
+    }
+    assert not long
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in _sources()
+        if path.read_text().strip() and not path.read_text().lstrip().startswith(('"""', 'r"""'))
+    ]
+    assert not silent
+
+
+def test_no_leftovers() -> None:
+    pattern = re.compile(r"\b(TODO|FIXME|XXX|print\(.*debug)\b")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in _sources()
+        if path.name != "test_house.py"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not found
+
+
+def test_the_core_is_pure() -> None:
+    """schemas and operators read no clock, environment, chance, network or disk."""
+    banned = re.compile(
+        r"^\s*(?:import|from) (time|os|socket|random|secrets|subprocess|tempfile)\b"
+        r"|datetime\.now\(|time_ns\(|np\.random|open\(",
+        re.MULTILINE,
+    )
+    impure = [
+        f"{path.relative_to(ROOT)}: {match.group().strip()}"
+        for package in ("schemas", "operators")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for match in banned.finditer(path.read_text())
+    ]
+    assert not impure
+
+
+def test_bytewax_stays_at_the_edge() -> None:
+    """Only the step functions of operators, the adapters and the flows know the engine."""
+    allowed = {
+        "operators/step.py", "operators/normalise.py", "operators/book.py", "operators/bars.py",
+        "sources/inputs.py", "sinks/outputs.py",
+    }  # fmt: skip
+    users = {
+        str(path.relative_to(ROOT))
+        for path in _sources()
+        if re.search(r"^\s*(?:from|import) bytewax\b", path.read_text(), re.MULTILINE)
+        and path.relative_to(ROOT).parts[0] not in ("flows", "tests")
+    }
+    assert users <= allowed
+
+
+def test_flow_files_read_like_the_picture() -> None:
+    assert (ROOT / "flows" / "market_data.py").read_text().count("\n") < 100
+
+
+def test_lock_file_is_hashed_and_names_no_index() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "http" not in lock
+    for requirement in re.split(r"\n(?=\S)", lock):
+        if "==" in requirement:
+            assert "--hash=sha256:" in requirement, requirement
