@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.errors import RunFailed, UsageError
+from flows.progress import stderr_console
 
 app = typer.Typer(
     name="marketflow",
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-err = Console(stderr=True)
+err = stderr_console()
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on stdout, for machines.")]
 Lake = Annotated[Path | None, typer.Option("--lake", help="Folder of the lake [default: lake].")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,11 @@ from rich.live import Live
 from rich.table import Table
 
 _REFRESH_S = 0.5
+
+
+def stderr_console() -> Console:
+    """A console on its own copy of stderr: redirecting descriptor 2 does not touch it."""
+    return Console(file=os.fdopen(os.dup(2), "w"))
 
 
 def quantity(value: float) -> str:

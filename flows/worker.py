@@ -26,12 +26,14 @@ from sources.url import SourceSpec, parse_source
 from flows import feeds, market_data, recovery
 from flows.errors import RunFailed, UsageError
 from flows.market_data import MarketDataConfig
+from flows.quiet import engine_noise, replay
 from flows.settings import Settings
 from flows.stats import RunStats
 from operators.normalise import Normaliser, ShardPlan
 from schemas.units import NS_PER_MS
 
 _PROGRESS_S = 0.5
+_NO_EPOCHS = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +92,21 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     source = FeedSource(specs, stop)
     flow = market_data.build(source, sink, _config(job, specs, settings))
     config = recovery.config(Path(job.recovery), job.process) if job.recovery else None
-    try:
-        cli_main(
-            flow,
-            epoch_interval=timedelta(milliseconds=settings.epoch_ms),
-            recovery_config=config,
-        )
-    except Exception as error:
-        raise explain(error) from error
+    # Without a recovery folder a snapshot would be work for nobody.
+    epoch = timedelta(milliseconds=settings.epoch_ms) if config else _NO_EPOCHS
+    failure: Exception | None = None
+    with engine_noise() as noise:
+        try:
+            cli_main(flow, epoch_interval=epoch, recovery_config=config)
+        except Exception as error:
+            failure = error
+    if failure is None:
+        replay(noise)
+        return
+    explained = explain(failure)
+    if explained is failure:
+        replay(noise)
+    raise explained from (None if explained is not failure else failure.__cause__)
 
 
 def resuming(job: Job) -> bool:
