@@ -127,6 +127,24 @@ def compact(lake: Lake = None, before: str | None = None, as_json: Json = False)
 
 
 @app.command()
+def services(
+    action: Annotated[str, typer.Argument(help="up, down, status or reset.")],
+    only: Annotated[
+        str | None, typer.Option(help="Only these, such as kafka,timescale,prometheus.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Local Kafka, TimescaleDB and Prometheus: containers where Docker answers, else packages."""
+    from flows.services import print_states, run_action
+
+    states = run_action(action, only, err)
+    if as_json:
+        _print_json(states)
+    else:
+        print_states(states, err)
+
+
+@app.command()
 def warmup(as_json: Json = False) -> None:
     """Compile and cache every kernel, so that no later start waits for the compiler."""
     from flows.warmup import run_warmup

@@ -1,0 +1,1 @@
+"""What the flows run beside: local services, their compose file, migrations, dashboards."""
