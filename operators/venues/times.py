@@ -18,7 +18,7 @@ _RFC3339: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))?",
     re.ASCII,
 )
-_DECIMAL: Final = re.compile(r"(\d{1,12})(?:\.(\d{1,9}))?", re.ASCII)
+_DECIMAL: Final = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))?", re.ASCII)
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
 
@@ -61,13 +61,22 @@ def rfc3339_ns(text: str) -> int:
     return _checked(ns, text)
 
 
+def _decimal(text: str, decimals: int, unit: str) -> int:
+    match = _DECIMAL.fullmatch(text)
+    if match is None or len(match[2] or "") > decimals:
+        raise TimestampError(f"{text!r} is not a number of {unit}")
+    whole, fraction = match.groups(default="")
+    return _checked(int(whole + fraction.ljust(decimals, "0")), text)
+
+
 def seconds_ns(text: str) -> int:
     """``1618678142.557535``: decimal seconds with 0 to 9 decimals."""
-    match = _DECIMAL.fullmatch(text)
-    if match is None:
-        raise TimestampError(f"{text!r} is not a number of seconds")
-    seconds, fraction = match.groups(default="")
-    return _checked(int(seconds) * NS_PER_S + int(fraction.ljust(9, "0")), text)
+    return _decimal(text, 9, "seconds")
+
+
+def decimal_ms_ns(text: str) -> int:
+    """``1619378327739.123``: decimal milliseconds with 0 to 6 decimals."""
+    return _decimal(text, 6, "milliseconds")
 
 
 def _scaled(value: str | int, ns_per_unit: int) -> int:
@@ -89,3 +98,8 @@ def ms_ns(value: str | int) -> int:
 def us_ns(value: str | int) -> int:
     """Whole microseconds since 1970, as text or number."""
     return _scaled(value, NS_PER_US)
+
+
+def whole_ns(value: str | int) -> int:
+    """Whole nanoseconds since 1970, as text or number."""
+    return _scaled(value, 1)

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.venues.times import TimestampError, ms_ns, rfc3339_ns, seconds_ns, us_ns
+from operators.venues.times import (
+    TimestampError,
+    decimal_ms_ns,
+    ms_ns,
+    rfc3339_ns,
+    seconds_ns,
+    us_ns,
+    whole_ns,
+)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -79,7 +87,15 @@ def test_seconds_refuse(text: str) -> None:
         seconds_ns(text)
 
 
-def test_milliseconds_and_microseconds() -> None:
+def test_decimal_milliseconds() -> None:
+    assert decimal_ms_ns("1619378327739.0507") == 1_619_378_327_739_050_700
+    assert decimal_ms_ns("1619378327739") == 1_619_378_327_739_000_000
+    with pytest.raises(TimestampError):
+        decimal_ms_ns("1619378327739.0507253")
+
+
+def test_whole_units() -> None:
+    assert whole_ns("1619378327739050725") == 1_619_378_327_739_050_725
     assert ms_ns("1652459224956") == ms_ns(1_652_459_224_956) == 1_652_459_224_956_000_000
     assert us_ns("1573044649041458") == us_ns(1_573_044_649_041_458) == 1_573_044_649_041_458_000
 
