@@ -1,0 +1,1 @@
+"""Benchmarks: figures beside targets and peers. ``python -m tests.benchmarks --list``."""

@@ -1,0 +1,43 @@
+"""Run one benchmark in this process and print its results as JSON (the parent collects them)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import pkgutil
+import sys
+
+import tests.benchmarks
+from tests.benchmarks.harness import REGISTRY, pinned
+
+
+def load() -> None:
+    """Import every bench_* module, which registers its benchmarks."""
+    for module in pkgutil.iter_modules(tests.benchmarks.__path__):
+        if module.name.startswith("bench_"):
+            importlib.import_module(f"tests.benchmarks.{module.name}")
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    load()
+    if arguments.list:
+        print(json.dumps(list(REGISTRY)))
+        return 0
+    bench = REGISTRY[arguments.name]
+    context = pinned() if bench.pinned else contextlib.nullcontext()
+    with context:
+        results = [result.as_json() for result in bench.run(arguments.quick)]
+    json.dump(results, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
