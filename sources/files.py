@@ -1,0 +1,144 @@
+"""Bytes of one feed that lies in one or several files, plain or compressed.
+
+The compression is told by a file's first bytes (gzip, zstd), never by its name. A :class:`Place`
+in a feed is exact to the byte. Going on at a place seeks in a plain file; in a compressed one
+everything before it in that file is decompressed again (measured: 0.4 GB/s gzip, 1 GB/s zstd);
+earlier files are not touched.
+
+Damage never raises: a compressed file that ends early or does not decompress gives every byte
+that its decompressor still yields, then a :class:`Damage`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pyarrow as pa
+
+from schemas.frames import FrameKind
+from sources.errors import SourceError
+
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_SKIP_BYTES: Final = 1 << 20
+
+
+class Place(NamedTuple):
+    """Where the next byte is: ``path`` index, bytes into it, bytes of the feed before the path."""
+
+    path: int = 0
+    offset: int = 0
+    before: int = 0
+
+    @property
+    def in_feed(self) -> int:
+        """Bytes into the uncompressed feed, counted over all paths."""
+        return self.before + self.offset
+
+
+class Damage(NamedTuple):
+    """Why a file ended before its time: TRUNCATED or BROKEN, and the words for people."""
+
+    kind: FrameKind
+    reason: str
+
+
+def compression(path: Path) -> str | None:
+    """``gzip``, ``zstd`` or None, by the first four bytes."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    # 50..5F 2A 4D 18: a skippable zstd frame may stand first.
+    skippable = head[1:] == b"\x2a\x4d\x18" and b"\x50" <= head[:1] <= b"\x5f"
+    if head.startswith(_ZSTD) or skippable:
+        return "zstd"
+    return "gzip" if head.startswith(_GZIP) else None
+
+
+class ByteFile:
+    """One file as a stream of uncompressed bytes, from ``offset`` on.
+
+    ``damage`` is set once reading came to the point where the file is broken. SourceError if the
+    file is gone or too short to hold ``offset``.
+    """
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self.path = path
+        self.damage: Damage | None = None
+        self._at = offset
+        try:
+            self._codec = compression(path)
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+        self._stream = self._open(offset)
+        self._singly = False
+
+    def _open(self, offset: int) -> pa.NativeFile:
+        raw = pa.OSFile(str(self.path), "rb")
+        if self._codec is None:
+            if offset > raw.size():
+                raise self._changed()
+            raw.seek(offset)
+            return raw
+        stream = pa.CompressedInputStream(raw, self._codec)
+        scratch = memoryview(bytearray(min(offset, _SKIP_BYTES)))
+        while offset > 0:
+            try:
+                got = stream.readinto(scratch[: min(offset, len(scratch))])
+            except OSError:
+                raise self._changed() from None
+            if got == 0:
+                raise self._changed()
+            offset -= got
+        return stream
+
+    def _changed(self) -> SourceError:
+        return SourceError(
+            f"{self.path} ends before byte {self._at}, where reading was to go on: the file was "
+            "changed since; put the old one back or start with a fresh --recovery"
+        )
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill ``view``; fewer bytes than its length only at the end of the file."""
+        done = 0
+        while done < len(view) and self.damage is None:
+            try:
+                got = self._stream.readinto(view[done : done + 1] if self._singly else view[done:])
+            except OSError as error:
+                self._failed(error)
+                continue
+            if got == 0:
+                break
+            done += got
+            self._at += got
+        return done
+
+    def _failed(self, error: OSError) -> None:
+        """A failing read takes bytes with it that are good: go back and fetch them one by one.
+
+        The second failure is then the damage itself.
+        """
+        if self._codec is None:
+            raise SourceError(f"{self.path} cannot be read: {error}") from error
+        if not self._singly:
+            self._stream.close()
+            self._stream = self._open(self._at)
+            self._singly = True
+            return
+        text = str(error)
+        kind = FrameKind.TRUNCATED if "Truncated" in text else FrameKind.BROKEN
+        self.damage = Damage(kind, f"{self.path.name}: {text[:1].lower()}{text[1:]}")
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._stream.close()
+
+
+def head(path: Path, size: int) -> bytes:
+    """The first uncompressed bytes of a file, at most ``size``; fewer if it is short or broken."""
+    file = ByteFile(path)
+    try:
+        buffer = bytearray(size)
+        return bytes(buffer[: file.readinto(memoryview(buffer))])
+    finally:
+        file.close()

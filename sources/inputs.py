@@ -1,0 +1,110 @@
+"""Sources as bytewax inputs: batches of frames, keyed by feed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pyarrow as pa
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+
+from sources.errors import SourceError
+from sources.open import open_reader
+from sources.reader import DEFAULT_LIMITS, Limits, Reader
+from sources.url import SourceSpec
+
+SNAPSHOT_VERSION: Final = 1
+#: A constant in the past: the engine asks again at once instead of resting for a millisecond.
+_AT_ONCE: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+#: (format version, URL without secrets, the reader's position)
+_Snapshot = tuple[int, str, Any]
+
+
+class _Feed(StatefulSourcePartition[tuple[str, pa.RecordBatch], _Snapshot]):
+    """One feed; ``spec`` None is a feed of an earlier run that is no longer read."""
+
+    def __init__(self, key: str, text: str, reader: Reader | None, stop: threading.Event) -> None:
+        self._key = key
+        self._text = text
+        self._reader = reader
+        self._stop = stop
+
+    def next_batch(self) -> list[tuple[str, pa.RecordBatch]]:
+        if self._stop.is_set() or self._reader is None:
+            raise StopIteration
+        batch = self._reader.read()
+        if batch is None:
+            raise StopIteration
+        return [(self._key, batch)]
+
+    def next_awake(self) -> datetime:
+        return _AT_ONCE
+
+    def snapshot(self) -> _Snapshot:
+        position = self._reader.position() if self._reader is not None else None
+        return (SNAPSHOT_VERSION, self._text, position)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+
+class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
+    """Frames of ``specs``, each item (feed index as text, RecordBatch of schemas.frames.FRAMES).
+
+    Unit of parallelism: one feed (all paths of one URL); its part is named by its index.
+    Snapshot: the URL without secrets and the reader's position after the last batch given.
+    Delivery: exactly once into the flow's state; after a crash reading goes on at the snapshot and
+    the batches since then come again, with the same frames (they may be cut elsewhere).
+    Slow peer: there is no peer to wait for and no buffer beyond the reader's own; when the flow is
+    slow, the file is read slower.
+    Stop: when ``stop`` is set every feed ends after the batch it gave last, which makes the engine
+    take a final snapshot; nothing is flushed and no END frame is made up.
+
+    The engine cannot forget a part: ``parts`` (at least the number of specs) keeps those of a run
+    with more feeds listed, and they end at once.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[SourceSpec],
+        stop: threading.Event,
+        *,
+        parts: int = 0,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._specs = tuple(specs)
+        self._stop = stop
+        self._parts = max(parts, len(specs))
+        self._limits = limits
+
+    def list_parts(self) -> list[str]:
+        return [str(index) for index in range(self._parts)]
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: _Snapshot | None
+    ) -> StatefulSourcePartition[tuple[str, pa.RecordBatch], _Snapshot]:
+        index = int(for_part)
+        if index >= len(self._specs):
+            return _Feed(for_part, "", None, self._stop)
+        spec = self._specs[index]
+        position = None
+        if resume_state is not None:
+            version, text, position = resume_state
+            if version != SNAPSHOT_VERSION:
+                raise SourceError(
+                    f"recovery state of sources has format {version}, this release reads "
+                    f"{SNAPSHOT_VERSION}: finish the run with the release that wrote it, or start "
+                    "with an empty --recovery folder"
+                )
+            if text != spec.text:
+                raise SourceError(
+                    f"feed {index} was {text} when the run was interrupted and is {spec.text} "
+                    "now: resume with the same --source in the same order, or start with an empty "
+                    "--recovery folder"
+                )
+        return _Feed(for_part, spec.text, open_reader(spec, position, self._limits), self._stop)

@@ -1,0 +1,175 @@
+"""Compiled scans over raw bytes: where messages end, where lines start, and packing them.
+
+Compiled functions are kept beside those of the operators (``.cache/numba``, or NUMBA_CACHE_DIR),
+in a folder named by the hash of this file; layers forbid taking the operators' own decorator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from numba.core import config
+from numpy.typing import NDArray
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_HERE = Path(__file__).resolve()
+_ROOT = Path(os.environ.get("NUMBA_CACHE_DIR") or _HERE.parents[1] / ".cache" / "numba")
+_HASH = hashlib.sha256(numba.__version__.encode() + _HERE.read_bytes()).hexdigest()[:16]
+
+Bytes = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+
+_MAX_SECONDS_DIGITS = 19
+_INT64_MAX = 2**63 - 1
+_NEWLINES = np.uint64(0x0A0A0A0A0A0A0A0A)
+_ONES = np.uint64(0x0101010101010101)
+_TOP_BITS = np.uint64(0x8080808080808080)
+
+
+def _compiled(function: _F) -> _F:
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(_ROOT / f"sources-{_HASH}")
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    finally:
+        # The setting is global and others derive their folders from it.
+        config.CACHE_DIR = before
+
+
+@_compiled
+def cut_prefixed(data: Bytes, start: int, stop: int, max_messages: int) -> int:
+    """End of the last whole message in ``data[start:stop]``: 2-byte big-endian length, body."""
+    at = start
+    while max_messages > 0 and at + 2 <= stop:
+        end = at + 2 + (np.int64(data[at]) << 8 | np.int64(data[at + 1]))
+        if end > stop:
+            break
+        at = end
+        max_messages -= 1
+    return at
+
+
+@_compiled
+def cut_records(data: Bytes, start: int, stop: int, max_messages: int) -> tuple[int, bool]:
+    """End of the last whole DBN record in ``data[start:stop]``, and whether one is impossible.
+
+    The first byte of a record is its length in 4-byte words; a header alone has 4 of them.
+    """
+    at = start
+    while max_messages > 0 and at < stop:
+        words = np.int64(data[at])
+        if words < 4:
+            return at, True
+        if at + 4 * words > stop:
+            break
+        at += 4 * words
+        max_messages -= 1
+    return at, False
+
+
+@_compiled
+def split_lines(
+    data: Bytes, start: int, stop: int, ended: bool, starts: Indices, ends: Indices
+) -> tuple[int, int]:
+    """Spans of the next lines of ``data[start:stop]``, as many as there is room for.
+
+    Returns (count, where the next line starts). The newline and carriage returns before it are not
+    part of a span; empty lines are left out. ``ended``: the last line needs no newline.
+    """
+    words = data[: len(data) & ~7].view(np.uint64)
+    whole = stop >> 3
+    count = 0
+    line = start
+    at = start
+    while count < len(starts) and at < stop:
+        while at < stop and data[at] != 10:
+            at += 1
+            if at & 7 == 0:
+                # Eight bytes at a time; only a zero byte of (word xor newlines) borrows.
+                word = at >> 3
+                while word < whole and (
+                    ((words[word] ^ _NEWLINES) - _ONES) & ~(words[word] ^ _NEWLINES) & _TOP_BITS
+                ) == np.uint64(0):
+                    word += 1
+                at = min(word << 3, stop)
+        if at == stop and not ended:
+            break
+        end = at
+        while end > line and data[end - 1] == 13:
+            end -= 1
+        if end > line:
+            starts[count] = line
+            ends[count] = end
+            count += 1
+        at = min(at + 1, stop)
+        line = at
+    return count, line
+
+
+@_compiled
+def pack(data: Bytes, starts: Indices, ends: Indices, out: Bytes, bounds: Indices) -> None:
+    """Copy the spans one behind the other; ``bounds`` (one more than spans) says where they are."""
+    at = 0
+    bounds[0] = 0
+    for i in range(len(starts)):
+        size = ends[i] - starts[i]
+        out[at : at + size] = data[starts[i] : ends[i]]
+        at += size
+        bounds[i + 1] = at
+
+
+@_compiled
+def pack_pairs(
+    data: Bytes,
+    starts: Indices,
+    ends: Indices,
+    other: Bytes,
+    other_starts: Indices,
+    other_ends: Indices,
+    out: Bytes,
+    bounds: Indices,
+) -> None:
+    """As :func:`pack`, each span followed by a newline and its partner from ``other``."""
+    at = 0
+    bounds[0] = 0
+    for i in range(len(starts)):
+        size = ends[i] - starts[i]
+        out[at : at + size] = data[starts[i] : ends[i]]
+        at += size
+        out[at] = 10
+        at += 1
+        size = other_ends[i] - other_starts[i]
+        out[at : at + size] = other[other_starts[i] : other_ends[i]]
+        at += size
+        bounds[i + 1] = at
+
+
+@_compiled
+def take_stamps(data: Bytes, starts: Indices, ends: Indices, stamps: Indices) -> int:
+    """Read ``<ns> `` at the start of every span and move the start behind it.
+
+    A span without it (1 to 19 digits that fit an int64, a blank, something behind) keeps its start
+    and gets the stamp -1. Returns how many those are.
+    """
+    bad = 0
+    for i in range(len(starts)):
+        at = starts[i]
+        end = ends[i]
+        value = np.uint64(0)
+        while at < end and at - starts[i] < _MAX_SECONDS_DIGITS and 48 <= data[at] <= 57:
+            value = value * np.uint64(10) + np.uint64(data[at] - 48)
+            at += 1
+        whole = at > starts[i] and value <= np.uint64(_INT64_MAX)
+        if whole and at + 1 < end and data[at] == 32:
+            stamps[i] = np.int64(value)
+            starts[i] = at + 1
+        else:
+            stamps[i] = -1
+            bad += 1
+    return bad

@@ -1,0 +1,50 @@
+"""From a checked source to its reader; only the module that is needed gets imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sources.errors import SourceError
+from sources.reader import DEFAULT_LIMITS, Limits, Reader
+from sources.url import SourceSpec
+
+
+def open_reader(spec: SourceSpec, position: Any = None, limits: Limits = DEFAULT_LIMITS) -> Reader:
+    """The reader of a source, from its start or from a ``position()`` of an earlier one.
+
+    SourceError if a file is gone or no longer holds that position.
+    """
+    match spec.scheme:
+        case "itch":
+            from sources.itch import ItchReader
+
+            return ItchReader(spec.paths, position, limits)
+        case "binance":
+            from sources.binance import BinanceReader
+
+            return BinanceReader(spec.paths, position, limits)
+        case "capture":
+            from sources.capture import CaptureReader
+
+            return CaptureReader(spec.paths, position, limits)
+        case "lobster":
+            from sources.lobster import LobsterReader
+
+            return LobsterReader(spec.paths, spec.book_paths, position, limits)
+        case "dbn":
+            from sources.dbn import DbnReader
+
+            return DbnReader(spec.paths, position, limits)
+        case "csv":
+            from sources.tables import CsvReader
+
+            return CsvReader(spec.paths, position, limits)
+        case "parquet":
+            from sources.tables import ParquetReader
+
+            return ParquetReader(spec.paths, position, limits)
+        case "sim":
+            from sources.simulator import open_simulator
+
+            return open_simulator(spec, position)
+    raise SourceError(f"no reader for {spec.scheme}:")

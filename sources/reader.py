@@ -1,0 +1,49 @@
+"""What a reader is: frames in batches, with an exact place to go on from.
+
+Invariants of every reader: the frames do not depend on :class:`Limits`; opening a reader at
+``position()`` gives exactly the frames that would have come next; the last frame is an END.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one batch, and so of a reader's memory.
+
+    ``max_rows``: messages in a batch. ``max_bytes``: bytes read at once; a reader holds at most two
+    such buffers (the batch it gave away and the one it fills). A single message may be larger, up
+    to ``max_message_bytes``; what is longer becomes a BROKEN frame.
+    """
+
+    max_rows: int = 8192
+    max_bytes: int = 1 << 20
+    max_message_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        assert self.max_rows > 0
+        assert 0 < self.max_bytes <= self.max_message_bytes
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+class Reader(Protocol):
+    """A feed that is being read."""
+
+    def read(self) -> pa.RecordBatch | None:
+        """The next frames (schemas.frames.FRAMES, at least one row); None after the END frame."""
+        ...
+
+    def position(self) -> Any:
+        """Where the next frame starts: a small picklable value, to be given to the opener."""
+        ...
+
+    def close(self) -> None:
+        """Release files; safe to call twice."""
+        ...

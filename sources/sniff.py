@@ -1,0 +1,82 @@
+"""Is a file plainly not the feed it is said to be? A look at its first bytes, before a run.
+
+Only what cannot be right is refused: one good line among the first is enough, for damage inside a
+feed is data and becomes dead letters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from sources import files
+from sources.errors import SourceError
+
+_HEAD_BYTES: Final = 1 << 16
+_STAMPED: Final = re.compile(rb"\d{1,19} \S")
+_LOBSTER: Final = re.compile(rb"\d+(?:\.\d+)?,\d,\d+,\d+,-?\d+,-?1\r?\Z")
+_LEVELS: Final = re.compile(rb"(?:-?\d+,\d+,-?\d+,\d+)(?:,-?\d+,\d+,-?\d+,\d+)*\r?\Z")
+_CAPTURED: Final = re.compile(rb'\{.*"t"\s*:')
+
+
+def _any_line(pattern: re.Pattern[bytes]) -> Callable[[bytes], bool]:
+    return lambda head: any(pattern.match(line) for line in head.split(b"\n"))
+
+
+def _is_itch(head: bytes) -> bool:
+    # No message is longer than 50 bytes; a length of 0 is the end mark of some archives.
+    return head[0] == 0 and (head[1] == 0 or head[2:3].isalpha() or len(head) < 3)
+
+
+def _is_dbn(head: bytes) -> bool:
+    return head.startswith(b"DBN") or b"ts_event" in head.split(b"\n", 1)[0]
+
+
+#: scheme -> (looks right, what the file should hold).
+_LOOKS: Final[dict[str, tuple[Callable[[bytes], bool], str]]] = {
+    "itch": (_is_itch, "ITCH 5.0 messages, each after its 2-byte length"),
+    "lobster": (_any_line(_LOBSTER), "lines time,type,order id,size,price,direction"),
+    "book": (_any_line(_LEVELS), "lines ask price,ask size,bid price,bid size, once per level"),
+    "dbn": (_is_dbn, "DBN, or Databento CSV with a header line"),
+    "binance": (_any_line(_STAMPED), "lines <ns> <json>"),
+    "capture": (_any_line(_CAPTURED), 'lines of JSON with "t":"header|http|connect|send|recv"'),
+    "parquet": (lambda head: head.startswith(b"PAR1"), "Parquet"),
+}
+_CLUES: Final = (
+    (b"PAR1", "Parquet", "parquet:"),
+    (b"DBN", "DBN", "dbn:"),
+    (b"{", "JSON", "capture:"),
+)
+
+
+def check(
+    scheme: str, paths: Sequence[Path], params: dict[str, str], book_paths: Sequence[Path]
+) -> None:
+    """SourceError if a file is plainly not of ``scheme``; empty and undecodable files pass."""
+    for path in paths:
+        _check_one(scheme, path)
+    for path in book_paths:
+        _check_one("book", path)
+    if scheme in ("csv", "parquet"):
+        from sources import tables
+
+        for path in paths:
+            tables.check(scheme, path, params)
+
+
+def _check_one(scheme: str, path: Path) -> None:
+    if scheme not in _LOOKS:
+        return
+    looks_right, content = _LOOKS[scheme]
+    head = files.head(path, _HEAD_BYTES)
+    if len(head) < 2 or looks_right(head):
+        return
+    for magic, what, other in _CLUES:
+        if head.lstrip().startswith(magic) and other != f"{scheme}:":
+            raise SourceError(f"{path} looks like {what}, not like {content}; try {other}{path}")
+    start = head[:24]
+    raise SourceError(
+        f"{path} does not hold {content}: it starts with {start!r}; check the path and the scheme"
+    )
