@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+import copy
+import struct
+from typing import Any, Final, NamedTuple, Protocol
 
+import msgspec
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from operators.events import EventBatch
+from operators.building import EventBuilder
+from operators.events import EventBatch, EventKind
+from operators.registry import BookRules, Registry
+from operators.venues.times import TimestampError
+from schemas.codes import RejectReason
+from schemas.frames import FrameKind
+from schemas.shards import DEFAULT_SHARDS
 
-if TYPE_CHECKING:
-    from operators.building import EventBuilder
+__all__ = ["BookRules", "Decoded", "FeedDecoder", "Frame", "JsonFeed", "VenueDecoder"]
+
+SNAPSHOT_VERSION: Final = 1
 
 
 class Decoded(NamedTuple):
-    """Outcome of one frames batch: events, and dead letters (``dead_letters`` schema without
-    shard, row_sequence, feed and partition, which normalise adds)."""
+    """Outcome of one frames batch: events, and dead letters (``operators.rejects.SCHEMA``:
+    ``dead_letters`` without shard, row_sequence, feed and partition, which normalise adds)."""
 
     events: EventBatch
     dead: pa.RecordBatch | None
@@ -35,7 +47,7 @@ class FeedDecoder(Protocol):
 
 
 class Frame(NamedTuple):
-    """One frame for message-wise venues; fields as in schemas.frames."""
+    """One frame for message-wise venues; fields as in schemas.frames (no note: "")."""
 
     kind: int
     ts_recv: int
@@ -47,17 +59,166 @@ class Frame(NamedTuple):
 class VenueDecoder:
     """Base of message-wise venues: declarations as class attributes, handlers as methods.
 
-    A subclass sets VENUE and overrides :meth:`message`; it keeps per-connection facts (channel
-    ids ...) in plain attributes listed in STATE, which make up its snapshot.
-    A message that is not understood: ``out.dead(RejectReason..., detail)`` - never an exception.
-    msgspec.DecodeError/ValidationError and UnicodeDecodeError raised inside ``message`` are turned
-    into MALFORMED dead letters by the caller, and every row the frame had already built is undone.
+    A subclass sets VENUE and RULES and overrides :meth:`message`; it keeps per-connection facts
+    (channel ids ...) in plain attributes listed in STATE, which make up its snapshot (they are
+    deep-copied, and must be picklable).
     """
 
     VENUE: str = ""
+    #: How the venue's books are kept, unless :meth:`rules` says otherwise.
+    RULES: BookRules = BookRules()
     #: Names of the attributes that make up the snapshot.
     STATE: tuple[str, ...] = ()
 
+    def rules(self, venue: str, symbol: str) -> BookRules:
+        """Rules of one instrument, asked for once: when it is registered."""
+        return self.RULES
+
     def message(self, frame: Frame, out: EventBuilder) -> None:
-        """Decode one frame into ``out``."""
+        """Decode one frame of kind DATA, HTTP, CONNECT, DISCONNECT, SENT or HEADER into ``out``.
+
+        A message that is not understood: ``out.dead(RejectReason..., detail)`` - never an
+        exception. msgspec.DecodeError/ValidationError, UnicodeDecodeError and RecursionError are
+        turned into MALFORMED dead letters by the caller, TimestampError into BAD_TIMESTAMP, an
+        integer beyond 64 bits into OUT_OF_RANGE, and every row of the frame is undone.
+        """
         raise NotImplementedError
+
+
+class FrameColumns:
+    """The columns of a frames batch (schemas.frames.FRAMES) as arrays, and single frames of it."""
+
+    def __init__(self, frames: pa.RecordBatch) -> None:
+        payloads = frames.column("payload")
+        _, bounds, data = payloads.buffers()
+        n = frames.num_rows
+        self.offsets: NDArray[np.int64] = frames.column("offset").to_numpy()
+        self.ts_recv: NDArray[np.int64] = frames.column("ts_recv").to_numpy()
+        self.kinds: NDArray[np.int8] = frames.column("kind").to_numpy()
+        #: ``text[bounds[i]:bounds[i + 1]]`` is the payload of row i.
+        self.bounds: NDArray[np.int64] = np.frombuffer(bounds, np.int64)[
+            payloads.offset : payloads.offset + n + 1
+        ]
+        empty = data is None or not data.size
+        self.text: NDArray[np.uint8] = np.frombuffer(b"\0" if empty else data, np.uint8)
+        connections = frames.column("connection")
+        self.connections: NDArray[np.int32] = connections.indices.to_numpy()
+        self.names: list[str] = connections.dictionary.to_pylist()
+        self._notes = frames.column("note")
+        self._view = self.text.data
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def frame(self, i: int) -> Frame:
+        """Row i. Notes of DATA frames are left out: nobody needs them."""
+        kind = int(self.kinds[i])
+        note = "" if kind == FrameKind.DATA else self._notes[i].as_py() or ""
+        payload = bytes(self._view[self.bounds[i] : self.bounds[i + 1]])
+        name = self.names[self.connections[i]]
+        return Frame(kind, int(self.ts_recv[i]), name, note, payload)
+
+
+class JsonFeed:
+    """Runs a :class:`VenueDecoder` over frames batches: the message-wise FeedDecoder.
+
+    ``messages`` counts DATA and HTTP frames. A CONNECT on a named connection that has carried
+    books, like a DISCONNECT, makes a DISCONNECT row per instrument whose book it has carried.
+    """
+
+    def __init__(self, venue: VenueDecoder, shards: int = DEFAULT_SHARDS) -> None:
+        self.venue = venue
+        self.registry = Registry(venue.VENUE, venue.rules, shards)
+        self._latest = 0
+
+    def apply(self, frames: pa.RecordBatch) -> Decoded:
+        """Decode a batch; see FeedDecoder."""
+        columns = FrameColumns(frames)
+        out = EventBuilder(self.registry, self._latest, self._room(columns))
+        if len(columns):
+            self._run(columns, out)
+        kinds = columns.kinds
+        messages = np.count_nonzero((kinds == FrameKind.DATA) | (kinds == FrameKind.HTTP))
+        self._latest = out.latest()
+        return Decoded(*out.finish(int(messages), columns.offsets))
+
+    def _room(self, columns: FrameColumns) -> int:
+        """Rows to make room for at first: typical messages are not longer."""
+        size = int(columns.bounds[-1] - columns.bounds[0]) if len(columns) else 0
+        return 64 + 2 * len(columns) + size // 32
+
+    def _run(self, columns: FrameColumns, out: EventBuilder) -> None:
+        for i in range(len(columns)):
+            self.one(columns, i, out)
+
+    def one(self, columns: FrameColumns, i: int, out: EventBuilder) -> None:
+        """Decode row i of a batch into ``out``."""
+        frame = columns.frame(i)
+        data = frame.kind == FrameKind.DATA
+        seen = self.registry.seen.setdefault(frame.connection, set()) if data else None
+        out.start(i, frame.ts_recv, int(columns.offsets[i]), frame.payload, seen)
+        match frame.kind:
+            case FrameKind.END:
+                out.feed_row(EventKind.FEED_END)
+                return
+            case FrameKind.TRUNCATED:
+                out.dead(RejectReason.TRUNCATED, frame.note or "the feed ends inside a message")
+                return
+            case FrameKind.BROKEN:
+                out.dead(RejectReason.INVALID_ENCODING, frame.note or "cannot be unpacked")
+                return
+            case FrameKind.CONNECT | FrameKind.DISCONNECT:
+                self._lost(frame, out)
+                out.keep()
+        reason = detail = None
+        try:
+            self.venue.message(frame, out)
+        except TimestampError as error:
+            reason, detail = RejectReason.BAD_TIMESTAMP, str(error)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason, detail = RejectReason.MALFORMED, str(error)
+        except struct.error:
+            reason, detail = RejectReason.OUT_OF_RANGE, "an integer does not fit 64 bits"
+        if reason is not None:
+            assert detail is not None
+            out.undo()
+            out.dead(reason, detail)
+        out.check_closed()
+
+    def _lost(self, frame: Frame, out: EventBuilder) -> None:
+        """The connection is gone, or was without our being told: its books must resync."""
+        if frame.kind == FrameKind.CONNECT and not frame.connection:
+            return
+        for instrument in sorted(self.registry.seen.pop(frame.connection, ())):
+            out.feed_row(EventKind.DISCONNECT, instrument)
+
+    def snapshot(self) -> Any:
+        """(version, venue, registry, latest event time, the venue's STATE)."""
+        state = {name: getattr(self.venue, name) for name in self.venue.STATE}
+        return (
+            SNAPSHOT_VERSION,
+            self.venue.VENUE,
+            self.registry.snapshot(),
+            self._latest,
+            copy.deepcopy(state),
+        )
+
+    def restore(self, state: Any) -> None:
+        """Take a snapshot back; ValueError with the remedy if it is not ours."""
+        version, venue, registry, latest, attributes = state
+        if version != SNAPSHOT_VERSION or venue != self.venue.VENUE:
+            raise ValueError(
+                f"recovery state is of a {venue} feed in format {version}, wanted "
+                f"{self.venue.VENUE} in format {SNAPSHOT_VERSION}: resume with the sources and the "
+                "release that wrote it, or start with an empty --recovery folder"
+            )
+        if set(attributes) != set(self.venue.STATE):
+            raise ValueError(
+                f"recovery state of {venue} holds {sorted(attributes)}, this release wants "
+                f"{sorted(self.venue.STATE)}: finish the run with the release that wrote it, or "
+                "start with an empty --recovery folder"
+            )
+        self.registry.restore(registry)
+        self._latest = latest
+        for name, value in copy.deepcopy(attributes).items():
+            setattr(self.venue, name, value)

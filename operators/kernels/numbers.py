@@ -48,7 +48,7 @@ _BAD_SIZE: Final = int(RejectReason.BAD_SIZE)
 _NEGATIVE_SIZE: Final = int(RejectReason.NEGATIVE_SIZE)
 _OUT_OF_RANGE: Final = int(RejectReason.OUT_OF_RANGE)
 
-Parsed = tuple[int, int, int]
+Parsed = tuple[Any, int, int]
 
 
 @kernel
@@ -65,7 +65,9 @@ def _exponent(text: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool]:
         digit = np.int64(text[at]) - 48
         if digit < 0 or digit > 9:
             return 0, False
-        value = min(value * 10 + digit, _EXPONENT_CAP)
+        value = value * 10 + int(digit)
+        if value > _EXPONENT_CAP:
+            value = _EXPONENT_CAP
         at += 1
     if negative:
         return -value, True
@@ -279,7 +281,7 @@ def scan_levels(
             if i == n or text[i] != (93 if column == len(columns) - 1 else 44):
                 return -1, 0
         mantissa, scale, quantity, digits, reason = level_numbers(text, price, size)
-        orders = np.int64(0)
+        orders: Any = 0
         if reason < 0 and count[1] > count[0]:
             orders, decimals, code = parse_number(text, count[0], count[1])
             if code != OK or decimals != 0 or orders < 0 or orders > 2**31 - 1:

@@ -1,0 +1,120 @@
+"""Rows that pass the books by: funding, statistics, market_status, instruments, imbalances.
+
+They are rare, so they are plain values until the batch ends. Their schema is the table's with one
+int32 ``instrument`` column in place of shard, row_sequence, venue and symbol.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from functools import cache
+from typing import Any, Final
+
+import pyarrow as pa
+
+from operators.kernels import numbers
+from operators.text_numbers import exact, reason_of
+from schemas import arrow
+from schemas.codes import RejectReason
+from schemas.fields import Field, Kind, Table
+from schemas.tables import table as table_of
+from schemas.units import to_decimal
+
+_IDENTITY: Final = frozenset({"shard", "row_sequence", "venue", "symbol"})
+
+
+class BadValueError(Exception):
+    """A value that the column cannot hold: the row becomes a dead letter."""
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@cache
+def _fields(table: Table) -> tuple[Field, ...]:
+    return tuple(f for f in table.fields if f.name not in _IDENTITY)
+
+
+@cache
+def schema(table: Table) -> pa.Schema:
+    """Schema of the passing rows of a table."""
+    return pa.schema(
+        [pa.field("instrument", pa.int32(), nullable=False)]
+        + [arrow.arrow_field(f) for f in _fields(table)]
+    )
+
+
+def _value(field: Field, value: Any) -> Any:
+    """The value as the column builder wants it; BadValueError if it is none."""
+    if value is None:
+        return None
+    if field.kind is Kind.DECIMAL:
+        mantissa, scale, code = exact(value)
+        size = field.non_negative
+        if code != numbers.OK:
+            garbage = RejectReason.BAD_SIZE if size else RejectReason.BAD_PRICE
+            raise BadValueError(reason_of(code, garbage), f"{field.name} {value!r}")
+        if size and mantissa < 0:
+            raise BadValueError(RejectReason.NEGATIVE_SIZE, f"{field.name} {value!r}")
+        return to_decimal(mantissa, scale)
+    if field.kind is Kind.TIME:
+        return value or None
+    if field.kind is Kind.CODE:
+        assert isinstance(value, IntEnum), field.name
+        return int(value)
+    if field.kind is Kind.ID:
+        return str(value)
+    return value
+
+
+def _column(field: Field, values: list[Any]) -> pa.Array:
+    if field.kind is Kind.CODE:
+        return pa.DictionaryArray.from_arrays(pa.array(values, pa.int8()), arrow.dictionary(field))
+    if field.kind is Kind.NAME:
+        return pa.array(values, pa.string()).dictionary_encode()
+    return pa.array(values, arrow.arrow_type(field))
+
+
+class PassingRows:
+    """Collects the passing rows of one frames batch."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, list[tuple[Any, ...]]] = {}
+
+    def add(
+        self, name: str, instrument: int, ts_event: int, ts_recv: int, values: dict[str, Any]
+    ) -> None:
+        """One row; columns not named are null. Raises BadValueError."""
+        fields = _fields(table_of(name))
+        given = {**values, "ts_event": ts_event or ts_recv, "ts_recv": ts_recv}
+        row = tuple(_value(f, given.pop(f.name, None)) for f in fields)
+        assert not given, f"{name} has no field {', '.join(given)}"
+        if row[0] is None:
+            raise BadValueError(
+                RejectReason.BAD_TIMESTAMP, "neither event nor arrival time is known"
+            )
+        self._tables.setdefault(name, []).append((instrument, *row))
+
+    def mark(self) -> dict[str, int]:
+        """Lengths now, for :meth:`cut`."""
+        return {name: len(rows) for name, rows in self._tables.items()}
+
+    def cut(self, mark: dict[str, int]) -> None:
+        """Forget what came after ``mark``."""
+        for name, rows in self._tables.items():
+            del rows[mark.get(name, 0) :]
+
+    def batches(self) -> dict[str, pa.RecordBatch]:
+        """One batch per table with rows."""
+        found = {}
+        for name, rows in self._tables.items():
+            if not rows:
+                continue
+            table = table_of(name)
+            instruments, *columns = zip(*rows, strict=True)
+            arrays = [pa.array(instruments, pa.int32())]
+            arrays += [_column(f, list(c)) for f, c in zip(_fields(table), columns, strict=True)]
+            found[name] = pa.RecordBatch.from_arrays(arrays, schema=schema(table))
+        return found
