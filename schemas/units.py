@@ -54,7 +54,7 @@ def interval_ns(text: str) -> int:
 
 def to_decimal(mantissa: int, scale: int) -> Decimal:
     """Exact Decimal of a mantissa and scale (slow path and tests)."""
-    return Decimal(mantissa).scaleb(-scale)
+    return Decimal(f"{mantissa}E{-scale}")  # scaleb would round to the context's 28 digits
 
 
 def text_of(mantissa: int, scale: int) -> str:

@@ -59,7 +59,7 @@ def _digits(value: Word) -> int:
 
 
 @kernel
-def text_length(hi: Word, lo: Word, kind: int) -> Word:
+def text_length(hi: Word, lo: Word, kind: Word) -> Word:
     """Bytes of the id's text."""
     if kind == _UINT:
         count = 0
@@ -93,7 +93,7 @@ def _write_hex(value: Word, count: int, out: NDArray[np.uint8], at: int) -> None
 
 
 @kernel
-def write_text(hi: Word, lo: Word, kind: int, out: NDArray[np.uint8], at: int) -> int:
+def write_text(hi: Word, lo: Word, kind: Word, out: NDArray[np.uint8], at: int) -> Word:
     """Write the id's text at ``out[at]``; returns the place after it."""
     stop = at + text_length(hi, lo, kind)
     if kind == _UINT:

@@ -127,7 +127,7 @@ def divide_small(hi: Word, lo: Word, divisor: Word) -> tuple[Word, Word, Word]:
 
 
 @kernel
-def divide_rounded(hi: Word, lo: Word, digits: int) -> tuple[Word, Word]:
+def divide_rounded(hi: Word, lo: Word, digits: Word) -> tuple[Word, Word]:
     """Unsigned (hi, lo) / 10**digits, rounded half-even; ``digits`` >= 0."""
     sticky = _ZERO  # anything below the last group of digits that decides the rounding
     rest = _ZERO
@@ -147,7 +147,7 @@ def divide_rounded(hi: Word, lo: Word, digits: int) -> tuple[Word, Word]:
 
 
 @kernel
-def multiply_rescaled(a: Word, b: Word, digits: int) -> tuple[Word, Word]:
+def multiply_rescaled(a: Word, b: Word, digits: Word) -> tuple[Word, Word]:
     """a * b / 10**digits for int64 a and b, rounded half-even; negative digits multiply.
 
     -18 <= digits <= 36. ``(NO_SUM, 0)`` where the result does not fit decimal128(38, 12).
@@ -171,7 +171,7 @@ def multiply_rescaled(a: Word, b: Word, digits: int) -> tuple[Word, Word]:
 
 
 @kernel
-def notional(price: Word, price_scale: int, size: Word, size_scale: int) -> tuple[Word, Word]:
+def notional(price: Word, price_scale: Word, size: Word, size_scale: Word) -> tuple[Word, Word]:
     """price * size at scale 12, rounded half-even: (hi, lo).
 
     Scales 0..18. ``(NO_SUM, 0)`` where the product does not fit decimal128(38, 12).
@@ -180,7 +180,7 @@ def notional(price: Word, price_scale: int, size: Word, size_scale: int) -> tupl
 
 
 @kernel
-def fits_column(mantissa: Word, scale: int) -> bool:
+def fits_column(mantissa: Word, scale: Word) -> bool:
     """May mantissa * 10**-scale (scale 0..18) stand in a decimal128(28, 12) column, exactly?"""
     if mantissa == _NO_PRICE:
         return False
@@ -190,7 +190,7 @@ def fits_column(mantissa: Word, scale: int) -> bool:
 
 
 @kernel
-def widen(mantissa: Word, scale: int) -> tuple[Word, Word]:
+def widen(mantissa: Word, scale: Word) -> tuple[Word, Word]:
     """mantissa * 10**-scale as words at scale 12; exact where :func:`fits_column` says so."""
     if scale <= _SCALE:
         hi, lo = multiply(mantissa, np.int64(_POWERS[_SCALE - scale]))
