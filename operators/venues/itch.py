@@ -1,0 +1,295 @@
+"""Nasdaq TotalView-ITCH 5.0 (manual of 2014 and later): the decoder of one feed.
+
+**Input.** DATA frames whose payload is a block of whole messages, each behind a 2-byte big-endian
+length, as in Nasdaq's files and MoldUDP64 packets. Prices are in 1/10000 USD.
+
+**Time.** A message carries ns since midnight US/Eastern; the session date makes it UTC. ITCH has no
+arrival time of its own: ``ts_recv`` is the frame's.
+
+**Sequence.** Files carry no packet sequence; the 1-based count of messages in the feed is used,
+which is the MoldUDP64 sequence where the feed starts with the session. Dead-lettered whole
+messages count, cut or empty records do not.
+
+**Instruments.** One per stock locate, registered at the first message that needs it. Its symbol is
+the one the locate was first named with (any message that carries the stock). A feed joined
+mid-session may delete or execute orders of a locate that nobody has named yet: those rows belong to
+the instrument ``#<locate>``, where every order is unknown and counted as such, since an order of a
+locate cannot have been added without its symbol. Market-wide messages belong to ``*``.
+A message that calls a locate by another symbol is a dead letter, the second one that says so
+renames it; a directory message (R) renames at once: it starts a new session.
+
+**Book.** A, F add; E, C execute (C at its own price, ``extra`` 1 = not printable); X reduces;
+D deletes; U replaces; P is a print against a hidden order, Q a cross (``extra`` = its type's ASCII
+code; no shares: no trade); B busts. Every message is a group of its own. The books start empty and
+right if the feed's first message is the start of messages (S ``O``), else partial.
+
+What is rarer goes to tables by :mod:`operators.venues.itch_tables`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from datetime import date, datetime, time
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from operators.events import (
+    EVENT,
+    INSTRUMENT,
+    NO_INSTRUMENTS,
+    BookType,
+    Continuity,
+    EventBatch,
+    Instruments,
+    SnapshotRule,
+)
+from operators.feeds import Decoded
+from operators.kernels import itch_layout as layout
+from operators.kernels.itch import decode
+from operators.venues.itch_tables import tables_of
+from schemas import arrow
+from schemas.tables import DEAD_LETTERS
+from schemas.units import NS_PER_S
+
+EASTERN: Final = ZoneInfo("America/New_York")
+SNAPSHOT_VERSION: Final = 1
+MARKET_SYMBOL: Final = "*"
+_NOTES: Final = 16384
+#: Smallest message that makes a row: S, 12 bytes behind its length.
+_LEAST_BYTES: Final = 14
+
+_WORDS: Final = {
+    layout.WHY_CUT: "bytes at the end that are no whole message",
+    layout.WHY_EMPTY: "a message of length 0",
+    layout.WHY_TYPE: "unknown message type {letter}",
+    layout.WHY_LENGTH: "message type {letter} is {expected} bytes long, not {size}",
+    layout.WHY_TIME: "timestamp is not within a day",
+    layout.WHY_SIDE: "buy/sell indicator is neither B nor S",
+    layout.WHY_SHARES: "zero shares",
+    layout.WHY_PRICE: "a price of zero",
+    layout.WHY_PRINTABLE: "printable is neither Y nor N",
+    layout.WHY_RANGE: "more shares than decimal128(28, 12) holds",
+    layout.WHY_STOCK: "stock is no symbol of printable ASCII padded with spaces",
+    layout.WHY_LOCATE: "stock is not the one its locate was named with",
+    layout.WHY_UNPACKED: "the source could not unpack these bytes",
+}
+
+
+def midnight_ns(day: date) -> int:
+    """Midnight US/Eastern of ``day`` as ns since 1970-01-01 UTC."""
+    return int(datetime.combine(day, time(), EASTERN).timestamp()) * NS_PER_S
+
+
+class ItchDecoder:
+    """FeedDecoder of TotalView-ITCH 5.0.
+
+    Parameters
+    ----------
+    date
+        The session's date in New York; messages do not carry it.
+    venue
+        Market identifier of the rows.
+    snapshot_rule
+        Overrides what the feed's first message says about how the books start.
+    shards
+        Shards of the feed: what an instrument's stable hash is taken modulo.
+    may_cross
+        Whether a crossed or locked book is no fault. Nasdaq matches from 4:00 on and shows no
+        crossed book except while a stock is halted, hence False.
+    """
+
+    def __init__(
+        self,
+        date: date,
+        venue: str = "XNAS",
+        snapshot_rule: SnapshotRule | None = None,
+        *,
+        shards: int = 16,
+        may_cross: bool = False,
+    ) -> None:
+        self._venue = venue
+        self._rule = snapshot_rule
+        self._shards = shards
+        self._may_cross = may_cross
+        self._midnight = midnight_ns(date)
+        self._locates = np.zeros(layout.MARKET + 1, layout.LOCATE)
+        self._locates["instrument"] = -1
+        self._symbols: dict[str, int] = {}
+        self._instruments = NO_INSTRUMENTS
+        self._messages = 0
+        self._last_ts = self._midnight
+        self._closed = 0
+        self._rare = np.zeros(_NOTES, layout.RARE)
+        self._bad = np.zeros(_NOTES, layout.BAD)
+
+    def apply(self, frames: pa.RecordBatch) -> Decoded:
+        """Events, tables and dead letters of a frames batch (schemas.frames.FRAMES)."""
+        data, bounds = _payload(frames.column("payload"))
+        kinds = frames.column("kind").to_numpy()
+        received = frames.column("ts_recv").to_numpy()
+        offsets = frames.column("offset").to_numpy()
+        rows = np.empty(len(data) // _LEAST_BYTES + len(kinds) + 1, EVENT)
+        state = np.zeros(layout.STATE_SIZE, np.int64)
+        state[layout.MESSAGES] = self._messages
+        state[layout.LAST_TS] = self._last_ts
+        state[layout.MIDNIGHT] = self._midnight
+        state[layout.CLOSED] = self._closed
+        rare: list[NDArray[np.void]] = []
+        bad: list[NDArray[np.void]] = []
+        while True:
+            stop = decode(
+                data, bounds, kinds, received, rows, self._rare, self._bad, self._locates, state
+            )
+            if stop == layout.NAME_WANTED:
+                self._name(data, state)
+                continue
+            rare.append(self._rare[: state[layout.RARES]].copy())
+            bad.append(self._bad[: state[layout.BADS]].copy())
+            state[layout.RARES] = state[layout.BADS] = 0
+            if stop == layout.DONE:
+                break
+        messages = int(state[layout.MESSAGES]) - self._messages
+        self._messages += messages
+        self._last_ts = int(state[layout.LAST_TS])
+        self._closed = int(state[layout.CLOSED])
+        self._publish()
+        events = EventBatch(
+            rows[: state[layout.ROWS]],
+            self._instruments,
+            messages,
+            tables_of(data, received, np.concatenate(rare)),
+            offsets,
+        )
+        return Decoded(events, _dead(data, bounds, received, offsets, np.concatenate(bad)))
+
+    def _name(self, data: NDArray[np.uint8], state: NDArray[np.int64]) -> None:
+        """Give the locate the kernel asks about its instrument."""
+        slot = int(state[layout.ASK_SLOT])
+        word = int(state[layout.ASK_WORD]) % 2**64
+        if self._rule is None:
+            self._rule = _first_rule(data, state)
+        if slot == layout.MARKET:
+            symbol = MARKET_SYMBOL
+        elif word:
+            symbol = word.to_bytes(8, "big").decode("ascii").rstrip(" ")
+        else:
+            symbol = f"#{slot}"
+        self._locates[slot]["word"] = word
+        self._locates[slot]["rival"] = 0
+        self._locates[slot]["instrument"] = self._symbols.setdefault(symbol, len(self._symbols))
+
+    def _publish(self) -> None:
+        """Make the instruments registered since the last batch part of ``Instruments``."""
+        known = len(self._instruments)
+        if len(self._symbols) == known:
+            return
+        new = list(self._symbols)[known:]
+        rows = np.zeros(len(new), INSTRUMENT)
+        for row, symbol in zip(rows, new, strict=True):
+            row["shard"] = zlib.crc32(f"{self._venue}\0{symbol}".encode()) % self._shards
+        books = np.array([symbol != MARKET_SYMBOL for symbol in new])
+        rows["book_type"] = np.where(books, BookType.L3, BookType.NONE)
+        rows["continuity"] = Continuity.NONE
+        assert self._rule is not None, "set before the first instrument is registered"
+        rows["snapshot_rule"] = np.where(books, int(self._rule), int(SnapshotRule.NONE))
+        rows["may_cross"] = self._may_cross
+        self._instruments = Instruments(
+            np.concatenate([self._instruments.rows, rows]),
+            self._instruments.venues + (self._venue,) * len(new),
+            self._instruments.symbols + tuple(new),
+        )
+
+    def snapshot(self) -> Any:
+        """(version, midnight, rule, messages, last time, closed, symbols, named locates)."""
+        slots = np.flatnonzero((self._locates["instrument"] >= 0) | (self._locates["rival"] != 0))
+        return (
+            SNAPSHOT_VERSION,
+            self._midnight,
+            None if self._rule is None else int(self._rule),
+            self._messages,
+            self._last_ts,
+            self._closed,
+            tuple(self._symbols),
+            slots.astype(np.int32),
+            self._locates[slots],
+        )
+
+    def restore(self, state: Any) -> None:
+        """Continue from a snapshot; ValueError if it is of another format or session date."""
+        version, midnight, rule, messages, last_ts, closed, symbols, slots, locates = (
+            state if state[0] == SNAPSHOT_VERSION else (state[0], *[None] * 8)
+        )
+        if version != SNAPSHOT_VERSION:
+            raise ValueError(
+                f"recovery state of the ITCH decoder has format {version}, this release reads "
+                f"{SNAPSHOT_VERSION}: finish the run with the release that wrote it, or start "
+                "with an empty --recovery folder"
+            )
+        if midnight != self._midnight:
+            raise ValueError(
+                "the recovery state is of another session date than the source's ?date=: give "
+                "the date of the first run, or start with an empty --recovery folder"
+            )
+        self._rule = None if rule is None else SnapshotRule(rule)
+        self._messages, self._last_ts, self._closed = messages, last_ts, closed
+        self._symbols = {symbol: index for index, symbol in enumerate(symbols)}
+        self._locates["word"] = self._locates["rival"] = 0
+        self._locates["instrument"] = -1
+        self._locates[slots] = locates
+        self._instruments = NO_INSTRUMENTS
+        self._publish()
+
+
+def _first_rule(data: NDArray[np.uint8], state: NDArray[np.int64]) -> SnapshotRule:
+    """How books start: from nothing if the message that registers the first instrument is the
+    feed's first and the start of messages, else in the middle."""
+    at = int(state[layout.AT]) + 2
+    whole = state[layout.MESSAGES] == 0 and bytes(data[[at, at + 11]]) == b"SO"
+    return SnapshotRule.NONE if whole else SnapshotRule.PARTIAL
+
+
+def _payload(column: pa.LargeBinaryArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Bytes and bounds of a payload column, without copying, whatever slice it is."""
+    _, offsets, values = column.buffers()
+    bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    if values is None:
+        return np.zeros(0, np.uint8), bounds
+    return np.frombuffer(values, np.uint8), bounds
+
+
+def _dead(
+    data: NDArray[np.uint8],
+    bounds: NDArray[np.int64],
+    received: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    bad: NDArray[np.void],
+) -> pa.RecordBatch | None:
+    """Dead letters: the bytes with their length prefix, at their own offset in the feed."""
+    if len(bad) == 0:
+        return None
+    frame = bad["frame"]
+    raw = [bytes(data[at : at + size]) for at, size in zip(bad["at"], bad["size"], strict=True)]
+    detail = []
+    for message, why in zip(raw, bad["why"].tolist(), strict=True):
+        letter = message[2:3].decode("latin-1")
+        expected = layout.LENGTHS.get(letter)
+        detail.append(
+            _WORDS[why].format(letter=repr(letter), expected=expected, size=len(message) - 2)
+        )
+    columns = {
+        "ts_recv": pa.array(np.where(received[frame] > 0, received[frame], bad["ts"])).cast(
+            arrow.TIME
+        ),
+        "offset": pa.array(offsets[frame] + bad["at"] - bounds[frame]),
+        "reason": pa.DictionaryArray.from_arrays(
+            pa.array(bad["reason"]), arrow.dictionary(DEAD_LETTERS.field("reason"))
+        ),
+        "detail": pa.array(detail, pa.string()),
+        "raw": pa.array(raw, pa.large_binary()),
+    }
+    schema = pa.schema([f for f in arrow.schema(DEAD_LETTERS) if f.name in columns])
+    return pa.RecordBatch.from_arrays([columns[f.name] for f in schema], schema=schema)
