@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 #: Exchange name of a recording -> "module:class" below this package.
 DECODERS: Final[dict[str, str]] = {
+    "BITFINEX": "bitfinex:Bitfinex",
     "BITGET": "bitget:Bitget",
+    "BITSTAMP": "bitstamp:Bitstamp",
     "BYBIT": "bybit:Bybit",
     "COINBASE": "coinbase:Coinbase",
     "COINBASE_EXCHANGE": "coinbase_exchange:CoinbaseExchange",
+    "GATEIO": "gateio:Gateio",
+    "HUOBI": "huobi:Huobi",
+    "INDEPENDENT_RESERVE": "independent_reserve:IndependentReserve",
     "KRAKEN": "kraken:Kraken",
+    "KUCOIN": "kucoin:Kucoin",
     "OKX": "okx:Okx",
 }
 
