@@ -28,7 +28,6 @@ What is rarer goes to tables by :mod:`operators.venues.itch_tables`.
 
 from __future__ import annotations
 
-import zlib
 from datetime import date, datetime, time
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -37,22 +36,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from operators.events import (
-    EVENT,
-    INSTRUMENT,
-    NO_INSTRUMENTS,
-    BookType,
-    Continuity,
-    EventBatch,
-    Instruments,
-    SnapshotRule,
-)
+from operators.events import EVENT, BookType, EventBatch, SnapshotRule
 from operators.feeds import Decoded
 from operators.kernels import itch_layout as layout
 from operators.kernels.itch import decode
+from operators.registry import BookRules, Registry
+from operators.rejects import Rejects
 from operators.venues.itch_tables import tables_of
-from schemas import arrow
-from schemas.tables import DEAD_LETTERS
+from schemas.codes import RejectReason
+from schemas.shards import DEFAULT_SHARDS
 from schemas.units import NS_PER_S
 
 EASTERN: Final = ZoneInfo("America/New_York")
@@ -108,18 +100,15 @@ class ItchDecoder:
         venue: str = "XNAS",
         snapshot_rule: SnapshotRule | None = None,
         *,
-        shards: int = 16,
+        shards: int = DEFAULT_SHARDS,
         may_cross: bool = False,
     ) -> None:
-        self._venue = venue
         self._rule = snapshot_rule
-        self._shards = shards
         self._may_cross = may_cross
+        self._registry = Registry(venue, self._rules, shards)
         self._midnight = midnight_ns(date)
         self._locates = np.zeros(layout.MARKET + 1, layout.LOCATE)
         self._locates["instrument"] = -1
-        self._symbols: dict[str, int] = {}
-        self._instruments = NO_INSTRUMENTS
         self._messages = 0
         self._last_ts = self._midnight
         self._closed = 0
@@ -132,7 +121,7 @@ class ItchDecoder:
         kinds = frames.column("kind").to_numpy()
         received = frames.column("ts_recv").to_numpy()
         offsets = frames.column("offset").to_numpy()
-        rows = np.empty(len(data) // _LEAST_BYTES + len(kinds) + 1, EVENT)
+        rows = np.empty(int(bounds[-1] - bounds[0]) // _LEAST_BYTES + len(kinds) + 1, EVENT)
         state = np.zeros(layout.STATE_SIZE, np.int64)
         state[layout.MESSAGES] = self._messages
         state[layout.LAST_TS] = self._last_ts
@@ -156,10 +145,9 @@ class ItchDecoder:
         self._messages += messages
         self._last_ts = int(state[layout.LAST_TS])
         self._closed = int(state[layout.CLOSED])
-        self._publish()
         events = EventBatch(
             rows[: state[layout.ROWS]],
-            self._instruments,
+            self._registry.instruments(),
             messages,
             tables_of(data, received, np.concatenate(rare)),
             offsets,
@@ -180,31 +168,16 @@ class ItchDecoder:
             symbol = f"#{slot}"
         self._locates[slot]["word"] = word
         self._locates[slot]["rival"] = 0
-        self._locates[slot]["instrument"] = self._symbols.setdefault(symbol, len(self._symbols))
+        self._locates[slot]["instrument"] = self._registry.index(symbol)
 
-    def _publish(self) -> None:
-        """Make the instruments registered since the last batch part of ``Instruments``."""
-        known = len(self._instruments)
-        if len(self._symbols) == known:
-            return
-        new = list(self._symbols)[known:]
-        rows = np.zeros(len(new), INSTRUMENT)
-        for row, symbol in zip(rows, new, strict=True):
-            row["shard"] = zlib.crc32(f"{self._venue}\0{symbol}".encode()) % self._shards
-        books = np.array([symbol != MARKET_SYMBOL for symbol in new])
-        rows["book_type"] = np.where(books, BookType.L3, BookType.NONE)
-        rows["continuity"] = Continuity.NONE
+    def _rules(self, venue: str, symbol: str) -> BookRules:
+        if symbol == MARKET_SYMBOL:
+            return BookRules(BookType.NONE)
         assert self._rule is not None, "set before the first instrument is registered"
-        rows["snapshot_rule"] = np.where(books, int(self._rule), int(SnapshotRule.NONE))
-        rows["may_cross"] = self._may_cross
-        self._instruments = Instruments(
-            np.concatenate([self._instruments.rows, rows]),
-            self._instruments.venues + (self._venue,) * len(new),
-            self._instruments.symbols + tuple(new),
-        )
+        return BookRules(BookType.L3, snapshot_rule=self._rule, may_cross=self._may_cross)
 
     def snapshot(self) -> Any:
-        """(version, midnight, rule, messages, last time, closed, symbols, named locates)."""
+        """(version, midnight, rule, messages, last time, closed, registry, locates in use)."""
         slots = np.flatnonzero((self._locates["instrument"] >= 0) | (self._locates["rival"] != 0))
         return (
             SNAPSHOT_VERSION,
@@ -213,35 +186,32 @@ class ItchDecoder:
             self._messages,
             self._last_ts,
             self._closed,
-            tuple(self._symbols),
+            self._registry.snapshot(),
             slots.astype(np.int32),
             self._locates[slots],
         )
 
     def restore(self, state: Any) -> None:
-        """Continue from a snapshot; ValueError if it is of another format or session date."""
-        version, midnight, rule, messages, last_ts, closed, symbols, slots, locates = (
-            state if state[0] == SNAPSHOT_VERSION else (state[0], *[None] * 8)
-        )
+        """Continue from a snapshot; ValueError with the remedy if it is not this decoder's."""
+        version, *values = state
         if version != SNAPSHOT_VERSION:
             raise ValueError(
                 f"recovery state of the ITCH decoder has format {version}, this release reads "
                 f"{SNAPSHOT_VERSION}: finish the run with the release that wrote it, or start "
                 "with an empty --recovery folder"
             )
+        midnight, rule, messages, last_ts, closed, registry, slots, locates = values
         if midnight != self._midnight:
             raise ValueError(
                 "the recovery state is of another session date than the source's ?date=: give "
                 "the date of the first run, or start with an empty --recovery folder"
             )
+        self._registry.restore(registry)
         self._rule = None if rule is None else SnapshotRule(rule)
         self._messages, self._last_ts, self._closed = messages, last_ts, closed
-        self._symbols = {symbol: index for index, symbol in enumerate(symbols)}
         self._locates["word"] = self._locates["rival"] = 0
         self._locates["instrument"] = -1
         self._locates[slots] = locates
-        self._instruments = NO_INSTRUMENTS
-        self._publish()
 
 
 def _first_rule(data: NDArray[np.uint8], state: NDArray[np.int64]) -> SnapshotRule:
@@ -254,6 +224,8 @@ def _first_rule(data: NDArray[np.uint8], state: NDArray[np.int64]) -> SnapshotRu
 
 def _payload(column: pa.LargeBinaryArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Bytes and bounds of a payload column, without copying, whatever slice it is."""
+    if len(column) == 0:
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
     _, offsets, values = column.buffers()
     bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
     if values is None:
@@ -269,27 +241,18 @@ def _dead(
     bad: NDArray[np.void],
 ) -> pa.RecordBatch | None:
     """Dead letters: the bytes with their length prefix, at their own offset in the feed."""
-    if len(bad) == 0:
-        return None
-    frame = bad["frame"]
-    raw = [bytes(data[at : at + size]) for at, size in zip(bad["at"], bad["size"], strict=True)]
-    detail = []
-    for message, why in zip(raw, bad["why"].tolist(), strict=True):
-        letter = message[2:3].decode("latin-1")
-        expected = layout.LENGTHS.get(letter)
-        detail.append(
-            _WORDS[why].format(letter=repr(letter), expected=expected, size=len(message) - 2)
+    rejects = Rejects()
+    for at, ts, size, frame, reason, why in bad.tolist():
+        raw = data[at : at + size].tobytes()
+        letter = raw[2:3].decode("latin-1")
+        detail = _WORDS[why].format(
+            letter=repr(letter), expected=layout.LENGTHS.get(letter), size=size - 2
         )
-    columns = {
-        "ts_recv": pa.array(np.where(received[frame] > 0, received[frame], bad["ts"])).cast(
-            arrow.TIME
-        ),
-        "offset": pa.array(offsets[frame] + bad["at"] - bounds[frame]),
-        "reason": pa.DictionaryArray.from_arrays(
-            pa.array(bad["reason"]), arrow.dictionary(DEAD_LETTERS.field("reason"))
-        ),
-        "detail": pa.array(detail, pa.string()),
-        "raw": pa.array(raw, pa.large_binary()),
-    }
-    schema = pa.schema([f for f in arrow.schema(DEAD_LETTERS) if f.name in columns])
-    return pa.RecordBatch.from_arrays([columns[f.name] for f in schema], schema=schema)
+        rejects.add(
+            int(received[frame]) or ts,
+            int(offsets[frame]) + at - int(bounds[frame]),
+            RejectReason(reason),
+            detail,
+            raw,
+        )
+    return rejects.batch()

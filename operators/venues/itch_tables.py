@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from operators import passing
 from schemas import arrow
 from schemas.codes import MarketStatus, Side
 from schemas.fields import Kind, Table
@@ -262,14 +262,6 @@ _HANDLERS: Final[dict[str, Callable[[Any], Iterator[Row]]]] = {
     "O": _direct_listing,
 }
 _TABLES: Final = {t.name: t for t in (INSTRUMENTS, MARKET_STATUS, STATISTICS)}
-_LEFT_OUT: Final = frozenset({"shard", "row_sequence", "venue", "symbol"})
-
-
-@cache
-def side_schema(table: Table) -> pa.Schema:
-    """Schema of a table before its rows have a shard: ``instrument`` stands for the symbol."""
-    fields = [f for f in arrow.schema(table) if f.name not in _LEFT_OUT]
-    return pa.schema([*fields, pa.field("instrument", pa.int32(), nullable=False)])
 
 
 def tables_of(
@@ -326,8 +318,9 @@ def _batch(
     notes: NDArray[np.void],
 ) -> pa.RecordBatch:
     columns = _shared(received, notes)
+    schema = passing.schema(table)
     for field in table.fields:
-        if field.name in _LEFT_OUT or field.name in columns:
+        if field.name in columns or field.name not in schema.names:
             continue
         values: list[Any] = [row.get(field.name) for row in rows]
         if field.kind is Kind.CODE:
@@ -337,7 +330,6 @@ def _batch(
             columns[field.name] = pa.array(values, pa.string()).dictionary_encode()
         else:
             columns[field.name] = pa.array(values, arrow.arrow_type(field))
-    schema = side_schema(table)
     return pa.RecordBatch.from_arrays([columns[f.name] for f in schema], schema=schema)
 
 
@@ -376,5 +368,5 @@ def _imbalances(
         "near_price": _prices(messages["near"]),
         "cross_type": crosses,
     }
-    schema = side_schema(IMBALANCES)
+    schema = passing.schema(IMBALANCES)
     return pa.RecordBatch.from_arrays([columns[f.name] for f in schema], schema=schema)
