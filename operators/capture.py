@@ -1,0 +1,116 @@
+"""A recorded capture: its header says which venue's decoder reads the rest."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from operators.events import EVENT, NO_INSTRUMENTS, EventBatch, EventKind
+from operators.feeds import Decoded, FrameColumns, JsonFeed
+from operators.rejects import Rejects
+from operators.venues import DECODERS, VENUES
+from schemas.codes import RejectReason
+from schemas.frames import FrameKind
+from schemas.shards import DEFAULT_SHARDS
+
+SNAPSHOT_VERSION: Final = 1
+
+
+class _Header(msgspec.Struct):
+    exchange: str
+
+
+class CaptureFeed:
+    """FeedDecoder of a capture. Frames before a readable header, and all frames of a capture of a
+    venue we do not know, are dead letters (UNKNOWN_MESSAGE) that say so; a later header of the
+    same venue changes nothing, one of another venue is a dead letter itself."""
+
+    def __init__(self, shards: int = DEFAULT_SHARDS) -> None:
+        self._shards = shards
+        self._exchange = ""
+        self._feed: JsonFeed | None = None
+
+    def apply(self, frames: pa.RecordBatch) -> Decoded:
+        """Decode a batch; see FeedDecoder."""
+        if self._feed is None:
+            first = self._find_header(frames)
+            if self._feed is None:
+                return self._homeless(frames)
+            if first:
+                return self._both(frames, first)
+        return self._feed.apply(frames)
+
+    def _find_header(self, frames: pa.RecordBatch) -> int:
+        """Index of the header that names a venue we know; makes its decoder."""
+        kinds = frames.column("kind").to_numpy()
+        for i in np.flatnonzero(kinds == FrameKind.HEADER).tolist():
+            try:
+                exchange = msgspec.json.decode(
+                    frames.column("payload")[i].as_py(), type=_Header
+                ).exchange
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+            if exchange in VENUES:
+                self._open(exchange)
+                return int(i)
+        return 0
+
+    def _open(self, exchange: str) -> None:
+        self._exchange = exchange
+        self._feed = JsonFeed(VENUES[exchange](), self._shards)
+
+    def _homeless(self, frames: pa.RecordBatch) -> Decoded:
+        """Nobody can read these: all but the end mark are dead letters."""
+        columns = FrameColumns(frames)
+        rejects = Rejects()
+        ended = 0
+        for i in range(len(columns)):
+            frame = columns.frame(i)
+            if frame.kind == FrameKind.END:
+                ended += 1
+                continue
+            rejects.add(
+                frame.ts_recv,
+                int(columns.offsets[i]),
+                RejectReason.UNKNOWN_MESSAGE,
+                "no header before it names a venue we know: " + ", ".join(DECODERS),
+                frame.payload,
+            )
+        rows = np.zeros(ended, EVENT)
+        rows["kind"], rows["instrument"] = EventKind.FEED_END, -1
+        return Decoded(
+            EventBatch(rows, NO_INSTRUMENTS, messages=len(rejects), offsets=columns.offsets),
+            rejects.batch(),
+        )
+
+    def _both(self, frames: pa.RecordBatch, first: int) -> Decoded:
+        assert self._feed is not None
+        _, dead = self._homeless(frames.slice(0, first))
+        events, more = self._feed.apply(frames.slice(first))
+        letters = [batch for batch in (dead, more) if batch is not None]
+        merged = (
+            pa.Table.from_batches(letters).combine_chunks().to_batches()[0] if letters else None
+        )
+        return Decoded(events, merged)
+
+    def snapshot(self) -> Any:
+        """(version, exchange or "", the venue feed's state)."""
+        state = None if self._feed is None else self._feed.snapshot()
+        return (SNAPSHOT_VERSION, self._exchange, state)
+
+    def restore(self, state: Any) -> None:
+        """Take a snapshot back; ValueError with the remedy if it is not ours."""
+        version, exchange, feed_state = state
+        if version != SNAPSHOT_VERSION or (exchange and exchange not in VENUES):
+            raise ValueError(
+                f"recovery state is of a capture of {exchange!r} in format {version}, this release "
+                f"reads format {SNAPSHOT_VERSION}: finish the run with the release that wrote it, "
+                "or start with an empty --recovery folder"
+            )
+        if exchange:
+            self._open(exchange)
+            assert self._feed is not None
+            self._feed.restore(feed_state)
