@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -81,10 +82,10 @@ class CaptureFeed:
             )
         rows = np.zeros(ended, EVENT)
         rows["kind"], rows["instrument"] = EventKind.FEED_END, -1
-        return Decoded(
-            EventBatch(rows, NO_INSTRUMENTS, messages=len(rejects), offsets=columns.offsets),
-            rejects.batch(),
-        )
+        kinds = columns.kinds
+        messages = np.count_nonzero((kinds == FrameKind.DATA) | (kinds == FrameKind.HTTP))
+        events = EventBatch(rows, NO_INSTRUMENTS, int(messages), offsets=columns.offsets)
+        return Decoded(events, rejects.batch())
 
     def _both(self, frames: pa.RecordBatch, first: int) -> Decoded:
         assert self._feed is not None
