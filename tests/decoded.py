@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -76,8 +77,9 @@ def examples(function: Callable[..., Any]) -> list[str]:
         start = at + len(line) - len(line.lstrip())
         at += len(line)
         if start >= done and line.lstrip()[:1] in ("{", "["):
-            _, done = decoder.raw_decode(text, start)
-            found.append(text[start:done])
+            with suppress(json.JSONDecodeError):
+                _, done = decoder.raw_decode(text, start)
+                found.append(text[start:done])
     return found
 
 

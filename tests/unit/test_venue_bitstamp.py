@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal as D
+from decimal import Decimal
 
 from operators.events import EventKind
 from operators.venues.bitstamp import Bitstamp
@@ -21,8 +21,8 @@ def test_diff() -> None:
             "bateur",
             1_641_343_691_244_908_000,
             1_641_343_691_244_908,
-            [(D("1.15979"), D("993.02588113"))],
-            [(D("1.16601"), D("1200.00000000"))],
+            [(Decimal("1.15979"), Decimal("993.02588113"))],
+            [(Decimal("1.16601"), Decimal("1200.00000000"))],
             [],
         )
     ]
@@ -34,8 +34,8 @@ def test_rest_snapshot() -> None:
             "ethusd",
             1_641_343_695_681_418_000,
             1_641_343_695_681_418,
-            [(D("3802.90"), D("0.6"))],
-            [(D("3802.91"), D("1.577719"))],
+            [(Decimal("3802.90"), Decimal("0.6"))],
+            [(Decimal("3802.91"), Decimal("1.577719"))],
             [],
             snapshot=True,
         )
@@ -51,7 +51,12 @@ def test_snapshot_of_2019_has_whole_seconds_only() -> None:
 
 def test_trade() -> None:
     expected = Print(
-        "ethusd", 1_641_343_699_596_000_000, D("3805.44"), D("0.0792"), "buy", "216000477"
+        "ethusd",
+        1_641_343_699_596_000_000,
+        Decimal("3805.44"),
+        Decimal("0.0792"),
+        "buy",
+        "216000477",
     )
     assert events("BITSTAMP", TRADE) == [expected]
     sold = TRADE.replace('"type":0', '"type":1')
@@ -72,9 +77,9 @@ def test_instrument_row_at_its_first_message() -> None:
     decoded = decode("BITSTAMP", http(PAIRS_URL, PAIRS), TRADE.replace("_ethusd", "_btcusd"), DIFF)
     rows = decoded.events.tables["instruments"].drop_columns(["ts_event", "ts_recv"]).to_pylist()
     assert [(r["instrument"], r["price_increment"], r["base_currency"]) for r in rows] == [
-        (0, D("0.01"), "BTC")
+        (0, Decimal("0.01"), "BTC")
     ]
-    assert (rows[0]["size_increment"], rows[0]["status"]) == (D("0.00000001"), "open")
+    assert (rows[0]["size_increment"], rows[0]["status"]) == (Decimal("0.00000001"), "open")
 
 
 def test_silent() -> None:

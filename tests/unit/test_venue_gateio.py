@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal as D
+from decimal import Decimal
 
 from operators.venues.gateio import Gateio
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters
@@ -25,7 +25,7 @@ def test_update() -> None:
         "DIS_USDT",
         1_619_093_562_998_000_000,
         1_750_488,
-        [(D("121.5"), D("0.148")), (D("73.5"), D(0))],
+        [(Decimal("121.5"), Decimal("0.148")), (Decimal("73.5"), Decimal(0))],
         [],
         [],
         first=1_750_488,
@@ -39,8 +39,8 @@ def test_rest_snapshot() -> None:
         "FAST_USDT",
         0,
         1_138_115,
-        [(D("10.2"), D("85.961"))],
-        [(D("10.63"), D(5))],
+        [(Decimal("10.2"), Decimal("85.961"))],
+        [(Decimal("10.63"), Decimal(5))],
         [],
         snapshot=True,
     )
@@ -55,8 +55,8 @@ def test_obu() -> None:
         "BTC_USDT",
         1_754_006_400_261_000_000,
         25_847_113_075,
-        [(D("115765.1"), D("0.337839"))],
-        [(D("115765.2"), D("0.631155"))],
+        [(Decimal("115765.1"), Decimal("0.337839"))],
+        [(Decimal("115765.2"), Decimal("0.631155"))],
         [],
         snapshot=True,
     )
@@ -71,8 +71,8 @@ def test_top_levels_count_only_without_updates() -> None:
         "BTC_USDT",
         1_606_295_412_123_000_000,
         48_791_820,
-        [(D("19079.55"), D("0.0195"))],
-        [(D("19080.24"), D("0.1638"))],
+        [(Decimal("19079.55"), Decimal("0.0195"))],
+        [(Decimal("19080.24"), Decimal("0.1638"))],
         [],
         snapshot=True,
     )
@@ -86,8 +86,8 @@ def test_trade() -> None:
         Print(
             "NEO_BTC",
             1_619_093_562_050_357_200,
-            D("0.0018678"),
-            D("0.5"),
+            Decimal("0.0018678"),
+            Decimal("0.5"),
             "sell",
             "816997068",
         )
@@ -98,8 +98,8 @@ def test_book_ticker() -> None:
     expected = Quote(
         "ETC_ETH",
         1_682_689_046_131_000_000,
-        (D("0.010326"), D("0.001")),
-        (D("0.010366"), D(10)),
+        (Decimal("0.010326"), Decimal("0.001")),
+        (Decimal("0.010366"), Decimal(10)),
         517_377_894,
     )
     assert events("GATEIO", BOOK_TICKER) == [expected]
@@ -111,17 +111,20 @@ def test_ticker_is_statistics() -> None:
     decoded = decode("GATEIO", TICKER)
     rows = decoded.events.tables["statistics"].select(["kind", "value"]).to_pylist()
     assert [(row["kind"], row["value"]) for row in rows] == [
-        ("last_price", D("0.0018716")),
-        ("best_bid", D("0.0018697")),
-        ("best_ask", D("0.0018734")),
-        ("volume_24h", D("1138.01640718")),
+        ("last_price", Decimal("0.0018716")),
+        ("best_bid", Decimal("0.0018697")),
+        ("best_ask", Decimal("0.0018734")),
+        ("volume_24h", Decimal("1138.01640718")),
     ]
 
 
 def test_instrument_row_at_its_first_message() -> None:
     decoded = decode("GATEIO", http(LIST_URL, LISTING), TRADE.replace("NEO_BTC", "IHT_ETH"))
     (row,) = decoded.events.tables["instruments"].drop_columns(["ts_event", "ts_recv"]).to_pylist()
-    assert (row["price_increment"], row["size_increment"]) == (D("0.000000001"), D("0.1"))
+    assert (row["price_increment"], row["size_increment"]) == (
+        Decimal("0.000000001"),
+        Decimal("0.1"),
+    )
     assert (row["base_currency"], row["quote_currency"], row["status"]) == ("IHT", "ETH", "open")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal as D
+from decimal import Decimal
 
 from operators.venues.kucoin import Kucoin
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters
@@ -21,7 +21,7 @@ def test_changes() -> None:
         0,
         1_613_277_183_893,
         [],
-        [(D("243.01"), D("0.5"))],
+        [(Decimal("243.01"), Decimal("0.5"))],
         [],
         first=1_613_277_183_893,
     )
@@ -33,7 +33,7 @@ def test_changes() -> None:
 def test_a_no_op_moves_the_sequence() -> None:
     (group,) = events("KUCOIN", CHANGE.replace('"243.01","0.5"', '"0","0"'))
     assert isinstance(group, Group) and group.last == 1_613_277_183_893
-    assert group.asks == [(D(0), D(0))]
+    assert group.asks == [(Decimal(0), Decimal(0))]
 
 
 def test_rest_snapshot() -> None:
@@ -42,8 +42,8 @@ def test_rest_snapshot() -> None:
             "BCHSV-USDT",
             1_619_378_326_628_000_000,
             1_613_277_183_892,
-            [(D("242.649"), D(5))],
-            [(D("243.01"), D("0.68148185"))],
+            [(Decimal("242.649"), Decimal(5))],
+            [(Decimal("243.01"), Decimal("0.68148185"))],
             [],
             snapshot=True,
         )
@@ -56,8 +56,8 @@ def test_match() -> None:
         Print(
             "DAPPT-BTC",
             1_619_378_327_739_050_725,
-            D("0.0000001117"),
-            D("81.8814"),
+            Decimal("0.0000001117"),
+            Decimal("81.8814"),
             "buy",
             "6085c09769bc506996295e36",
             1_612_701_563_869,
@@ -72,8 +72,8 @@ def test_ticker() -> None:
     expected = Quote(
         "SNX-BTC",
         1_619_378_326_323_000_000,
-        (D("0.00028678"), D("3.70422021")),
-        (D("0.00028717"), D("14.04274325")),
+        (Decimal("0.00028678"), Decimal("3.70422021")),
+        (Decimal("0.00028717"), Decimal("14.04274325")),
         1_612_844_051_653,
     )
     assert events("KUCOIN", TICKER) == [expected]
@@ -87,7 +87,10 @@ def test_instrument_row_at_its_first_message() -> None:
     trade = MATCH.replace("DAPPT-BTC", "REQ-ETH")
     decoded = decode("KUCOIN", http(LIST_URL, LISTING), trade, trade)
     (row,) = decoded.events.tables["instruments"].drop_columns(["ts_event", "ts_recv"]).to_pylist()
-    assert (row["price_increment"], row["size_increment"]) == (D("0.0000001"), D("0.0001"))
+    assert (row["price_increment"], row["size_increment"]) == (
+        Decimal("0.0000001"),
+        Decimal("0.0001"),
+    )
     assert (row["base_currency"], row["quote_currency"], row["status"]) == ("REQ", "ETH", "open")
 
 
