@@ -109,6 +109,11 @@ class Blocks:
         self._path += 1
         self._enter(0)
 
+    def abandon(self) -> None:
+        """Go to the next file although this one has not been read to its end."""
+        self.stop = self.start
+        self.next_path()
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()

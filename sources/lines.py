@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from schemas.frames import FrameKind
 from sources import framing
 from sources.blocks import BlockReader, Blocks
 from sources.kernels import pack, split_lines
@@ -57,3 +58,16 @@ class LineReader(BlockReader):
 
     def _frames(self, spans: Spans) -> pa.RecordBatch:
         return framing.batch(spans.offsets, packed(spans))
+
+
+class HeadedLineReader(LineReader):
+    """Files whose first line names the columns: it becomes a HEADER frame, one per file."""
+
+    def _take(self, blocks: Blocks) -> pa.RecordBatch | None:
+        if blocks.place.offset > 0:
+            return super()._take(blocks)
+        spans = take_lines(blocks, 1)
+        if spans is None:
+            return None
+        line = spans.data[spans.starts[0] : spans.ends[0]].tobytes()
+        return framing.single(FrameKind.HEADER, int(spans.offsets[0]), line)

@@ -28,6 +28,10 @@ def open_reader(spec: SourceSpec, position: Any = None, limits: Limits = DEFAULT
 
             return CaptureReader(spec.paths, position, limits)
         case "lobster":
+            if not spec.book_paths:
+                from sources.lines import LineReader
+
+                return LineReader(spec.paths, position, limits)
             from sources.lobster import LobsterReader
 
             return LobsterReader(spec.paths, spec.book_paths, position, limits)

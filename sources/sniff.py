@@ -16,7 +16,7 @@ from sources.errors import SourceError
 
 _HEAD_BYTES: Final = 1 << 16
 _STAMPED: Final = re.compile(rb"\d{1,19} \S")
-_LOBSTER: Final = re.compile(rb"\d+(?:\.\d+)?,\d,\d+,\d+,-?\d+,-?1\r?\Z")
+_LOBSTER: Final = re.compile(rb"\d+(?:\.\d+)?,\d,-?\d+,\d+,-?\d+,-?\d\r?\Z")
 _LEVELS: Final = re.compile(rb"(?:-?\d+,\d+,-?\d+,\d+)(?:,-?\d+,\d+,-?\d+,\d+)*\r?\Z")
 _CAPTURED: Final = re.compile(rb'\{.*"t"\s*:')
 

@@ -136,6 +136,11 @@ def parse_source(text: str) -> SourceSpec:
         params,
         _paths(name, params["book"], scheme.form) if "book" in params else (),
     )
+    if spec.book_paths and len(spec.book_paths) != len(spec.paths):
+        raise SourceError(
+            f"lobster: {len(spec.paths)} message files but {len(spec.book_paths)} book files; give "
+            "one book file for each message file, in the same order"
+        )
     for path in spec.paths + spec.book_paths:
         if path.stat().st_size == 0:
             warnings.warn(f"{path} is empty: it adds nothing to its feed", stacklevel=2)
