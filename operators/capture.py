@@ -89,13 +89,11 @@ class CaptureFeed:
 
     def _both(self, frames: pa.RecordBatch, first: int) -> Decoded:
         assert self._feed is not None
-        _, dead = self._homeless(frames.slice(0, first))
+        lost, dead = self._homeless(frames.slice(0, first))
         events, more = self._feed.apply(frames.slice(first))
+        events = replace(events, messages=events.messages + lost.messages)
         letters = [batch for batch in (dead, more) if batch is not None]
-        merged = (
-            pa.Table.from_batches(letters).combine_chunks().to_batches()[0] if letters else None
-        )
-        return Decoded(events, merged)
+        return Decoded(events, pa.concat_batches(letters) if letters else None)
 
     def snapshot(self) -> Any:
         """(version, exchange or "", the venue feed's state)."""
