@@ -218,9 +218,10 @@ def _block(
             if since_midnight >= NS_PER_DAY:
                 why = WHY_TIME
             unknown = locates[slot].instrument < 0
-            if why <= _TAKEN and stock != 0 and word != locates[slot].word:
+            known = locates[slot].word
+            if why <= _TAKEN and stock != 0 and (word != known or word == np.uint64(0)):
                 unknown = True
-                fault = _stock_fault(data, begin, letter, locates[slot].word, locates[slot].rival)
+                fault = _stock_fault(data, begin, letter, known, locates[slot].rival)
                 if fault != _TAKEN:
                     why = fault
                 if fault == WHY_LOCATE:

@@ -128,8 +128,12 @@ Row = tuple[str, dict[str, Any]]
 
 
 def _text(value: bytes) -> str:
-    """A field as text; any byte, because only the stock is checked."""
-    return value.decode("latin-1").strip(" ")
+    """A field as text. Any byte may come, only the stock is checked; no database takes a NUL."""
+    return value.decode("latin-1").replace("\0", "").strip(" ")
+
+
+#: A one-letter field as text, by its byte.
+_LETTERS: Final = pa.array([_text(bytes([byte])) for byte in range(256)], pa.string())
 
 
 def _price(value: int) -> Decimal:
@@ -349,13 +353,17 @@ def _sizes(values: NDArray[Any], null: NDArray[np.bool_]) -> pa.Array:
     return whole.cast(arrow.SUM).cast(arrow.DECIMAL)
 
 
+def _bytes(letters: NDArray[Any]) -> NDArray[np.uint8]:
+    """One-letter fields as numbers."""
+    return np.ascontiguousarray(letters).view(np.uint8)
+
+
 def _imbalances(
     messages: NDArray[np.void], received: NDArray[np.int64], notes: NDArray[np.void]
 ) -> pa.RecordBatch:
     """I, net order imbalance (4.6). Direction O: not enough orders to calculate, sizes null."""
-    direction = np.ascontiguousarray(messages["direction"]).view(np.uint8)
+    direction = _bytes(messages["direction"])
     unknown = direction == ord("O")
-    crosses = pa.array(messages["cross_type"].astype("U1").tolist(), pa.string())
     field = IMBALANCES.field("side")
     columns = _shared(received, notes) | {
         "side": pa.DictionaryArray.from_arrays(
@@ -366,7 +374,7 @@ def _imbalances(
         "reference_price": _prices(messages["reference"]),
         "far_price": _prices(messages["far"]),
         "near_price": _prices(messages["near"]),
-        "cross_type": crosses,
+        "cross_type": _LETTERS.take(pa.array(_bytes(messages["cross_type"]))),
     }
     schema = passing.schema(IMBALANCES)
     return pa.RecordBatch.from_arrays([columns[f.name] for f in schema], schema=schema)
