@@ -49,8 +49,21 @@ def _closure_hash(module: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def kernel(function: _F) -> _F:
-    """Compile ``function`` with numba, cached on disk, releasing the GIL."""
+def _compiled(function: _F, **options: bool) -> _F:
     name = function.__module__
     config.CACHE_DIR = str(_CACHE / f"{name.rpartition('.')[2]}-{_closure_hash(name)}")  # type: ignore[attr-defined]
-    return numba.njit(cache=True, nogil=True)(function)  # type: ignore[return-value, no-any-return]
+    return numba.njit(cache=True, nogil=True, **options)(function)  # type: ignore
+
+
+def kernel(function: _F) -> _F:
+    """Compile ``function`` with numba, cached on disk, releasing the GIL."""
+    return _compiled(function)
+
+
+def bare_kernel(function: _F) -> _F:
+    """A kernel that allocates nothing, compiled without reference counting.
+
+    Counting is an atomic instruction per array and call, which costs more than what small
+    functions on many arrays do. Whoever calls from Python keeps the arrays alive.
+    """
+    return _compiled(function, _nrt=False)
