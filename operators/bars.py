@@ -1,0 +1,295 @@
+"""Bars by event time, several intervals at once, from the ``trades`` table alone.
+
+Rules:
+
+- Windows are aligned to the epoch (UTC): ``[ts_open, ts_close)``. Only windows with trades exist.
+- The clock of an instrument is the latest ``ts_event`` of its own trades (its watermark): nothing
+  depends on the wall clock, on batches, or on another instrument. A bar is emitted once, final,
+  when the watermark reaches ``ts_close + allowed_lateness``.
+- Open and close follow event time, row order breaking ties: a trade that comes late, but in time,
+  lands where it belongs. A trade whose bar is final already is left out of it and counted
+  (``bars_late_trades``); it still counts in longer intervals that are open.
+- A trade dated more than ``max_ahead`` after its arrival would end all bars at once: it is left
+  out and counted (``bars_trades_ahead``). Feeds without arrival times have no such guard.
+- Busts and corrections do not rewrite bars (the venue's own bars do not either); they are counted
+  (``bars_busts_corrections``).
+- At the end of the feed (a data row, never the end of a process) open bars are emitted with
+  ``is_final`` false.
+
+The counts are ``Rows.stats`` and no ``quality_events``: the rows of that table are numbered by the
+book step of the shard, and a second writer would break its gapless sequence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+import bytewax.operators as op
+import numpy as np
+import pyarrow as pa
+from bytewax.dataflow import Stream
+from numpy.typing import NDArray
+
+from operators.events import NO_INSTRUMENTS, Instruments, Rows
+from operators.kernels import bars as kernels
+from operators.output import rows_to_batch
+from operators.step import core_step
+from schemas.arrow import dictionary
+from schemas.tables import BARS, TRADES
+from schemas.units import NS_PER_MINUTE, NS_PER_S, interval_ns
+
+SNAPSHOT_VERSION: Final = 1
+#: Most windows of one interval that may be open at once for an instrument.
+MAX_OPEN: Final = 1024
+#: Names of the stats, by their place in the kernel's counts.
+STATS: Final = (
+    "bars_late_trades",
+    "bars_trades_ahead",
+    "bars_trades_beyond",
+    "bars_busts_corrections",
+)
+
+_DICTIONARIES = {name: dictionary(TRADES.field(name)) for name in ("aggressor_side", "status")}
+
+#: Room for rows of one kernel call beyond what the instruments may hold open.
+_CHUNK: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class BarsConfig:
+    """``intervals`` such as ("1s", "1m"); none: no bars. ValueError naming the fix if they and
+    the allowed lateness would keep too many windows open."""
+
+    intervals: tuple[str, ...]
+    allowed_lateness_ns: int = NS_PER_S
+    max_ahead_ns: int = NS_PER_MINUTE
+
+    def __post_init__(self) -> None:
+        for text in self.intervals:
+            if self.allowed_lateness_ns // interval_ns(text) + 2 > MAX_OPEN:
+                raise ValueError(
+                    f"bars of {text} with {self.allowed_lateness_ns} ns of allowed lateness keep "
+                    f"more than {MAX_OPEN} of them open: take a longer interval or less lateness"
+                )
+        if len(set(self.intervals)) != len(self.intervals):
+            raise ValueError(f"an interval is named twice: {', '.join(self.intervals)}")
+
+    def windows(self) -> NDArray[np.void]:
+        """The kernel's WINDOW rows."""
+        windows = np.zeros(len(self.intervals), kernels.WINDOW)
+        first = 0
+        for window, text in zip(windows, self.intervals, strict=True):
+            length = interval_ns(text)
+            places = self.allowed_lateness_ns // length + 2
+            window["length"], window["first"], window["places"] = length, first, places
+            first += places
+        return windows
+
+
+class _Lookup:
+    """Instruments of one pair of dictionaries: (venue code, symbol code) -> our index or -1."""
+
+    def __init__(
+        self, venues: pa.StringArray, symbols: pa.StringArray, known: dict[tuple[str, str], int]
+    ) -> None:
+        # Held, so that their buffers' addresses stay theirs: see `serves`.
+        self._dictionaries = (venues, symbols)
+        self.venues: list[str] = venues.to_pylist()
+        self.symbols: list[str] = symbols.to_pylist()
+        self.index = np.full((len(self.venues), len(self.symbols)), -1, np.int32)
+        venue_codes = {text: i for i, text in enumerate(self.venues)}
+        symbol_codes = {text: i for i, text in enumerate(self.symbols)}
+        for (venue, symbol), index in known.items():
+            if venue in venue_codes and symbol in symbol_codes:
+                self.index[venue_codes[venue], symbol_codes[symbol]] = index
+
+    def serves(self, venues: pa.StringArray, symbols: pa.StringArray) -> bool:
+        """Are these the same dictionaries, at the same place in memory?"""
+        return all(
+            len(mine) == len(other) and mine.buffers()[2].address == other.buffers()[2].address
+            for mine, other in zip(self._dictionaries, (venues, symbols), strict=True)
+        )
+
+
+def _values(column: pa.Array, dtype: type[np.generic], width: int = 1) -> NDArray[Any]:
+    """The value buffer of a column without nulls, zero copy; ``width`` values per row."""
+    start = column.offset * width
+    stop = start + len(column) * width
+    return np.frombuffer(column.buffers()[1], dtype)[start:stop]
+
+
+class BarsShard:
+    """Bars of one shard. See the module for the rules."""
+
+    def __init__(self, shard: int, config: BarsConfig) -> None:
+        self.shard = shard
+        self.config = config
+        self._windows = config.windows()
+        self._limits = kernels.Limits(config.allowed_lateness_ns, config.max_ahead_ns)
+        self._interval_names = {"interval": pa.array(config.intervals, pa.string())}
+        self._places = int(self._windows["places"].sum())
+        self._index: dict[tuple[str, str], int] = {}
+        self._instruments = NO_INSTRUMENTS
+        self._clocks = np.zeros(0, kernels.CLOCK)
+        self._bars = np.zeros((0, self._places), kernels.OPEN_BAR)
+        self._lookup: _Lookup | None = None
+        self._written = 0
+
+    def apply(self, rows: Rows) -> Rows:
+        """Bars that became final with these trades; at the end of the feed, the open ones too."""
+        counts = np.zeros(kernels.N_COUNTS, np.int64)
+        trades = rows.tables.get("trades")
+        parts: list[NDArray[np.void]] = []
+        if trades is not None and trades.num_rows and self.config.intervals:
+            columns = self._columns(trades)
+            row = 0
+            while row < trades.num_rows:
+                out = np.empty(self._places + _CHUNK, kernels.BAR_ROW)
+                row, emitted = kernels.apply_trades(
+                    columns, row, self._limits, self._state(counts), out
+                )
+                parts.append(out[:emitted])
+        if rows.ended:
+            parts.append(self._drain(counts))
+        bars = np.concatenate(parts) if parts else np.empty(0, kernels.BAR_ROW)
+        tables = {}
+        if len(bars):
+            tables["bars"] = rows_to_batch(
+                BARS, bars, self._instruments, self.shard, self._written, self._interval_names
+            )
+            self._written += len(bars)
+        stats = {name: n for name, n in zip(STATS, counts.tolist(), strict=True) if n}
+        return Rows(self.shard, tables, stats, rows.ended)
+
+    def _state(self, counts: NDArray[np.int64]) -> kernels.State:
+        return kernels.State(self._clocks, self._bars, self._windows, counts)
+
+    def _columns(self, trades: pa.RecordBatch) -> kernels.Trades:
+        arrived = trades.column("ts_recv")
+        if arrived.null_count:
+            arrived = arrived.cast(pa.int64()).fill_null(0)
+        codes = {}
+        for name in ("aggressor_side", "status"):
+            column = trades.column(name)
+            assert column.dictionary.equals(_DICTIONARIES[name]), name
+            codes[name] = _values(column.indices, np.int8)
+        return kernels.Trades(
+            _values(trades.column("ts_event"), np.int64),
+            _values(arrived, np.int64),
+            self._instrument_of(trades.column("venue"), trades.column("symbol")),
+            _values(trades.column("price"), np.int64, 2),
+            _values(trades.column("size"), np.int64, 2),
+            codes["aggressor_side"],
+            codes["status"],
+        )
+
+    def _instrument_of(
+        self, venues: pa.DictionaryArray, symbols: pa.DictionaryArray
+    ) -> NDArray[np.int32]:
+        """Our instrument per row; new ones are registered in order of their first row."""
+        if self._lookup is None or not self._lookup.serves(venues.dictionary, symbols.dictionary):
+            self._lookup = _Lookup(venues.dictionary, symbols.dictionary, self._index)
+        lookup = self._lookup
+        venue_codes = _values(venues.indices, np.int32)
+        symbol_codes = _values(symbols.indices, np.int32)
+        found: NDArray[np.int32] = lookup.index[venue_codes, symbol_codes]
+        if found.min() >= 0:
+            return found
+        for row in np.flatnonzero(found < 0):
+            at = venue_codes[row], symbol_codes[row]
+            if lookup.index[at] < 0:
+                lookup.index[at] = self._register(lookup.venues[at[0]], lookup.symbols[at[1]])
+        self._grow()
+        found = lookup.index[venue_codes, symbol_codes]
+        return found
+
+    def _register(self, venue: str, symbol: str) -> int:
+        # A dictionary may hold a text twice: then it is known already.
+        return self._index.setdefault((venue, symbol), len(self._index))
+
+    def _grow(self) -> None:
+        """Room for every registered instrument, and their names for the output."""
+        count, room = len(self._index), len(self._clocks)
+        if count > room:
+            clocks = np.empty(max(count, 2 * room), kernels.CLOCK)
+            clocks["watermark"], clocks["due"] = kernels.NEVER, kernels.NOT_DUE
+            clocks[:room] = self._clocks
+            bars = np.zeros((len(clocks), self._places), kernels.OPEN_BAR)
+            bars["ts_open"] = kernels.NEVER
+            bars[:room] = self._bars
+            self._clocks, self._bars = clocks, bars
+        venues = tuple(venue for venue, _ in self._index)
+        symbols = tuple(symbol for _, symbol in self._index)
+        self._instruments = Instruments(NO_INSTRUMENTS.rows, venues, symbols)
+
+    def _drain(self, counts: NDArray[np.int64]) -> NDArray[np.void]:
+        """All open bars, not final: by instrument (first come first), interval and time."""
+        open_bars = int((self._bars["ts_open"] != kernels.NEVER).sum())
+        out = np.empty(open_bars, kernels.BAR_ROW)
+        emitted = 0
+        for instrument in range(len(self._index)):
+            emitted = kernels.emit_until(
+                instrument, kernels.NOT_DUE, 0, 0, self._state(counts), out, emitted
+            )
+        assert emitted == open_bars
+        return out
+
+    def snapshot(self) -> Any:
+        """(version, intervals, lateness, rows written, instruments, clocks, places, open bars);
+        the last three are the bytes of arrays, and only places in use are kept."""
+        used = np.flatnonzero(self._bars["ts_open"].ravel() != kernels.NEVER)
+        return (
+            SNAPSHOT_VERSION,
+            self.config.intervals,
+            self.config.allowed_lateness_ns,
+            self._written,
+            tuple(self._index),
+            self._clocks[: len(self._index)].tobytes(),
+            used.astype(np.int64).tobytes(),
+            self._bars.ravel()[used].tobytes(),
+        )
+
+    def restore(self, state: Any) -> None:
+        """Take a snapshot back; ValueError with the remedy where it does not fit."""
+        if state[0] != SNAPSHOT_VERSION:
+            raise ValueError(
+                f"recovery state of bars has format {state[0]}, this release reads "
+                f"{SNAPSHOT_VERSION}: finish the run with the release that wrote it, or start "
+                "with an empty --recovery folder"
+            )
+        _, intervals, lateness_ns, written, instruments, clocks, used, bars = state
+        mine = (self.config.intervals, self.config.allowed_lateness_ns)
+        if (intervals, lateness_ns) != mine:
+            raise ValueError(
+                f"recovery state has bars of {', '.join(intervals)} with {lateness_ns} ns of "
+                f"allowed lateness, the settings ask for {', '.join(mine[0])} with {mine[1]}: "
+                "keep the settings of the run that is resumed, or start with an empty --recovery "
+                "folder"
+            )
+        self._written = written
+        self._index = {pair: i for i, pair in enumerate(instruments)}
+        self._lookup = None
+        self._clocks = np.zeros(0, kernels.CLOCK)
+        self._bars = np.zeros((0, self._places), kernels.OPEN_BAR)
+        self._grow()
+        self._clocks[: len(instruments)] = np.frombuffer(clocks, kernels.CLOCK)
+        self._bars.ravel()[np.frombuffer(used, np.int64)] = np.frombuffer(bars, kernels.OPEN_BAR)
+
+    def state_hash(self) -> str:
+        """SHA-256 of all that decides future bars."""
+        return hashlib.sha256(repr(self.snapshot()).encode()).hexdigest()
+
+
+def step(step_id: str, rows: Stream[Rows], config: BarsConfig) -> Stream[Rows]:
+    """bytewax edge: rows of the book step -> bars per shard. Rows without trades do not wake it."""
+
+    def by_shard(item: Rows) -> tuple[str, tuple[int, Rows]] | None:
+        if not config.intervals or not (item.ended or "trades" in item.tables):
+            return None
+        return str(item.shard), (item.shard, item)
+
+    keyed = op.filter_map(f"{step_id}_trades", rows, by_shard)
+    done = core_step(step_id, keyed, lambda shard: BarsShard(shard, config))
+    return op.filter(f"{step_id}_rows", done, lambda item: bool(item.tables or item.stats))
