@@ -67,6 +67,9 @@ class Other(NamedTuple):
     symbol: str | None
 
 
+Event = Group | Print | Quote | Other
+
+
 def examples(function: Callable[..., Any]) -> list[str]:
     """The JSON messages in a docstring: whatever starts a line with ``{`` or ``[`` and parses."""
     text = inspect.getdoc(function) or ""
@@ -119,7 +122,7 @@ def _level(row: Any) -> Level | None:
     return None if price is None or size is None else (price, size)
 
 
-def plain(batch: EventBatch) -> Iterator[Group | Print | Quote | Other]:
+def plain(batch: EventBatch) -> Iterator[Event]:
     """The rows of a batch of whole groups, as plain values."""
     group: Group | None = None
     bid: Level | None = None
@@ -175,7 +178,7 @@ def plain(batch: EventBatch) -> Iterator[Group | Print | Quote | Other]:
             yield Other(kind.name, symbol)
 
 
-def events(exchange: str, *items: str | TestFrame) -> list[Group | Print | Quote | Other]:
+def events(exchange: str, *items: str | TestFrame) -> list[Event]:
     """What the items decode to; none of them may become a dead letter."""
     decoded = decode(exchange, *items)
     assert letters(decoded) == []
