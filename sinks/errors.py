@@ -1,0 +1,19 @@
+"""What can go wrong with a sink, said so that a person can mend it."""
+
+from __future__ import annotations
+
+
+class SinkError(ValueError):
+    """A sink URL, a lake or a resume position cannot be used as given: the text names the fix."""
+
+
+class LakeFailed(OSError):  # noqa: N818 - reads as what happened
+    """The disk refused (full, read-only, gone): the text names the path and how to go on."""
+
+
+def disk_failed(doing: str, path: object, error: OSError) -> LakeFailed:
+    """The operating system's error with what we were doing, where, and the remedy."""
+    return LakeFailed(
+        f"{doing} {path}: {error.strerror or error}; mend that (free space, permissions, mount) "
+        "and start the same command again: with the same --recovery nothing is lost or doubled"
+    )

@@ -1,0 +1,165 @@
+"""JSON lines: one object per row, to a file or to standard output; for looking and for pipes.
+
+Decimals are strings without trailing zeros, times ISO 8601 in UTC with nine decimals, bytes
+base64: nothing is rounded. ``table`` names the row's table.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sinks.errors import SinkError, disk_failed
+from sinks.writer import RowsLike
+
+_encode = msgspec.json.Encoder().encode
+
+
+class JsonlWriter:
+    """Writer of JSON lines to ``path``, or to standard output where it is None.
+
+    Unit of parallelism: a file. The snapshot holds the file's length, and restoring cuts it
+    there: exactly once. Standard output cannot be taken back: at least once. A fresh start
+    replaces the file. A slow reader of standard output blocks ``write``.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def _out(self) -> IO[bytes]:
+        if self._file is None:
+            if self._path is None:
+                self._file = sys.stdout.buffer
+            else:
+                self._file = self._opened("wb")
+        return self._file
+
+    def _opened(self, mode: str) -> IO[bytes]:
+        assert self._path is not None
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return self._path.open(mode)
+        except OSError as error:
+            raise disk_failed("cannot open", self._path, error) from error
+
+    def write(self, rows: RowsLike) -> None:
+        """Write every row as a line."""
+        out = self._out()
+        try:
+            for table, batch in rows.tables.items():
+                lines = [_encode({"table": table, **row}) for row in json_rows(batch)]
+                if lines:
+                    out.write(b"\n".join(lines) + b"\n")
+            if self._path is None:
+                out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise disk_failed("cannot write", self._path or "standard output", error) from error
+
+    def snapshot(self) -> Any:
+        """(version, length of the file)."""
+        out = self._out()
+        if self._path is None:
+            return (1, 0)
+        try:
+            out.flush()
+            os.fsync(out.fileno())
+        except OSError as error:
+            raise disk_failed("cannot write", self._path, error) from error
+        return (1, out.tell())
+
+    def restore(self, state: Any) -> None:
+        """Cut the file to the snapshot's length."""
+        if self._path is None:
+            return
+        version, length = state
+        if version != 1 or not self._path.is_file() or self._path.stat().st_size < length:
+            raise SinkError(
+                f"{self._path} is not the file the recovery folder goes on from: put it back, or "
+                "start anew with an empty --recovery folder"
+            )
+        self._file = self._opened("r+b")
+        self._file.truncate(length)
+        self._file.seek(length)
+
+    def close(self) -> None:
+        """Flush; the file is complete."""
+        out = self._out()
+        out.flush()
+        if self._path is not None:
+            out.close()
+
+
+def json_rows(batch: pa.RecordBatch | pa.Table, *, trim: bool = True) -> Iterator[dict[str, Any]]:
+    """Rows as dictionaries of exact JSON values. ``trim``: decimals without trailing zeros."""
+    columns = [json_values(column, trim=trim) for column in batch.columns]
+    names = batch.schema.names
+    for values in zip(*columns, strict=True):
+        yield dict(zip(names, values, strict=True))
+
+
+def json_values(column: pa.Array | pa.ChunkedArray, *, trim: bool = True) -> list[Any]:
+    """The values of a column as JSON can say them exactly."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return json_values(column.cast(kind.value_type), trim=trim)
+    if pa.types.is_decimal(kind):
+        texts = column.cast(pa.string()).to_pylist()
+        return [_plain_decimal(text, trim) for text in texts]
+    if pa.types.is_timestamp(kind):
+        texts = column.cast(pa.string()).to_pylist()
+        return [text and text.replace(" ", "T", 1) for text in texts]
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _lists(column, trim)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return [v if v is None else base64.b64encode(v).decode() for v in column.to_pylist()]
+    if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind):
+        return list(column.to_pylist())
+    if pa.types.is_floating(kind):
+        # JSON has no NaN and no infinity.
+        return [v if v is None or abs(v) < float("inf") else str(v) for v in column.to_pylist()]
+    return [v if v is None else str(v) for v in column.to_pylist()]
+
+
+def _plain_decimal(text: str | None, trim: bool) -> str | None:
+    """Digits only, never an exponent."""
+    if text is None:
+        return None
+    if "E" in text:
+        text = _without_exponent(text)
+    return text.rstrip("0").rstrip(".") if trim and "." in text else text
+
+
+def _without_exponent(text: str) -> str:
+    mantissa, _, exponent = text.partition("E")
+    sign = "-" if mantissa.startswith("-") else ""
+    whole, _, fraction = mantissa.lstrip("+-").partition(".")
+    digits, point = whole + fraction, len(whole) + int(exponent)
+    if point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    padded = digits.ljust(point, "0")
+    return f"{sign}{padded[:point]}" + (f".{padded[point:]}" if padded[point:] else "")
+
+
+def _lists(column: pa.Array | pa.ChunkedArray, trim: bool) -> list[Any]:
+    """Lists of exact values, null where the list is null."""
+    if isinstance(column, pa.ChunkedArray):
+        return [row for chunk in column.chunks for row in _lists(chunk, trim)]
+    values = json_values(pc.list_flatten(column), trim=trim)
+    lengths = pc.list_value_length(column).to_pylist()
+    rows: list[Any] = []
+    at = 0
+    for length in lengths:
+        rows.append(None if length is None else values[at : at + length])
+        at += length or 0
+    return rows

@@ -1,0 +1,271 @@
+"""Layout of a lake: plain hive-partitioned Parquet and one folder of our own.
+
+::
+
+    DIR/<table>/date=YYYY-MM-DD/venue=V/<writer>-<run>-<number>.parquet    sealed by a writer
+    DIR/<table>/date=YYYY-MM-DD/venue=V/merged-<number>.parquet            made by compaction
+    DIR/_marketflow/lake.json              marks the folder as a lake, with its format
+    DIR/_marketflow/compact.json           compaction: files being replaced (see sinks.compact)
+    DIR/_marketflow/<writer>/...           aside log and progress of a writer (sinks.parquet_run)
+
+Tables without a venue have no venue level. ``date`` and ``venue`` are in the path only. A name
+that starts with a dot is unfinished and belongs to whoever made it. Whoever lists files through
+:func:`list_files` never sees a row twice, compaction running or not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Collection
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, unquote
+
+from schemas.tables import TABLES
+from sinks.errors import SinkError, disk_failed
+
+FORMAT: Final = 1
+OWN_FOLDER: Final = "_marketflow"
+_MARKER: Final = "lake.json"
+_JOURNAL: Final = "compact.json"
+_EPOCH: Final = date(1970, 1, 1)
+_WRITER_FILE: Final = re.compile(r"([A-Za-z0-9]+)-(\d{6})-(\d{8})\.parquet")
+_LISTING_TRIES: Final = 50
+_LISTING_PAUSE_S: Final = 0.02
+
+
+class Partition(NamedTuple):
+    """One folder of a lake. ``day`` counts from 1970-01-01; ``venue`` is None without a level."""
+
+    table: str
+    day: int
+    venue: str | None
+
+    @property
+    def folder(self) -> str:
+        """Path below the lake."""
+        parts = [self.table, f"date={_EPOCH + timedelta(self.day)}"]
+        if self.venue is not None:
+            parts.append(f"venue={quote(self.venue, safe='')}")
+        return "/".join(parts)
+
+
+class WriterFile(NamedTuple):
+    """What the name of a writer's file says."""
+
+    writer: str
+    run: int
+    number: int
+
+
+def writer_file_name(writer: str, run: int, number: int) -> str:
+    return f"{writer}-{run:06d}-{number:08d}.parquet"
+
+
+def parse_writer_file(name: str) -> WriterFile | None:
+    """The parts of a writer's file name; None for any other file."""
+    match = _WRITER_FILE.fullmatch(name)
+    return WriterFile(match[1], int(match[2]), int(match[3])) if match else None
+
+
+def own_folder(root: Path) -> Path:
+    return root / OWN_FOLDER
+
+
+def prepare_lake(root: Path) -> None:
+    """Make ``root`` a lake, or check that it is one that we may write.
+
+    Raises SinkError with the remedy when it is something else or of another format, LakeFailed
+    when the disk refuses.
+    """
+    if (own_folder(root) / _MARKER).is_file():
+        check_lake(root)
+        return
+    try:
+        strangers = (
+            [p.name for p in root.iterdir() if p.name != OWN_FOLDER] if root.exists() else []
+        )
+    except NotADirectoryError:
+        raise SinkError(f"{root} is a file: name a folder for the lake") from None
+    if strangers:
+        raise SinkError(
+            f"{root} is not empty and no marketflow lake (it has no {OWN_FOLDER}/{_MARKER}): "
+            "name an empty or new folder"
+        )
+    try:
+        own_folder(root).mkdir(parents=True, exist_ok=True)
+        write_json(own_folder(root) / _MARKER, {"format": FORMAT}, durable=True)
+    except OSError as error:
+        raise disk_failed("cannot make the lake", root, error) from error
+
+
+def check_lake(root: Path) -> None:
+    """Raise SinkError with the remedy unless ``root`` is a lake this release reads."""
+    marker = own_folder(root) / _MARKER
+    if not root.exists():
+        raise SinkError(f"no lake at {root}: name the folder a run wrote with --sink parquet:DIR")
+    found = read_json(marker)
+    if found is None:
+        raise SinkError(
+            f"{root} is no marketflow lake (no readable {OWN_FOLDER}/{_MARKER}): name the folder "
+            "a run wrote with --sink parquet:DIR"
+        )
+    version = found.get("format")
+    if not isinstance(version, int) or version > FORMAT:
+        raise SinkError(
+            f"{root} is a lake of format {version}, this release knows up to {FORMAT}: use the "
+            "release that wrote it or a newer one"
+        )
+
+
+def list_files(
+    root: Path,
+    table: str,
+    *,
+    first: date | None = None,
+    last: date | None = None,
+    venues: Collection[str] | None = None,
+) -> list[Path]:
+    """The files that hold a table's rows now, each row in exactly one of them, by path.
+
+    ``first`` and ``last`` bound the date inclusively; ``venues`` keeps only those.
+    A compaction that commits while we look is seen by its journal, and we look again.
+    """
+    for _ in range(_LISTING_TRIES):
+        before = read_journal(root)
+        folders = _folders(root, table, first, last, venues)
+        found = {str(path.relative_to(root)): path for f in folders for path in _parquet_files(f)}
+        walked = {str(folder.relative_to(root)) for folder in folders}
+        if read_journal(root) == before and _settle(found, walked, before["pending"]):
+            return list(found.values())
+        time.sleep(_LISTING_PAUSE_S)
+    raise disk_failed("cannot list", root, OSError("compactions follow each other too fast"))
+
+
+def _settle(found: dict[str, Path], walked: set[str], pending: list[dict[str, Any]]) -> bool:
+    """Take out of ``found`` what pending replacements have made superfluous; False: look again,
+    the listing fell between the appearance of a merged file and the removal of its parts."""
+    for change in pending:
+        replaced = change["replaces"]
+        if change["merged"] is None or change["merged"] in found:
+            for name in replaced:
+                found.pop(name, None)
+        elif replaced[0].rpartition("/")[0] in walked and not found.keys() >= set(replaced):
+            return False
+    return True
+
+
+def _folders(
+    root: Path,
+    table: str,
+    first: date | None,
+    last: date | None,
+    venues: Collection[str] | None,
+) -> list[Path]:
+    chosen = []
+    for day, folder in _children(root / table, "date="):
+        try:
+            when = date.fromisoformat(day)
+        except ValueError:
+            continue
+        if (first is not None and when < first) or (last is not None and when > last):
+            continue
+        if TABLES[table].has_venue:
+            inner = _children(folder, "venue=")
+            chosen += [path for venue, path in inner if venues is None or venue in venues]
+        else:
+            chosen.append(folder)
+    return chosen
+
+
+def _children(folder: Path, prefix: str) -> list[tuple[str, Path]]:
+    """(value, path) of the hive folders below ``folder``, in order of their values."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder))
+    except FileNotFoundError:
+        return []
+    return [(unquote(n[len(prefix) :]), folder / n) for n in names if n.startswith(prefix)]
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder))
+    except FileNotFoundError:
+        return []
+    return [folder / n for n in names if n.endswith(".parquet") and not n.startswith(".")]
+
+
+def list_partitions(root: Path, table: str) -> list[Partition]:
+    """Every partition folder of a table, by date and venue."""
+    found = []
+    for day, folder in _children(root / table, "date="):
+        try:
+            number = (date.fromisoformat(day) - _EPOCH).days
+        except ValueError:
+            continue
+        if TABLES[table].has_venue:
+            found += [Partition(table, number, v) for v, _ in _children(folder, "venue=")]
+        else:
+            found.append(Partition(table, number, None))
+    return found
+
+
+def files_of_run(root: Path, writer: str, run: int) -> list[tuple[int, Partition, Path]]:
+    """(number, partition, path) of every file that a run of a writer sealed, by number."""
+    found = []
+    for table in TABLES:
+        for partition in list_partitions(root, table):
+            for path in _parquet_files(root / partition.folder):
+                name = parse_writer_file(path.name)
+                if name is not None and name.writer == writer and name.run == run:
+                    found.append((name.number, partition, path))
+    return sorted(found)
+
+
+def read_journal(root: Path) -> dict[str, Any]:
+    """Compaction's journal: ``sequence`` rises with every change, ``pending`` lists replacements
+    {"merged": path or None, "temporary": path or None, "replaces": [paths]} below the lake."""
+    return read_json(own_folder(root) / _JOURNAL) or {"sequence": 0, "pending": []}
+
+
+def write_journal(root: Path, sequence: int, pending: list[dict[str, Any]]) -> None:
+    """Replace the journal durably."""
+    write_json(
+        own_folder(root) / _JOURNAL, {"sequence": sequence, "pending": pending}, durable=True
+    )
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None when it is absent or no JSON object (a write cut by a power
+    failure: every user of a file treats that as the cautious answer)."""
+    try:
+        value = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_json(path: Path, value: dict[str, Any], *, durable: bool) -> None:
+    """Replace a file atomically; ``durable``: it survives a power failure once we return."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        json.dump(value, file)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    temporary.replace(path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals inside a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

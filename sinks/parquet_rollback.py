@@ -1,0 +1,166 @@
+"""Putting a run back to the state of a snapshot.
+
+Of the run's rows exactly those below the snapshot's marks stay, wherever they are by now: in
+files sealed before it (never looked at), in files sealed since, in the aside log. Files sealed
+since that hold only such rows are kept as they are; of the others the rows go back to pending and
+the file goes. What is on disk at any moment is enough to do it all again, so a crash in here, or
+any number of them, changes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from schemas.tables import TABLES
+from sinks.errors import disk_failed
+from sinks.lake import Partition, files_of_run, own_folder
+from sinks.parquet_file import read_file, sync_folders
+from sinks.parquet_log import AsideLog, Position, Record
+from sinks.parquet_pending import PendingRows, keep
+from sinks.parquet_run import Marks
+from sinks.parquet_shape import Bare, concat, filled, shape, to_bare, to_file
+
+_SHARDS: Final = 1 << 16
+
+
+class Target(NamedTuple):
+    """What to go back to. ``first_file``: files numbered below are out of question; ``position``
+    None: whatever the log still has; ``marks`` None: every row stays."""
+
+    first_file: int
+    position: Position | None
+    marks: Marks | None
+    use_log: bool = True
+
+
+def roll_back(
+    root: Path, writer: str, run: int, log: AsideLog, target: Target, pending: PendingRows
+) -> int:
+    """Put the run's disk back to ``target`` and its pending rows into ``pending``.
+
+    Returns the next file number. Raises LakeFailed or SinkError.
+    """
+    kept: dict[str, list[NDArray[np.int64]]] = {}
+    doomed: list[tuple[Partition, Path]] = []
+    next_file = target.first_file
+    for number, partition, path in files_of_run(root, writer, run):
+        if number < target.first_file:
+            continue
+        shards, sequences = _identity_columns(path)
+        if _below(target.marks, partition.table, shards, sequences).all():
+            kept.setdefault(partition.table, []).append(_identity(shards, sequences))
+            next_file = number + 1
+        else:
+            doomed.append((partition, path))
+    if target.use_log:
+        for partition, rows in _logged(log, target.position, pending).items():
+            _add(pending, partition, rows, target.marks, kept)
+    for partition, path in doomed:
+        rows = to_bare(shape(partition.table), read_file(path, partition.table), pending.names)
+        _add(pending, partition, rows, target.marks, kept)
+    if log.exists or pending.partitions:
+        log.begin(pending_records(pending))
+    for pending_partition in pending.partitions.values():
+        pending_partition.mark_logged()
+    _remove([path for _, path in doomed], root)
+    return next_file
+
+
+def pending_records(pending: PendingRows) -> list[Record]:
+    """All pending rows as records of a new generation of the log."""
+    return [
+        Record(p, to_file(shape(p.table), concat(rows.chunks), pending.names))
+        for p, rows in pending.partitions.items()
+    ]
+
+
+def _logged(
+    log: AsideLog, position: Position | None, pending: PendingRows
+) -> dict[Partition, Bare]:
+    found: dict[Partition, list[Bare]] = {}
+    for partition, rows in log.read(position):
+        if rows is None:
+            found.pop(partition, None)
+        else:
+            bare = to_bare(shape(partition.table), rows, pending.names)
+            found.setdefault(partition, []).append(bare)
+    return {partition: concat(parts) for partition, parts in found.items()}
+
+
+def _add(
+    pending: PendingRows,
+    partition: Partition,
+    rows: Bare,
+    marks: Marks | None,
+    taken: dict[str, list[NDArray[np.int64]]],
+) -> None:
+    """Make rows pending: those below the marks that are not taken yet; they are taken now."""
+    form = shape(partition.table)
+    shards, sequences = filled(rows[form.shard]), filled(rows[form.row_sequence])
+    identity = _identity(shards, sequences)
+    wanted = _below(marks, partition.table, shards, sequences)
+    for others in taken.get(partition.table, ()):
+        wanted &= np.isin(identity, others, invert=True)
+    if wanted.any():
+        taken.setdefault(partition.table, []).append(identity[wanted])
+        pending.add(partition, keep(rows, wanted))
+
+
+def _identity(shards: NDArray[np.int16], sequences: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(shard, row_sequence) as one integer."""
+    return sequences * _SHARDS + (shards.astype(np.int64) + _SHARDS // 2)
+
+
+def _below(
+    marks: Marks | None,
+    table: str,
+    shards: NDArray[np.int16],
+    sequences: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Which rows were written before the snapshot with these marks."""
+    if marks is None:
+        return np.ones(len(shards), np.bool_)
+    limits = np.zeros(_SHARDS, np.int64)
+    for shard, limit in marks.get(table, {}).items():
+        limits[shard + _SHARDS // 2] = limit
+    return sequences < limits[shards.astype(np.int64) + _SHARDS // 2]
+
+
+def _identity_columns(path: Path) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+    try:
+        with pq.ParquetFile(path) as file:
+            found = file.read(columns=["shard", "row_sequence"])
+    except (OSError, pa.ArrowException) as error:
+        failure = error if isinstance(error, OSError) else OSError(str(error))
+        raise disk_failed("cannot read", path, failure) from error
+    return found.column("shard").to_numpy(), found.column("row_sequence").to_numpy()
+
+
+def _remove(paths: list[Path], root: Path) -> None:
+    for path in paths:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise disk_failed("cannot remove", path, error) from error
+    sync_folders({path.parent for path in paths}, root)
+
+
+def wipe_run(root: Path, writer: str, run: int) -> None:
+    """Remove every file of a run of which nothing was ever committed."""
+    _remove([path for _, _, path in files_of_run(root, writer, run)], root)
+
+
+def remove_unfinished(root: Path, writer: str) -> None:
+    """Remove files that a crash of this writer left half-written."""
+    own = own_folder(root)
+    for table in TABLES:
+        for path in (root / table).rglob(f".{writer}-*.tmp"):
+            path.unlink(missing_ok=True)
+    for path in (own / writer).rglob(".log-*.tmp"):
+        path.unlink(missing_ok=True)

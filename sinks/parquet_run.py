@@ -1,0 +1,173 @@
+"""Who writes into a lake, and how far that can still be undone.
+
+``DIR/_marketflow/<writer>/`` belongs to one writer process at a time (an advisory lock, released
+by any death). A *run* is a fresh start with all its resumptions; its number is in its files'
+names, so undoing a run never touches another's files::
+
+    lock                   flock; holds the process id
+    run-000001/run.json    recovery: identity of the recovery folder it resumes from (or null)
+    run-000001/committed.json   see :class:`Progress`
+    run-000001/log-*.rows  the aside log (sinks.parquet_log)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sinks.errors import SinkError, disk_failed
+from sinks.lake import own_folder, read_json, sync_folder, write_json
+
+_RUN: Final = "run.json"
+_COMMITTED: Final = "committed.json"
+
+#: Next row_sequence by table and shard: everything below was written.
+Marks = dict[str, dict[int, int]]
+
+
+@dataclass(slots=True)
+class Progress:
+    """What others (compaction, a later start) may rely on.
+
+    ``safe_below``: files of the run numbered below this are never undone. ``finished``: the run
+    ended and its last snapshot is durable elsewhere. ``closed``: marks of the state in which
+    everything was sealed (None: not since), with the ``next_file`` and ``cleared`` log
+    generation of that moment.
+    """
+
+    safe_below: int = 0
+    finished: bool = False
+    closed: Marks | None = None
+    next_file: int = 0
+    cleared: int = 0
+
+
+def runs_of(root: Path) -> dict[tuple[str, int], Progress]:
+    """Progress of every run of every writer of a lake."""
+    found = {}
+    for writer in sorted(own_folder(root).iterdir()):
+        if writer.is_dir():
+            for number in _run_numbers(writer):
+                found[(writer.name, number)] = read_progress(_run_folder(writer, number))
+    return found
+
+
+def _run_numbers(writer: Path) -> list[int]:
+    names = [p.name.removeprefix("run-") for p in writer.glob("run-*")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _run_folder(writer: Path, number: int) -> Path:
+    return writer / f"run-{number:06d}"
+
+
+def read_progress(folder: Path) -> Progress:
+    """Progress of a run; the cautious one where nothing readable was written yet."""
+    value = read_json(folder / _COMMITTED)
+    if value is None:
+        return Progress()
+    closed = value["closed"]
+    if closed is not None:
+        closed = {t: {int(s): n for s, n in shards.items()} for t, shards in closed.items()}
+    return Progress(
+        value["safe_below"], value["finished"], closed, value["next_file"], value["cleared"]
+    )
+
+
+@dataclass(slots=True)
+class WriterFolder:
+    """The folder of one writer, locked by this process until :meth:`release`."""
+
+    path: Path
+    _lock: Any = field(default=None, repr=False)
+
+    @classmethod
+    def acquire(cls, root: Path, writer: str) -> WriterFolder:
+        """Lock the writer's folder. Raises SinkError when another process has it."""
+        path = own_folder(root) / writer
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # Held open for as long as the writer lives: the lock goes with the descriptor.
+            lock = (path / "lock").open("a+")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                owner = lock.read().strip() or "?"
+                lock.close()
+                raise SinkError(
+                    f"{root} is being written by process {owner} (as {writer}): wait for it or "
+                    "stop it, or write to another lake"
+                ) from None
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+        except OSError as error:
+            raise disk_failed("cannot lock", path, error) from error
+        return cls(path, lock)
+
+    def release(self) -> None:
+        """Let another process write."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def runs(self) -> list[Run]:
+        """All runs, oldest first."""
+        return [Run(_run_folder(self.path, n), n) for n in _run_numbers(self.path)]
+
+    def new_run(self, recovery: str | None) -> Run:
+        """Start a run of a new number, tied to a recovery folder or to none."""
+        number = max(_run_numbers(self.path), default=0) + 1
+        folder = _run_folder(self.path, number)
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            write_json(temporary / _RUN, {"recovery": recovery}, durable=True)
+            temporary.rename(folder)
+            sync_folder(self.path)
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise disk_failed("cannot make", folder, error) from error
+        return Run(folder, number)
+
+    def run(self, number: int) -> Run:
+        """The run of this number. Raises SinkError when the lake does not have it."""
+        folder = _run_folder(self.path, number)
+        if not (folder / _RUN).is_file():
+            raise SinkError(
+                f"{self.path} has no {folder.name}, which the recovery folder goes on from: the "
+                "lake was moved or emptied; put it back, or start anew with an empty --recovery "
+                "folder and lake"
+            )
+        return Run(folder, number)
+
+
+class Run:
+    """One run's folder."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder = folder
+        self.number = number
+        self.recovery = (read_json(folder / _RUN) or {}).get("recovery")
+        self.progress = read_progress(folder)
+
+    def save(self, *, durable: bool) -> None:
+        """Write the progress. Raises LakeFailed."""
+        progress = self.progress
+        value = {
+            "safe_below": progress.safe_below,
+            "finished": progress.finished,
+            "closed": progress.closed,
+            "next_file": progress.next_file,
+            "cleared": progress.cleared,
+        }
+        try:
+            write_json(self.folder / _COMMITTED, value, durable=durable)
+        except OSError as error:
+            raise disk_failed("cannot write", self.folder / _COMMITTED, error) from error
