@@ -1,40 +1,15 @@
-"""Frames for tests: from recorded captures, or from a few messages written in a test.
-
-A capture is JSON lines with ``t`` = header, http, connect, send, recv. ``ts`` is a decimal number
-of seconds and is read exactly. Lines are put in the order of ``ts`` (stably): the http answers
-stand first in the file although streams were received before them.
-"""
+"""Frames for tests: from recorded captures, or from a few messages written in a test."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import pyarrow as pa
 
-from operators.venues.times import seconds_ns
 from schemas.frames import FRAMES, FrameKind
-
-_KINDS = {
-    "header": FrameKind.HEADER,
-    "http": FrameKind.HTTP,
-    "connect": FrameKind.CONNECT,
-    "send": FrameKind.SENT,
-    "recv": FrameKind.DATA,
-}
-
-
-class Line(msgspec.Struct):
-    t: str
-    ts: msgspec.Raw = msgspec.Raw(b"0")
-    conn: str = ""
-    url: str | None = None
-    addr: str | None = None
-    data: str | None = None
-    b64: str | None = None
+from sources.capture import CaptureReader
 
 
 class TestFrame(NamedTuple):
@@ -43,7 +18,7 @@ class TestFrame(NamedTuple):
     __test__ = False
 
     payload: bytes | str
-    kind: FrameKind = FrameKind.DATA
+    kind: int = FrameKind.DATA
     connection: str = "ws"
     note: str | None = None
     ts_recv: int = 1_600_000_000_000_000_000
@@ -66,6 +41,12 @@ def frames(rows: Iterable[TestFrame | str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=FRAMES)
 
 
+def columns(batch: pa.RecordBatch) -> list[pa.Array]:
+    """Columns of a frames batch in the order of a TestFrame."""
+    names = ("payload", "kind", "connection", "note", "ts_recv", "offset")
+    return [batch.column(name) for name in names]
+
+
 def read_lines(path: Path) -> list[bytes]:
     """Lines of a plain or .zst file."""
     if path.suffix == ".zst":
@@ -77,22 +58,15 @@ def read_lines(path: Path) -> list[bytes]:
 
 
 def capture_frames(path: Path) -> list[TestFrame]:
-    """Every line of a capture as a frame, in the order of arrival."""
+    """Every line of a capture as a frame, as ``capture:`` reads them; without the feed's end."""
     found = []
-    offset = 0
-    for text in read_lines(path):
-        line = msgspec.json.decode(text, type=Line)
-        note = line.url if line.t == "http" else line.addr
-        if line.t == "header":
-            payload = text
-        elif line.b64 is not None:
-            payload = base64.b64decode(line.b64)
-        else:
-            payload = (line.data or "").encode()
-        ts_recv = seconds_ns(bytes(line.ts).decode())
-        found.append(TestFrame(payload, _KINDS[line.t], line.conn, note, ts_recv, offset))
-        offset += len(text) + 1
-    return sorted(found, key=lambda frame: frame.ts_recv)
+    reader = CaptureReader([path])
+    while (batch := reader.read()) is not None:
+        found += [
+            TestFrame(*row) for row in zip(*map(pa.Array.to_pylist, columns(batch)), strict=True)
+        ]
+    reader.close()
+    return [frame for frame in found if frame.kind != FrameKind.END]
 
 
 def batches(rows: Sequence[TestFrame], size: int = 1_000) -> Iterator[pa.RecordBatch]:
