@@ -53,6 +53,8 @@ STATS: Final = (
 
 _DICTIONARIES = {name: dictionary(TRADES.field(name)) for name in ("aggressor_side", "status")}
 
+_INT64, _INT32, _INT8 = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.int8)
+
 #: Room for rows of one kernel call beyond what the instruments may hold open.
 _CHUNK: Final = 4096
 
@@ -113,11 +115,10 @@ class _Lookup:
         )
 
 
-def _values(column: pa.Array, dtype: type[np.generic], width: int = 1) -> NDArray[Any]:
+def _values(column: pa.Array, dtype: np.dtype[Any], width: int = 1) -> NDArray[Any]:
     """The value buffer of a column without nulls, zero copy; ``width`` values per row."""
-    start = column.offset * width
-    stop = start + len(column) * width
-    return np.frombuffer(column.buffers()[1], dtype)[start:stop]
+    first = column.offset * width * dtype.itemsize
+    return np.frombuffer(column.buffers()[1], dtype, len(column) * width, first)
 
 
 class BarsShard:
@@ -136,6 +137,7 @@ class BarsShard:
         self._bars = np.zeros((0, self._places), kernels.OPEN_BAR)
         self._lookup: _Lookup | None = None
         self._written = 0
+        self._out = np.empty(self._places + _CHUNK, kernels.BAR_ROW)
 
     def apply(self, rows: Rows) -> Rows:
         """Bars that became final with these trades; at the end of the feed, the open ones too."""
@@ -146,16 +148,16 @@ class BarsShard:
             columns = self._columns(trades)
             row = 0
             while row < trades.num_rows:
-                out = np.empty(self._places + _CHUNK, kernels.BAR_ROW)
                 row, emitted = kernels.apply_trades(
-                    columns, row, self._limits, self._state(counts), out
+                    columns, row, self._limits, self._state(counts), self._out
                 )
-                parts.append(out[:emitted])
-        if rows.ended:
+                if emitted:
+                    parts.append(self._out[:emitted].copy())
+        if rows.ended and self._bars["ts_open"].max(initial=kernels.NEVER) != kernels.NEVER:
             parts.append(self._drain(counts))
-        bars = np.concatenate(parts) if parts else np.empty(0, kernels.BAR_ROW)
         tables = {}
-        if len(bars):
+        if parts:
+            bars = parts[0] if len(parts) == 1 else np.concatenate(parts)
             tables["bars"] = rows_to_batch(
                 BARS, bars, self._instruments, self.shard, self._written, self._interval_names
             )
@@ -168,19 +170,21 @@ class BarsShard:
 
     def _columns(self, trades: pa.RecordBatch) -> kernels.Trades:
         arrived = trades.column("ts_recv")
-        if arrived.null_count:
+        if arrived.null_count == trades.num_rows:
+            arrived = pa.array(np.zeros(trades.num_rows, np.int64))
+        elif arrived.null_count:
             arrived = arrived.cast(pa.int64()).fill_null(0)
         codes = {}
         for name in ("aggressor_side", "status"):
             column = trades.column(name)
             assert column.dictionary.equals(_DICTIONARIES[name]), name
-            codes[name] = _values(column.indices, np.int8)
+            codes[name] = _values(column.indices, _INT8)
         return kernels.Trades(
-            _values(trades.column("ts_event"), np.int64),
-            _values(arrived, np.int64),
+            _values(trades.column("ts_event"), _INT64),
+            _values(arrived, _INT64),
             self._instrument_of(trades.column("venue"), trades.column("symbol")),
-            _values(trades.column("price"), np.int64, 2),
-            _values(trades.column("size"), np.int64, 2),
+            _values(trades.column("price"), _INT64, 2),
+            _values(trades.column("size"), _INT64, 2),
             codes["aggressor_side"],
             codes["status"],
         )
@@ -192,17 +196,17 @@ class BarsShard:
         if self._lookup is None or not self._lookup.serves(venues.dictionary, symbols.dictionary):
             self._lookup = _Lookup(venues.dictionary, symbols.dictionary, self._index)
         lookup = self._lookup
-        venue_codes = _values(venues.indices, np.int32)
-        symbol_codes = _values(symbols.indices, np.int32)
-        found: NDArray[np.int32] = lookup.index[venue_codes, symbol_codes]
-        if found.min() >= 0:
+        venue_codes = _values(venues.indices, _INT32)
+        symbol_codes = _values(symbols.indices, _INT32)
+        found = np.empty(len(venues), np.int32)
+        if kernels.find(lookup.index, venue_codes, symbol_codes, found) == 0:
             return found
         for row in np.flatnonzero(found < 0):
             at = venue_codes[row], symbol_codes[row]
             if lookup.index[at] < 0:
                 lookup.index[at] = self._register(lookup.venues[at[0]], lookup.symbols[at[1]])
         self._grow()
-        found = lookup.index[venue_codes, symbol_codes]
+        kernels.find(lookup.index, venue_codes, symbol_codes, found)
         return found
 
     def _register(self, venue: str, symbol: str) -> int:

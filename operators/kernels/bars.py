@@ -109,6 +109,21 @@ class Limits(NamedTuple):
 
 
 @kernel
+def find(
+    index: NDArray[np.int32],
+    venues: NDArray[np.int32],
+    symbols: NDArray[np.int32],
+    found: NDArray[np.int32],
+) -> int:
+    """Instrument of each (venue code, symbol code); returns how many are not known (-1)."""
+    unknown = 0
+    for row in range(len(found)):
+        found[row] = index[venues[row], symbols[row]]
+        unknown += found[row] < 0
+    return unknown
+
+
+@kernel
 def _emit(
     bar: Any,
     row: Any,
