@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,10 +43,15 @@ def prepare(folder: Path, identity: dict[str, Any], processes: int) -> None:
         init_db_dir(store, 1)
     temporary = folder / f".{_NOTE}"
     with temporary.open("w") as file:
-        file.write(json.dumps(wanted, indent=1))
+        file.write(json.dumps({**wanted, "id": uuid.uuid4().hex}, indent=1))
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(note)
+
+
+def identity(folder: Path) -> str:
+    """Identity of this recovery folder: sinks use it to know their own snapshots' files."""
+    return str(json.loads((folder / _NOTE).read_text())["id"])
 
 
 def _check(folder: Path, wanted: dict[str, Any]) -> None:

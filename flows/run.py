@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from sinks.url import parse_sink
-from sources.url import parse_source
 
 from flows import recovery as recovery_folder
 from flows import settings as settings_module
@@ -30,6 +28,10 @@ from flows.progress import Progress
 from flows.settings import Settings
 from flows.stats import RunStats, merge_summaries
 from flows.worker import Job, run_process
+from sinks.errors import SinkError
+from sinks.url import parse_sink
+from sources.errors import SourceError
+from sources.url import parse_source
 
 FLOWS = ("market_data",)
 _STOP_GRACE_S = 60
@@ -52,9 +54,12 @@ def run(
     if flow not in FLOWS:
         raise UsageError(f"no flow {flow!r}; known: {', '.join(FLOWS)}")
     settings = settings or settings_module.load()
-    specs = [parse_source(text) for text in sources]
-    for text in sinks:
-        parse_sink(text)
+    try:
+        specs = [parse_source(text) for text in sources]
+        for text in sinks:
+            parse_sink(text)
+    except (SourceError, SinkError) as error:
+        raise UsageError(str(error)) from None
     if not specs or not sinks:
         raise UsageError("a run needs at least one --source and one --sink")
     job = Job(

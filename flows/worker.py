@@ -10,18 +10,13 @@ import json
 import signal
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from bytewax.run import cli_main
-from operators.bars import BarsConfig
 from operators.book import BookConfig
-from sinks.outputs import WriterSink
-from sinks.url import open_writer
-from sources.inputs import FeedSource
-from sources.url import SourceSpec, parse_source
 
 from flows import feeds, market_data, recovery
 from flows.errors import RunFailed, UsageError
@@ -29,8 +24,16 @@ from flows.market_data import MarketDataConfig
 from flows.quiet import engine_noise, replay
 from flows.settings import Settings
 from flows.stats import RunStats
+from operators.bars import BarsConfig
 from operators.normalise import Normaliser, ShardPlan
 from schemas.units import NS_PER_MS
+from sinks.errors import SinkError
+from sinks.outputs import WriterSink
+from sinks.url import open_writer
+from sources.errors import SourceError
+from sources.inputs import FeedSource
+from sources.reader import DEFAULT_LIMITS
+from sources.url import SourceSpec, parse_source
 
 _PROGRESS_S = 0.5
 _NO_EPOCHS = timedelta(days=1)
@@ -87,9 +90,11 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     """
     settings = Settings(**job.settings)
     specs = [parse_source(text) for text in job.sources]
-    writers = [open_writer(text, f"w{job.process}", resuming(job)) for text in job.sinks]
+    identity = recovery.identity(Path(job.recovery)) if job.recovery else None
+    writers = [open_writer(text, f"w{job.process}", identity) for text in job.sinks]
     sink = WriterSink([stats, *writers], tables=frozenset(settings.tables))
-    source = FeedSource(specs, stop)
+    limits = replace(DEFAULT_LIMITS, max_rows=settings.batch_rows)
+    source = FeedSource(specs, stop, limits=limits)
     flow = market_data.build(source, sink, _config(job, specs, settings))
     config = recovery.config(Path(job.recovery), job.process) if job.recovery else None
     # Without a recovery folder a snapshot would be work for nobody.
@@ -101,17 +106,14 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
         except Exception as error:
             failure = error
     if failure is None:
+        sink.finish()
         replay(noise)
         return
+    sink.abandon()
     explained = explain(failure)
     if explained is failure:
         replay(noise)
     raise explained from (None if explained is not failure else failure.__cause__)
-
-
-def resuming(job: Job) -> bool:
-    """Whether sinks must expect to be rolled back to a snapshot."""
-    return job.recovery is not None
 
 
 def explain(error: BaseException) -> BaseException:
@@ -120,10 +122,7 @@ def explain(error: BaseException) -> BaseException:
     while cause is not None:
         if isinstance(cause, UsageError | RunFailed | OSError):
             return cause
-        if isinstance(cause, ValueError) and type(cause).__module__.partition(".")[0] in (
-            "sources",
-            "sinks",
-        ):
+        if isinstance(cause, SourceError | SinkError):
             return UsageError(str(cause))
         cause = cause.__cause__ or cause.__context__
     return error
