@@ -39,6 +39,7 @@ FIRST_TIME: Final = 10**12
 ACCOUNT: Final = 0  # the channel of one's own orders
 BOOK_COLUMNS: Final = 3
 TRADE_COLUMNS: Final = 4
+MAX_DIGITS: Final = 18  # of any sequence or time
 TICKER_COLUMNS: Final = 10
 TICKER_KINDS: Final = {0: "best_bid", 2: "best_ask", 6: "last_price", 7: "volume_24h"}
 
@@ -236,8 +237,8 @@ class Bitfinex(VenueDecoder):
         items = _array.decode(payload)
         nested = not items or bytes(items[0]).startswith(b"[")
         rows = [_array.decode(item) for item in items] if nested else [items]
-        if any(len(row) != BOOK_COLUMNS for row in rows):
-            out.dead(RejectReason.MALFORMED, f"a book row of other than {BOOK_COLUMNS} columns")
+        if any(len(row) < BOOK_COLUMNS for row in rows):
+            out.dead(RejectReason.MALFORMED, f"a book row of less than {BOOK_COLUMNS} columns")
             return
         snapshot = nested and not (channel.primed and connection.flags & BULK_UPDATES)
         channel.primed |= snapshot
@@ -249,7 +250,7 @@ class Bitfinex(VenueDecoder):
             for row in rows:
                 _order(channel.orders, row, out)
         else:
-            for price, count, amount in rows:
+            for price, count, amount, *_ in rows:
                 side, size = _signed(amount)
                 orders = _number.decode(count)
                 out.level(side, _text(price), size if orders else b"0", orders)
@@ -322,10 +323,15 @@ class Bitfinex(VenueDecoder):
 
 
 def _trailer(items: list[msgspec.Raw]) -> tuple[int | None, int]:
-    """Sequence and event time in ns (0: not told) from what stands behind the payload."""
+    """Sequence and event time in ns (0: not told) from what stands behind the payload.
+
+    Fields may be appended to any array: what is no whole number is left alone.
+    """
     sequence, ts_event = None, 0
-    for item in items:
-        number = _number.decode(item)
+    for item in map(bytes, items):
+        if not item.isdigit() or len(item) > MAX_DIGITS:
+            continue
+        number = int(item)
         if number >= FIRST_TIME:
             ts_event = ms_ns(number)
         else:

@@ -8,7 +8,8 @@ but says nothing about what came before it, so a lost message cannot be seen (IN
 answer carries the microtimestamp it was made at: older diffs are dropped, newer ones applied.
 
 ``order_book_*`` (the top 100, whole each time) is taken as snapshots, unless the pair's diffs are
-recorded too: then it would only cut the deeper book off.
+recorded too: then it would only cut the deeper book off. Diffs do not continue it either: at the
+first one the book waits for a REST answer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 import msgspec
 
 from operators.building import EventBuilder
-from operators.events import Continuity, SnapshotRule
+from operators.events import Continuity, EventKind, SnapshotRule
 from operators.feeds import BookRules, Frame
 from operators.venues.listing import Facts, ListedVenue, increment
 from operators.venues.times import us_ns
@@ -83,11 +84,13 @@ class Bitstamp(ListedVenue):
 
     VENUE = "BITSTAMP"
     RULES = BookRules(continuity=Continuity.INCREASING, snapshot_rule=SnapshotRule.SPLICE)
-    STATE = (*ListedVenue.STATE, "diff_pairs")
+    STATE = (*ListedVenue.STATE, "diff_pairs", "top_pairs")
 
     def __init__(self) -> None:
         super().__init__()
         self.diff_pairs: set[str] = set()
+        #: Pairs whose book is the top 100 so far.
+        self.top_pairs: set[str] = set()
 
     def message(self, frame: Frame, out: EventBuilder) -> None:
         if frame.kind == FrameKind.HTTP:
@@ -102,11 +105,15 @@ class Bitstamp(ListedVenue):
         pair = channel.rpartition("_")[2]
         if event == "data" and channel.startswith("diff_order_book_"):
             self.diff_pairs.add(pair)
+            if pair in self.top_pairs:
+                self.top_pairs.discard(pair)
+                out.feed_row(EventKind.DISCONNECT, self.instrument(out, pair))
             self._group(pair, message.data, out, snapshot=False)
         elif event == "trade" and channel.startswith("live_trades_"):
             self._trade(pair, message.data, out)
         elif event == "data" and channel.startswith("order_book_"):
             if pair not in self.diff_pairs:
+                self.top_pairs.add(pair)
                 self._group(pair, message.data, out, snapshot=True)
         elif not channel.startswith(_SILENT_CHANNELS):
             out.dead(RejectReason.UNKNOWN_MESSAGE, f"event {event!r} on channel {channel!r}")

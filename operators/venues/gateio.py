@@ -9,7 +9,8 @@ spliced onto it must reach across that id. ``spot.obu`` is the same with the sna
 stream (``full``).
 
 ``spot.order_book`` (the top levels, whole each time) is taken as snapshots, unless the pair's
-updates are recorded too: then it would only cut the deeper book off.
+updates are recorded too: then it would only cut the deeper book off. Updates do not continue it
+either: at the first one the book waits for a REST answer.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final
 import msgspec
 
 from operators.building import EventBuilder
-from operators.events import Continuity, SnapshotRule
+from operators.events import Continuity, EventKind, SnapshotRule
 from operators.feeds import BookRules, Frame
 from operators.venues.listing import Facts, ListedVenue, increment
 from operators.venues.times import decimal_ms_ns, ms_ns
@@ -128,11 +129,13 @@ class Gateio(ListedVenue):
     RULES = BookRules(
         continuity=Continuity.FIRST_FOLLOWS, snapshot_rule=SnapshotRule.SPLICE, first_overlap=1
     )
-    STATE = (*ListedVenue.STATE, "update_pairs")
+    STATE = (*ListedVenue.STATE, "update_pairs", "top_pairs")
 
     def __init__(self) -> None:
         super().__init__()
         self.update_pairs: set[str] = set()
+        #: Pairs whose book is made of top levels so far.
+        self.top_pairs: set[str] = set()
 
     def message(self, frame: Frame, out: EventBuilder) -> None:
         if frame.kind == FrameKind.HTTP:
@@ -229,8 +232,12 @@ class Gateio(ListedVenue):
             out.dead(RejectReason.MALFORMED, "an update without its first id U")
             return
         self.update_pairs.add(pair)
+        instrument = self.instrument(out, pair)
+        if pair in self.top_pairs:
+            self.top_pairs.discard(pair)
+            out.feed_row(EventKind.DISCONNECT, instrument)
         out.begin(
-            self.instrument(out, pair),
+            instrument,
             ms_ns(update.t),
             first=update.U,
             last=update.u,
@@ -249,6 +256,7 @@ class Gateio(ListedVenue):
         book = _top_levels.decode(data)
         if book.s in self.update_pairs:
             return
+        self.top_pairs.add(book.s)
         out.begin(
             self.instrument(out, book.s), ms_ns(book.t), last=book.lastUpdateId, snapshot=True
         )

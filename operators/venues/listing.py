@@ -12,6 +12,7 @@ from typing import NamedTuple
 from operators.building import EventBuilder, Number
 from operators.feeds import VenueDecoder
 from schemas.codes import MarketStatus
+from schemas.units import COLUMN_SCALE
 
 
 class Facts(NamedTuple):
@@ -30,8 +31,10 @@ class Facts(NamedTuple):
 
 
 def increment(decimals: int) -> str:
-    """Step of a number with that many decimals: 2 -> ``0.01``."""
-    return "0." + "0" * (decimals - 1) + "1" if decimals > 0 else "1"
+    """Step of a number with that many decimals: 2 -> ``0.01``; "" where no column holds it."""
+    if not 0 <= decimals <= COLUMN_SCALE:
+        return ""
+    return "0." + "0" * (decimals - 1) + "1" if decimals else "1"
 
 
 class Listing(dict[tuple[str, str], Facts]):

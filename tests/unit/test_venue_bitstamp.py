@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from operators.events import EventKind
 from operators.venues.bitstamp import Bitstamp
-from tests.decoded import Group, Print, decode, events, examples, http, letters
+from tests.decoded import Group, Other, Print, decode, events, examples, http, letters
 
 BOOK_URL = "https://www.bitstamp.net/api/v2/order_book/ethusd"
 PAIRS_URL = "https://www.bitstamp.net/api/v2/trading-pairs-info/"
@@ -71,6 +71,10 @@ def test_whole_books_count_only_without_diffs() -> None:
     (group,) = events("BITSTAMP", book)
     assert isinstance(group, Group) and group.snapshot
     assert [g.snapshot for g in events("BITSTAMP", DIFF, book) if isinstance(g, Group)] == [False]
+    # The top 100 are no base for diffs.
+    found = events("BITSTAMP", book, DIFF, DIFF)
+    assert [type(e) for e in found] == [Group, Other, Group, Group]
+    assert found[1] == Other("DISCONNECT", "bateur")
 
 
 def test_instrument_row_at_its_first_message() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from operators.venues.gateio import Gateio
-from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters
+from tests.decoded import Group, Other, Print, Quote, decode, events, examples, http, letters
 
 BOOK_URL = (
     "https://api.gateio.ws/api/v4/spot/order_book?currency_pair=FAST_USDT&limit=100&with_id=true"
@@ -79,6 +79,10 @@ def test_top_levels_count_only_without_updates() -> None:
     assert events("GATEIO", TOP) == [expected]
     update = UPDATE.replace("DIS_USDT", "BTC_USDT")
     assert len(events("GATEIO", update, TOP)) == 1
+    # Top levels are no base for updates.
+    found = events("GATEIO", TOP, update, update)
+    assert [type(e) for e in found] == [Group, Other, Group, Group]
+    assert found[1] == Other("DISCONNECT", "BTC_USDT")
 
 
 def test_trade() -> None:
