@@ -1,0 +1,92 @@
+"""marketflow for notebooks: run flows, scan the lake, ask it in SQL, look at a book.
+
+::
+
+    import marketflow as mf
+
+    mf.run("market_data", source="itch:day.itch50.gz?date=2026-03-02", sinks=["parquet:lake"])
+    mf.scan("trades", lake="lake", symbols=["AAPL"], start="2026-03-02").collect()
+    mf.sql("SELECT symbol, count(*) FROM quotes GROUP BY symbol", lake="lake")
+    mf.book_at("AAPL", "2026-03-02T15:00:00", lake="lake")
+
+Prices and sizes are exact decimals, times nanoseconds in UTC. Mistakes are exceptions whose text
+names the fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["book_at", "run", "scan", "sql"]
+
+#: A moment: ISO text, a date (its start), a datetime (UTC where it names no zone), or int ns.
+Moment = str | date | datetime | int
+
+
+def run(
+    flow: str, source: str | Sequence[str], sinks: str | Sequence[str], **options: Any
+) -> dict[str, Any]:
+    """Run a flow to the end of its sources; returns the summary of ``marketflow run --json``.
+
+    ``source`` and ``sinks`` are URLs, one or several; options as of the command line, such as
+    ``recovery=DIR`` and ``processes=N``.
+    """
+    from flows.run import run as run_flow
+
+    return run_flow(flow, _several(source), _several(sinks), **options)
+
+
+def scan(
+    table: str,
+    *,
+    lake: str | Path,
+    symbols: Sequence[str] | None = None,
+    venues: Sequence[str] | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
+) -> pl.LazyFrame:
+    """A table of the lake as a lazy frame, ``date`` last; rows of [start, end).
+
+    Only the dates and venues that can matter are opened, and of their files only the row groups
+    that can hold the symbols and times.
+    """
+    from flows.frames import scan_lake
+
+    return scan_lake(
+        table, Path(lake), _names("symbols", symbols), _names("venues", venues), start, end
+    )
+
+
+def sql(query: str, *, lake: str | Path) -> pl.DataFrame:
+    """The result of a SELECT over the lake's tables (DuckDB's SQL). Decimals are exact."""
+    from flows.sql import query_lake
+
+    return query_lake(query, Path(lake), lambda relation: relation.pl())
+
+
+def book_at(symbol: str, ts: Moment, *, lake: str | Path, venue: str | None = None) -> pl.DataFrame:
+    """The book of a symbol as its newest ``depth`` row at or before ``ts`` shows it.
+
+    Columns: side (bid, ask), level (1 is best), price, size, count, book_state, ts_event, venue;
+    bids first, best first on each side. Empty where there is no such row or the book was empty.
+    Raises ValueError when several venues have the symbol and none is named.
+    """
+    from flows.frames import book_levels
+
+    return book_levels(symbol, ts, Path(lake), venue)
+
+
+def _several(urls: str | Sequence[str]) -> list[str]:
+    return [urls] if isinstance(urls, str) else list(urls)
+
+
+def _names(what: str, names: Sequence[str] | None) -> list[str] | None:
+    if isinstance(names, str):
+        raise ValueError(f"{what} is a list: write {what}=[{names!r}]")
+    return None if names is None else list(names)

@@ -37,6 +37,7 @@ class Feed:
     symbols: tuple[str, ...] = ("AAPL", "MSFT", "BTC/USDT", "ÜÑ€")
     nulls: float = 0.2
     next_sequence: dict[tuple[str, int], int] = field(default_factory=dict)
+    _levels: dict[str, np.ndarray] = field(default_factory=dict)
 
     def item(self, shard: int, rows: dict[str, int]) -> Item:
         """An item with so many rows of these tables."""
@@ -47,6 +48,7 @@ class Feed:
         first = self.next_sequence.get((table.name, shard), 0)
         self.next_sequence[(table.name, shard)] = first + rows
         times = self._times(rows)
+        self._levels = {}
         columns = [self._column(table, f, shard, first, rows, times) for f in table.fields]
         return pa.RecordBatch.from_arrays(columns, schema=schema(table))
 
@@ -101,7 +103,10 @@ class Feed:
 
     def _lists(self, field: Field, rows: int) -> pa.Array:
         kind = arrow_type(field)
-        lengths = self.rng.integers(0, DEPTH_LEVELS + 1, rows)
+        side = field.name.partition("_")[0]
+        if side not in self._levels:
+            self._levels[side] = self.rng.integers(0, DEPTH_LEVELS + 1, rows)
+        lengths = self._levels[side]
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
         numbers = self.rng.integers(1, 10**9, int(lengths.sum()))
         if field.kind is Kind.COUNTS:

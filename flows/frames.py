@@ -1,0 +1,187 @@
+"""The lake as polars frames: lazy scans that open only what can matter, and books at a moment."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from flows.errors import UsageError
+from schemas.fields import Kind, Table
+from schemas.tables import DEPTH, TABLES
+from schemas.units import NS_PER_DAY, NS_PER_S, NS_PER_US
+from sinks.errors import SinkError
+from sinks.lake import check_lake, list_files, list_partitions
+
+_EPOCH: Final = date(1970, 1, 1)
+_TIME: Final = pl.Datetime("ns", "UTC")
+_DECIMAL: Final = pl.Decimal(28, 12)
+_TYPES: Final[dict[Kind, pl.DataType | type[pl.DataType]]] = {
+    Kind.INT16: pl.Int16,
+    Kind.INT32: pl.Int32,
+    Kind.INT64: pl.Int64,
+    Kind.UINT8: pl.UInt8,
+    Kind.BOOL: pl.Boolean,
+    Kind.DECIMAL: _DECIMAL,
+    Kind.SUM: pl.Decimal(38, 12),
+    Kind.TIME: _TIME,
+    Kind.CODE: pl.String,
+    Kind.NAME: pl.String,
+    Kind.ID: pl.String,
+    Kind.TEXT: pl.String,
+    Kind.BYTES: pl.Binary,
+    Kind.DECIMALS: pl.List(_DECIMAL),
+    Kind.COUNTS: pl.List(pl.Int32),
+}
+_BOOK: Final = {
+    "side": pl.String,
+    "level": pl.Int64,
+    "price": _DECIMAL,
+    "size": _DECIMAL,
+    "count": pl.Int32,
+    "book_state": pl.String,
+    "ts_event": _TIME,
+    "venue": pl.String,
+}
+
+
+def scan_lake(
+    name: str,
+    root: Path,
+    symbols: list[str] | None,
+    venues: list[str] | None,
+    start: str | date | datetime | int | None,
+    end: str | date | datetime | int | None,
+) -> pl.LazyFrame:
+    """A table as a lazy frame (see marketflow.scan). Raises UsageError with the fix."""
+    table = _table(name)
+    _check(root)
+    for given, column in ((symbols, "symbol"), (venues, "venue")):
+        if given is not None and column not in table.names:
+            raise UsageError(f"{name} has no {column}: leave out {column}s=")
+    first_ns = None if start is None else moment_ns("start", start)
+    end_ns = None if end is None else moment_ns("end", end)
+    files = list_files(
+        root,
+        name,
+        first=None if first_ns is None else _date(first_ns),
+        last=None if end_ns is None else _date(end_ns - 1),
+        venues=venues,
+    )
+    frame = _frame(table, files)
+    if first_ns is not None:
+        frame = frame.filter(pl.col(table.time_field) >= pl.lit(first_ns, dtype=_TIME))
+    if end_ns is not None:
+        frame = frame.filter(pl.col(table.time_field) < pl.lit(end_ns, dtype=_TIME))
+    if symbols is not None:
+        frame = frame.filter(pl.col("symbol").is_in(symbols))
+    return frame
+
+
+def book_levels(
+    symbol: str, ts: str | date | datetime | int, root: Path, venue: str | None
+) -> pl.DataFrame:
+    """Levels of the newest depth row at or before ``ts`` (see marketflow.book_at)."""
+    _check(root)
+    at = pl.lit(moment_ns("ts", ts), dtype=_TIME)
+    last = _date(moment_ns("ts", ts))
+    days = sorted({p.day for p in list_partitions(root, DEPTH.name)}, reverse=True)
+    for day in days:
+        when = _EPOCH + timedelta(day)
+        if when > last:
+            continue
+        files = list_files(
+            root, DEPTH.name, first=when, last=when, venues=None if venue is None else [venue]
+        )
+        frame = _frame(DEPTH, files).filter(pl.col("symbol") == symbol)
+        newest = (
+            frame.filter(pl.col("ts_event") <= at).group_by("venue").agg(pl.col("ts_event").max())
+        )
+        found = newest.collect()
+        if len(found) > 1:
+            known = ", ".join(sorted(found["venue"]))
+            raise UsageError(f"{symbol} is traded on {known}: name one with venue=")
+        if len(found):
+            [(venue_name, moment)] = found.with_columns(pl.col("ts_event").cast(pl.Int64)).rows()
+            same = (pl.col("venue") == venue_name) & (pl.col("ts_event") == pl.lit(moment, _TIME))
+            return _levels(frame.filter(same).collect().sort("row_sequence").tail(1))
+    return pl.DataFrame(schema=_BOOK)
+
+
+def _levels(row: pl.DataFrame) -> pl.DataFrame:
+    sides = []
+    for side in ("bid", "ask"):
+        columns = [f"{side}_prices", f"{side}_sizes", f"{side}_counts"]
+        levels = row.select(*columns, "book_state", "ts_event", "venue").explode(columns)
+        levels = levels.rename(dict(zip(columns, ("price", "size", "count"), strict=True)))
+        levels = levels.filter(pl.col("price").is_not_null())
+        number = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
+        sides.append(levels.with_columns(pl.lit(side).alias("side"), number.alias("level")))
+    return pl.concat(sides).select(*_BOOK).cast(_BOOK)
+
+
+def _frame(table: Table, files: list[Path]) -> pl.LazyFrame:
+    names = [*table.names, "date"]
+    if not files:
+        types = {f.name: _TYPES[f.kind] for f in table.fields}
+        return pl.LazyFrame(schema={**types, "date": pl.Date})
+    hive = {"date": pl.Date, "venue": pl.String} if table.has_venue else {"date": pl.Date}
+    frame = pl.scan_parquet(
+        files,
+        hive_partitioning=True,
+        hive_schema=hive,
+        missing_columns="insert",
+        extra_columns="ignore",
+    )
+    return frame.select(names)
+
+
+def moment_ns(name: str, value: str | date | datetime | int) -> int:
+    """A moment as ns since 1970-01-01 UTC, to the nanosecond. UsageError says the forms."""
+    if isinstance(value, bool) or not isinstance(value, str | date | datetime | int):
+        raise UsageError(f"{name}={value!r}: give ISO text, a date, a datetime or int nanoseconds")
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return _text_ns(name, value)
+    if isinstance(value, datetime):
+        moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+        seconds = delta.days * (NS_PER_DAY // NS_PER_S) + delta.seconds
+        return seconds * NS_PER_S + delta.microseconds * NS_PER_US
+    return (value - _EPOCH).days * NS_PER_DAY
+
+
+def _text_ns(name: str, text: str) -> int:
+    """ISO text; digits of the second beyond the sixth are nanoseconds."""
+    whole, dot, rest = text.strip().partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    try:
+        if len(digits) > len("123456789"):
+            raise ValueError
+        moment = datetime.fromisoformat(whole + rest[len(digits) :])
+    except ValueError:
+        raise UsageError(
+            f"{name}={text!r} is no moment such as 2026-03-02 or 2026-03-02T14:30:00.000000001"
+        ) from None
+    return moment_ns(name, moment) + (int(digits.ljust(9, "0")) if dot and digits else 0)
+
+
+def _date(ns: int) -> date:
+    return _EPOCH + timedelta(ns // NS_PER_DAY)
+
+
+def _table(name: str) -> Table:
+    try:
+        return TABLES[name]
+    except KeyError:
+        raise UsageError(f"no table {name!r}; known: {', '.join(TABLES)}") from None
+
+
+def _check(root: Path) -> None:
+    try:
+        check_lake(root)
+    except SinkError as error:
+        raise UsageError(str(error)) from None
