@@ -38,7 +38,7 @@ _STATUS: Final = {
     "Closed": MarketStatus.DELISTED,
 }
 _SILENT_TOPICS: Final = frozenset(
-    {"kline", "liquidation", "allLiquidation", "priceLimit", "insurance", "adlAlert", "kline_lt"}
+    {"kline", "priceLimit", "insurance", "adlAlert", "kline_lt", "tickers_lt"}
 )
 _RESTART: Final = 1
 #: Ticker fields kept per symbol: a delta carries only those that changed.
@@ -78,8 +78,26 @@ class Trade(msgspec.Struct):
     seq: int | None = None
 
 
+class Liquidation(msgspec.Struct):
+    T: int
+    s: str
+    S: str
+    v: str
+    p: str
+
+
+class OldLiquidation(msgspec.Struct):
+    """One of the topic ``liquidation``, until 2025."""
+
+    updatedTime: int  # noqa: N815 - the venue's own names
+    symbol: str
+    side: str
+    size: str
+    price: str
+
+
 class Filter(msgspec.Struct):
-    tickSize: str = ""  # noqa: N815 - the venue's own names
+    tickSize: str = ""  # noqa: N815
     qtyStep: str = ""  # noqa: N815
     basePrecision: str = ""  # noqa: N815
 
@@ -108,6 +126,8 @@ _message: Final = msgspec.json.Decoder(Message)
 _book: Final = msgspec.json.Decoder(Book)
 _top: Final = msgspec.json.Decoder(list[Level])
 _trades: Final = msgspec.json.Decoder(list[Trade])
+_liquidations: Final = msgspec.json.Decoder(list[Liquidation])
+_old_liquidation: Final = msgspec.json.Decoder(OldLiquidation)
 _ticker: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text: Final = msgspec.json.Decoder(str)
 _answer: Final = msgspec.json.Decoder(Answer)
@@ -170,6 +190,12 @@ class Bybit(ListedVenue):
                 self._trade(venue, message, out)
             case "tickers":
                 self._ticker(venue, rest, message, out)
+            case "allLiquidation":
+                self._liquidations(venue, _liquidations.decode(message.data), out)
+            case "liquidation":
+                old = _old_liquidation.decode(message.data)
+                one = Liquidation(old.updatedTime, old.symbol, old.side, old.size, old.price)
+                self._liquidations(venue, [one], out)
             case _ if kind not in _SILENT_TOPICS:
                 out.dead(RejectReason.UNKNOWN_MESSAGE, f"topic {message.topic!r}")
 
@@ -288,4 +314,25 @@ class Bybit(ListedVenue):
         if "openInterest" in data:
             self.statistics(
                 out, instrument, ts_event, open_interest=_text.decode(data["openInterest"])
+            )
+
+    def _liquidations(self, venue: str, rows: list[Liquidation], out: EventBuilder) -> None:
+        """Rows of statistics named by the side of the order: ``S`` is that of the position, which
+        the order closes. ``value`` is the size, the price is in ``text``.
+
+        {"topic":"allLiquidation.PIPPINUSDT","type":"snapshot","ts":1740480207578,"data":[{
+         "T":1740480207110,"s":"PIPPINUSDT","S":"Sell","v":"2846","p":"0.02456"}]}
+        """
+        for row in rows:
+            position = _AGGRESSORS.get(row.S)
+            if position is None:
+                out.dead(RejectReason.BAD_SIDE, f"liquidation of side {row.S!r}")
+                continue
+            out.row(
+                "statistics",
+                self.instrument(out, row.s, venue),
+                ms_ns(row.T),
+                kind="liquidation_sell" if position is AggressorSide.BUY else "liquidation_buy",
+                value=row.v,
+                text=f"price {row.p}",
             )

@@ -18,13 +18,11 @@ import msgspec
 from operators.building import EventBuilder
 from operators.events import ChecksumRule, SnapshotRule
 from operators.feeds import BookRules, Frame
-from operators.venues.listing import Facts, ListedVenue, increment
+from operators.venues.kraken_v2 import DEFAULT_DEPTH, KrakenV2, Result
+from operators.venues.listing import Facts, increment
 from operators.venues.times import seconds_ns
 from schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from schemas.frames import FrameKind
-
-#: Levels per side where the subscription names no depth.
-DEFAULT_DEPTH: Final = 10
 
 _AGGRESSORS: Final = {"b": AggressorSide.BUY, "s": AggressorSide.SELL}
 _STATUS: Final = {
@@ -50,6 +48,11 @@ class Event(msgspec.Struct):
     errorMessage: str = ""  # noqa: N815 - the venue's own name
     pair: list[str] | str = ""
     subscription: Subscription = msgspec.field(default_factory=Subscription)
+    params: Result | None = None  # of a v2 request
+
+    def result(self) -> Result:
+        """The subscription in the words of v2."""
+        return Result(self.subscription.name, self.pair, self.subscription.depth)
 
 
 class BookPart(msgspec.Struct, rename={"ask_snapshot": "as", "bid_snapshot": "bs"}):
@@ -89,16 +92,10 @@ _spread: Final = msgspec.json.Decoder(list[str])
 _pairs: Final = msgspec.json.Decoder(AssetPairs)
 
 
-class Kraken(ListedVenue):
+class Kraken(KrakenV2):
     """Symbols are the WebSocket names: ``XBT/USD``."""
 
     VENUE = "KRAKEN"
-    STATE = (*ListedVenue.STATE, "depths")
-
-    def __init__(self) -> None:
-        super().__init__()
-        #: Pair -> subscribed depth of its book.
-        self.depths: dict[str, int] = {}
 
     def rules(self, venue: str, symbol: str) -> BookRules:
         return BookRules(
@@ -124,24 +121,25 @@ class Kraken(ListedVenue):
         "pair":"WAVES/EUR","status":"subscribed","subscription":{"depth":1000,"name":"book"}}
         """
         event = _event.decode(frame.payload)
-        if event.status == "error" or event.event not in _SILENT_EVENTS:
+        if not event.event:
+            self.object(frame, out)
+        elif event.status == "error" or event.event not in _SILENT_EVENTS:
             detail = f"event {event.event!r} {event.errorMessage}"
             out.dead(RejectReason.UNKNOWN_MESSAGE, detail.rstrip())
-        elif event.subscription.name == "book" and isinstance(event.pair, str):
-            self.depths.setdefault(event.pair, event.subscription.depth)
+        else:
+            self.note_depth(event.result())
 
     def _sent(self, frame: Frame) -> None:
         """The depth, known before a ticker of another connection can name the pair first.
 
         {"event":"subscribe","pair":["XMR/USD"],"subscription":{"name":"book","depth":1000}}
+        {"method":"subscribe","params":{"channel":"book","symbol":["BTC/USD"],"depth":25}}
         """
         try:
             event = _event.decode(frame.payload)
         except msgspec.MsgspecError:
             return  # our own side's message: nothing of the venue is lost
-        if event.event == "subscribe" and event.subscription.name == "book":
-            for pair in event.pair:
-                self.depths.setdefault(pair, event.subscription.depth)
+        self.note_depth(event.params or event.result())
 
     def _array(self, frame: Frame, out: EventBuilder) -> None:
         parts = _array.decode(frame.payload)

@@ -16,6 +16,7 @@ LINEAR = TestFrame("", FrameKind.CONNECT, note="wss://stream.bybit.com/v5/public
 (INSTRUMENTS,) = examples(Bybit._http)
 (DELTA,) = examples(Bybit._orderbook)
 (TRADE,) = examples(Bybit._trade)
+(LIQUIDATION,) = examples(Bybit._liquidations)
 TICKER, TICKER_DELTA = examples(Bybit._ticker)
 
 
@@ -169,12 +170,24 @@ def test_state_survives_a_snapshot() -> None:
     assert list(plain(resumed.apply(then).events)) == list(plain(whole.apply(then).events))
 
 
+def test_liquidations_have_the_side_of_the_order() -> None:
+    old = (
+        '{"data":{"price":"0.03803","side":"Buy","size":"1637","symbol":"GALAUSDT",'
+        '"updatedTime":1673251091822},"topic":"liquidation.GALAUSDT","ts":1673251091822,'
+        '"type":"snapshot"}'
+    )
+    rows = passing("statistics", LIQUIDATION, old)
+    assert [(row["kind"], row["value"], row["text"]) for row in rows] == [
+        ("liquidation_buy", Decimal(2846), "price 0.02456"),
+        ("liquidation_sell", Decimal(1637), "price 0.03803"),
+    ]
+
+
 def test_silent() -> None:
     silent = [
         '{"success":true,"ret_msg":"","conn_id":"d8bu1olkndm7crnfs1e0-j6akw","op":"subscribe"}',
         '{"success":true,"ret_msg":"pong","conn_id":"1","op":"ping"}',
         '{"topic":"kline.1.BTCUSDT","data":[],"ts":1,"type":"snapshot"}',
-        '{"topic":"allLiquidation.BTCUSDT","data":[],"ts":1,"type":"snapshot"}',
     ]
     assert events("BYBIT", *silent) == []
 
@@ -189,6 +202,7 @@ def test_refused() -> None:
         DELTA.replace('"65095.30"', '"1,5"'),
         DELTA.replace('"u":15076953', '"u":"x"'),
         DELTA.replace("15076953", "9223372036854775808"),
+        LIQUIDATION.replace('"Sell"', '"?"'),
         TICKER.replace('"0.0001"', '"low"'),
     ]
     items = [[message] for message in bad]
@@ -202,5 +216,6 @@ def test_refused() -> None:
         "bad_price",
         "malformed",
         "out_of_range",
+        "bad_side",
         "bad_price",
     ]

@@ -13,11 +13,15 @@ from tests.decoded import Group, Print, Quote, decode, events, examples, http, l
 PAIRS_URL = "https://api.kraken.com/0/public/AssetPairs"
 (PAIRS,) = examples(Kraken._http)
 (ACKNOWLEDGED,) = examples(Kraken._event)
-(SUBSCRIBE,) = examples(Kraken._sent)
+SUBSCRIBE, SUBSCRIBE_V2 = examples(Kraken._sent)
 SNAPSHOT, UPDATE = examples(Kraken._book)
 (TRADE,) = examples(Kraken._trade)
 (TICKER,) = examples(Kraken._ticker)
 (SPREAD,) = examples(Kraken._spread)
+(ANSWER_V2,) = examples(Kraken.object)
+(UPDATE_V2,) = examples(Kraken._book_v2)
+(TRADE_V2,) = examples(Kraken._trade_v2)
+(TICKER_V2,) = examples(Kraken._ticker_v2)
 
 
 def depth(*items: str | TestFrame) -> int:
@@ -76,7 +80,10 @@ def test_depth_is_that_of_the_subscription() -> None:
     assert depth(ACKNOWLEDGED, TICKER.replace("XBT/USD", "WAVES/EUR")) == 1000
     sent = TestFrame(SUBSCRIBE, FrameKind.SENT)
     assert depth(sent, TICKER.replace("XBT/USD", "XMR/USD")) == 1000
-    assert depth(TICKER) == DEFAULT_DEPTH
+    sent = TestFrame(SUBSCRIBE_V2, FrameKind.SENT)
+    assert depth(sent, TICKER_V2.replace("ALGO/USD", "BTC/USD")) == 25
+    assert depth(ANSWER_V2, UPDATE_V2) == 25
+    assert depth(TICKER) == depth(UPDATE_V2) == DEFAULT_DEPTH
     assert depth(TestFrame("not JSON", FrameKind.SENT), TICKER) == DEFAULT_DEPTH
 
 
@@ -109,6 +116,53 @@ def test_ticker_and_spread() -> None:
     assert events("KRAKEN", nothing) == []
 
 
+def test_v2_book() -> None:
+    expected = Group(
+        "MATIC/USD",
+        1_696_613_755_440_295_000,
+        None,
+        [(Decimal("0.5657"), Decimal("1098.3947558"))],
+        [],
+        [],
+    )
+    assert events("KRAKEN", UPDATE_V2) == [expected]
+    end = decode("KRAKEN", UPDATE_V2).events.rows[-1]
+    assert (end["count"], end["size"]) == (1, 2_114_181_697)
+    snapshot = UPDATE_V2.replace('"update"', '"snapshot"')
+    assert events("KRAKEN", snapshot) == [expected._replace(snapshot=True)]
+    zeros = decode("KRAKEN", UPDATE_V2.replace("1098.3947558", "0.10000000")).events.rows
+    assert zeros["size_scale"][zeros["kind"] == EventKind.LEVEL].tolist() == [8]
+
+
+def test_v2_trades_and_their_history() -> None:
+    expected = Print(
+        "MATIC/USD",
+        1_695_628_177_708_706_000,
+        Decimal("0.5117"),
+        Decimal(40),
+        "sell",
+        "4665906",
+    )
+    assert events("KRAKEN", TRADE_V2) == [expected]
+    history = TRADE_V2.replace('"update"', '"snapshot"')
+    assert events("KRAKEN", history) == events("KRAKEN", history, TRADE_V2) == []
+    missed = history.replace("4665906", "4665907")
+    assert len(events("KRAKEN", TRADE_V2, missed)) == 2
+
+
+def test_v2_ticker() -> None:
+    expected = Quote(
+        "ALGO/USD",
+        1_695_632_671_742_648_000,
+        (Decimal("0.10025"), Decimal(740)),
+        (Decimal("0.10036"), Decimal("1361.44813783")),
+    )
+    assert events("KRAKEN", TICKER_V2) == [expected]
+    no_bid = TICKER_V2.replace("0.10025", "0").replace("740.0", "0")
+    assert events("KRAKEN", no_bid) == [expected._replace(bid=None)]
+    assert events("KRAKEN", no_bid.replace('"ask":0.10036', '"ask":0.0')) == []
+
+
 def test_instrument_row_at_its_first_message() -> None:
     decoded = decode("KRAKEN", http(PAIRS_URL, PAIRS), SNAPSHOT, SNAPSHOT)
     (row,) = decoded.events.tables["instruments"].to_pylist()
@@ -128,6 +182,9 @@ def test_silent() -> None:
         '{"connectionID":18239578009413566319,"event":"systemStatus","status":"online",'
         '"version":"1.8.3"}',
         ACKNOWLEDGED,
+        '{"channel":"heartbeat"}',
+        '{"channel":"status","type":"update","data":[{"system":"online","api_version":"v2"}]}',
+        '{"method":"pong","time_in":"2023-09-24T14:10:23.799685Z"}',
         '[42,["1542057314.748456","1542057360.435743","3586.7"],"ohlc-5","XBT/USD"]',
     ]
     assert events("KRAKEN", *silent) == []
@@ -138,6 +195,10 @@ def test_refused() -> None:
         '{"event":"subscriptionStatus","status":"error","pair":"XBT/USDD",'
         '"errorMessage":"Currency pair not supported"}',
         '{"event":"fork"}',
+        "{}",
+        '{"error":"Currency pair not supported FOO/BAR","method":"subscribe","success":false}',
+        '{"channel":"level3","type":"update","data":[]}',
+        TRADE_V2.replace('"sell"', '"?"'),
         TRADE.replace('"trade"', '"openOrders"'),
         "[1,2,3]",
         TRADE.replace('"s"', '"?"'),
@@ -151,6 +212,10 @@ def test_refused() -> None:
     assert [reason for reason, _ in found] == [
         "unknown_message",
         "unknown_message",
+        "unknown_message",
+        "unknown_message",
+        "unknown_message",
+        "bad_side",
         "unknown_message",
         "malformed",
         "bad_side",
