@@ -40,13 +40,14 @@ def open_reader(spec: SourceSpec, position: Any = None, limits: Limits = DEFAULT
 
             return DbnReader(spec.paths, position, limits)
         case "csv":
-            from sources.tables import CsvReader
+            from sources.tables import CsvReader, constants
 
-            return CsvReader(spec.paths, position, limits)
+            return CsvReader(spec.paths, position, limits, constants(spec.params))
         case "parquet":
-            from sources.tables import ParquetReader
+            from sources.tables import ParquetReader, constants
 
-            return ParquetReader(spec.paths, position, limits)
+            given = constants(spec.params)
+            return ParquetReader(spec.paths, spec.params["table"], position, limits, given)
         case "sim":
             from sources.simulator import open_simulator
 

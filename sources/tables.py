@@ -1,0 +1,231 @@
+"""``csv:`` and ``parquet:`` files of one of our own tables (schemas.tables).
+
+CSV: a HEADER frame with the line of column names, then a frame per line; fields may be quoted but
+hold no line end. Parquet: a frame per run of rows, its payload an Arrow IPC stream of the known
+columns; ``offset`` counts rows. Values that the URL gives for all rows (``venue=``, ``symbol=``)
+travel in the note of every frame that starts a file, as a query string.
+
+Missing columns that may be null, or that follow from others, are filled by the decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.fields import Field, Kind
+from schemas.frames import FrameKind
+from schemas.tables import table as table_of
+from sources import files, framing
+from sources.blocks import Blocks
+from sources.errors import SourceError
+from sources.lines import HeadedLineReader
+from sources.reader import DEFAULT_LIMITS, Limits
+
+#: Columns that must be there, besides those a URL parameter gives.
+REQUIRED: Final[dict[str, tuple[str, ...]]] = {
+    "trades": ("ts_event", "venue", "symbol", "price", "size"),
+    "book_events": ("ts_event", "venue", "symbol", "action", "side", "price", "size"),
+    "quotes": ("ts_event", "venue", "symbol", "bid_price", "bid_size", "ask_price", "ask_size"),
+    "market_status": ("ts_event", "venue", "symbol", "status"),
+    "imbalances": ("ts_event", "venue", "symbol"),
+    "statistics": ("ts_event", "venue", "symbol", "kind"),
+    "funding": ("ts_event", "venue", "symbol"),
+    "instruments": ("ts_event", "venue", "symbol"),
+}
+_CONSTANTS: Final = ("venue", "symbol")
+_HEAD_BYTES: Final = 1 << 16
+
+
+def constants(params: Mapping[str, str]) -> dict[str, str]:
+    """The values a URL gives for all rows."""
+    return {name: params[name] for name in _CONSTANTS if name in params}
+
+
+def check(scheme: str, path: Path, params: Mapping[str, str]) -> None:
+    """SourceError if the file is not of the table, naming the column."""
+    if path.stat().st_size == 0:
+        return
+    if scheme == "csv":
+        line = files.head(path, _HEAD_BYTES).split(b"\n", 1)[0].rstrip(b"\r")
+        try:
+            names = column_names(line)
+        except UnicodeDecodeError:
+            raise SourceError(f"{path} is no CSV: its first line is not UTF-8") from None
+    else:
+        schema = _schema(path)
+        names = tuple(schema.names)
+        for field in table_of(params["table"]).fields:
+            if field.name in names and field.name in _known(params["table"]):
+                _check_type(path, field, schema.field(field.name).type)
+    missing = [
+        name for name in REQUIRED[params["table"]] if name not in names and name not in params
+    ]
+    if missing:
+        hint = "".join(
+            f" or add {name}=VALUE to the URL" for name in missing[:1] if name in _CONSTANTS
+        )
+        raise SourceError(
+            f"{path} has no column {', '.join(missing)}, which the table {params['table']} needs "
+            f"(it has {', '.join(names)}); rename or add it{hint}"
+        )
+
+
+def column_names(line: bytes) -> tuple[str, ...]:
+    """Column names of a CSV's first line, without quotes and a byte order mark."""
+    return tuple(name.strip().strip('"') for name in line.decode("utf-8-sig").split(","))
+
+
+def _known(name: str) -> frozenset[str]:
+    """Columns a reader passes on: identity is given anew."""
+    return frozenset(table_of(name).names) - {"shard", "row_sequence"}
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SourceError(f"{path} is no readable Parquet file: {error}") from error
+
+
+def _check_type(path: Path, field: Field, found: pa.DataType) -> None:
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    text = pa.types.is_string(found) or pa.types.is_large_string(found)
+    fits = text or pa.types.is_null(found)
+    match field.kind:
+        case Kind.DECIMAL | Kind.SUM:
+            fits = fits or pa.types.is_decimal(found) or pa.types.is_integer(found)
+        case Kind.TIME:
+            fits = fits or pa.types.is_timestamp(found) or pa.types.is_integer(found)
+        case Kind.ID | Kind.INT64 | Kind.INT32 | Kind.INT16 | Kind.UINT8:
+            fits = fits or pa.types.is_integer(found)
+        case Kind.BOOL:
+            fits = fits or pa.types.is_boolean(found)
+    if not fits:
+        why = (
+            "a float has lost the exact value; write it as decimal, integer or text"
+            if pa.types.is_floating(found)
+            else f"wanted {field.kind.value} or text"
+        )
+        raise SourceError(f"{path}: column {field.name} is {found}: {why}")
+
+
+class CsvReader(HeadedLineReader):
+    """A frame per line; the note of the HEADER holds the constants."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        position: tuple[int, int, int] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        given: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(paths, position, limits)
+        self._note = urlencode(given or {})
+
+    def _take(self, blocks: Blocks) -> pa.RecordBatch | None:
+        batch = super()._take(blocks)
+        if batch is None or batch.column("kind")[0].as_py() != FrameKind.HEADER:
+            return batch
+        offset, line = batch.column("offset")[0].as_py(), batch.column("payload")[0].as_py()
+        return framing.single(FrameKind.HEADER, offset, line, self._note)
+
+
+class ParquetReader:
+    """A frame per run of at most ``max_rows`` rows.
+
+    Position: (path, rows of it given, rows before it); going on skips whole row groups and decodes
+    the one it stopped in from its start. A file that cannot be decoded to its end gives a BROKEN
+    frame at that place.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        table: str,
+        position: tuple[int, int, int] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        given: Mapping[str, str] | None = None,
+    ) -> None:
+        self._paths = tuple(paths)
+        self._known = _known(table)
+        self._limits = limits
+        self._note = urlencode(given or {})
+        self._path, self._row, self._before = position or (0, 0, 0)
+        self._file: pq.ParquetFile | None = None
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+
+    def read(self) -> pa.RecordBatch | None:
+        while self._path < len(self._paths):
+            offset = self._before + self._row
+            try:
+                batch = self._next()
+            except (OSError, pa.ArrowException) as error:
+                broken = f"{self._paths[self._path].name}: {error}"
+                self._leave()
+                return framing.single(FrameKind.BROKEN, offset, b"", broken)
+            if batch is None:
+                self._leave()
+                continue
+            self._row += batch.num_rows
+            return self._frame(offset, batch)
+        if self._path > len(self._paths):
+            return None
+        self._path += 1
+        return framing.single(FrameKind.END, self._before)
+
+    def _next(self) -> pa.RecordBatch | None:
+        """The next rows of the current file."""
+        if self._file is None:
+            path = self._paths[self._path]
+            if path.stat().st_size == 0:
+                return None
+            self._file = pq.ParquetFile(path)
+            self._batches = self._rows(self._file)
+        return next(self._batches, None)
+
+    def _rows(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+        names = [name for name in file.schema_arrow.names if name in self._known]
+        skip = self._row
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            if skip >= size:
+                skip -= size
+                continue
+            for batch in file.iter_batches(
+                self._limits.max_rows, row_groups=[group], columns=names
+            ):
+                if skip >= batch.num_rows:
+                    skip -= batch.num_rows
+                    continue
+                yield batch.slice(skip)
+                skip = 0
+
+    def _frame(self, offset: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        data = sink.getvalue()
+        payload = framing.payloads(data, np.array([0, data.size], np.int64))
+        notes = pa.array([self._note], pa.string())
+        return framing.batch(np.array([offset], np.int64), payload, notes=notes)
+
+    def _leave(self) -> None:
+        self.close()
+        self._path, self._row, self._before = self._path + 1, 0, self._before + self._row
+
+    def position(self) -> tuple[int, int, int]:
+        return (self._path, self._row, self._before)
+
+    def close(self) -> None:
+        self._batches = iter(())
+        if self._file is not None:
+            self._file.close()
+            self._file = None
