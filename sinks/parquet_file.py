@@ -121,8 +121,14 @@ def write_file(path: Path, form: Shape, rows: pa.RecordBatch, options: FileOptio
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_unnamed(temporary, form, rows, options)
+        for last_try in (False, True):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_unnamed(temporary, form, rows, options)
+                break
+            except FileNotFoundError:  # retention has just removed the empty folder
+                if last_try:
+                    raise
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from sinks.lake import own_folder, read_json, sync_folder, write_json
 
 _RUN: Final = "run.json"
 _COMMITTED: Final = "committed.json"
+_NO_LIMIT: Final = 2**63 - 1
 
 #: Next row_sequence by table and shard: everything below was written.
 Marks = dict[str, dict[int, int]]
@@ -46,13 +47,16 @@ class Progress:
     cleared: int = 0
 
 
-def runs_of(root: Path) -> dict[tuple[str, int], Progress]:
-    """Progress of every run of every writer of a lake."""
+def safe_below(root: Path) -> dict[tuple[str, int], int]:
+    """By writer and run of a lake: files numbered below this are never undone."""
     found = {}
     for writer in sorted(own_folder(root).iterdir()):
         if writer.is_dir():
             for number in _run_numbers(writer):
-                found[(writer.name, number)] = read_progress(_run_folder(writer, number))
+                run = Run(_run_folder(writer, number), number)
+                # Without a recovery folder there is nothing to go back to.
+                safe = _NO_LIMIT if run.recovery is None else run.progress.safe_below
+                found[(writer.name, number)] = safe
     return found
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from schemas.arrow import dictionary, schema
 from schemas.fields import Field, Kind, Table
-from schemas.tables import TABLES
+from schemas.tables import DEPTH_LEVELS, TABLES
 
 _KNOWN_DICTIONARIES: Final = 64
 
@@ -184,6 +184,22 @@ def take(bare: Bare, rows: NDArray[np.int64]) -> Bare:
     """These rows, copied: what is taken does not keep the rest alive."""
     index = pa.array(rows)
     return [column.take(index) for column in bare]
+
+
+@cache
+def row_width(table: str) -> int:
+    """Bytes of memory of a row in bare form, roughly: texts as 24, lists full."""
+    width = 0
+    for field, wanted in zip(shape(table).fields, shape(table).file_schema, strict=True):
+        if field.kind in (Kind.DECIMALS, Kind.COUNTS):
+            width += DEPTH_LEVELS * wanted.type.value_type.bit_width // 8
+        elif field.kind in (Kind.ID, Kind.TEXT, Kind.BYTES):
+            width += 24
+        elif field.kind in (Kind.NAME, Kind.CODE):
+            width += wanted.type.index_type.bit_width // 8
+        else:
+            width += max(wanted.type.bit_width // 8, 1)
+    return width
 
 
 def size(bare: Bare) -> int:
