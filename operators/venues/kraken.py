@@ -18,7 +18,7 @@ import msgspec
 from operators.building import EventBuilder
 from operators.events import ChecksumRule, SnapshotRule
 from operators.feeds import BookRules, Frame
-from operators.venues.kraken_v2 import DEFAULT_DEPTH, KrakenV2, Result
+from operators.venues.kraken_v2 import DEFAULT_DEPTH, Depth, KrakenV2, Result
 from operators.venues.listing import Facts, increment
 from operators.venues.times import seconds_ns
 from schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
@@ -35,11 +35,12 @@ _STATUS: Final = {
 _SILENT_EVENTS: Final = frozenset({"heartbeat", "systemStatus", "pong", "subscriptionStatus"})
 #: v1 pushes a level again with a fourth element "r": it is data like any other.
 _LEVEL_LENGTHS: Final = (3, 4)
+_DEPTH_DIGITS: Final = 4  # the deepest book has 1000 levels
 
 
 class Subscription(msgspec.Struct):
     name: str = ""
-    depth: int = DEFAULT_DEPTH
+    depth: Depth = DEFAULT_DEPTH
 
 
 class Event(msgspec.Struct):
@@ -149,7 +150,7 @@ class Kraken(KrakenV2):
         channel, pair = _text.decode(parts[-2]), _text.decode(parts[-1])
         match channel.partition("-"):
             case ("book", _, depth):
-                if depth.isdecimal():
+                if depth.isdecimal() and len(depth) <= _DEPTH_DIGITS:
                     self.depths.setdefault(pair, int(depth))
                 self._book(parts[1:-2], pair, out)
             case ("trade", _, _):

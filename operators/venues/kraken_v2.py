@@ -7,7 +7,7 @@ Symbols say BTC where v1 says XBT.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -19,6 +19,7 @@ from schemas.codes import AggressorSide, RejectReason, Side
 
 #: Levels per side where a subscription names no depth, in both versions.
 DEFAULT_DEPTH: Final = 10
+Depth = Annotated[int, msgspec.Meta(ge=1, le=9_999)]
 
 _AGGRESSORS: Final = {"buy": AggressorSide.BUY, "sell": AggressorSide.SELL}
 _SILENT_CHANNELS: Final = frozenset({"heartbeat", "status", "ohlc", "instrument"})
@@ -27,7 +28,7 @@ _SILENT_CHANNELS: Final = frozenset({"heartbeat", "status", "ohlc", "instrument"
 class Result(msgspec.Struct):
     channel: str = ""
     symbol: list[str] | str = ""
-    depth: int = DEFAULT_DEPTH
+    depth: Depth = DEFAULT_DEPTH
 
 
 class Message(msgspec.Struct):
