@@ -6,8 +6,9 @@ ticker, status) and REST "List Public Products", checked against a recording of 
 Continuity: ``sequence_num`` counts the messages of one *connection* over all its channels, so one
 lost message may belong to any book of that connection. It is turned into a chain per product: an
 update names as ``previous`` the sequence_num of the product's last level2 message as long as the
-connection has lost nothing since, and ``BROKEN`` after it has. One lost message therefore makes
-every book of that connection stale at its own next update, and no other book.
+connection has lost nothing since, and after it has, the sequence_num before its own, which the
+book has not seen. One lost message therefore makes every book of that connection stale at its own
+next update, and no other book.
 
 Aggressor: ``side`` of a market trade is the *maker's* side, so the aggressor is the other one
 (in the recording 74 of 78 updates print "SELL" near the kept book's ask or "BUY" near its bid).
@@ -26,9 +27,6 @@ from operators.venues.listing import Facts, ListedVenue
 from operators.venues.times import rfc3339_ns
 from schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from schemas.frames import FrameKind
-
-#: ``previous`` of an update whose connection lost a message before it: equals no sequence_num.
-BROKEN: Final = -1
 
 _SIDES: Final = {"bid": Side.BID, "offer": Side.ASK}
 _AGGRESSORS: Final = {"BUY": AggressorSide.SELL, "SELL": AggressorSide.BUY}
@@ -164,10 +162,11 @@ class Coinbase(ListedVenue):
                 out.dead(RejectReason.UNKNOWN_MESSAGE, f"channel {channel!r}")
 
     def _chain(self, connection: str, sequence: int) -> None:
-        """Note a message of the connection; a lost one breaks the chain of all its books."""
+        """Note a message of the connection; a lost one breaks the chain of all its books, a
+        repeated one does not."""
         last = self.last.get(connection)
         self.last[connection] = sequence
-        if last is not None and sequence != last + 1:
+        if last is not None and sequence not in (last, last + 1):
             self.chains.pop(connection, None)
 
     def _carried(self, product: str, out: EventBuilder) -> int:
@@ -205,7 +204,7 @@ class Coinbase(ListedVenue):
         chain = self.chains.setdefault(connection, {})
         for event in _books.decode(message.events):
             product = event.product_id
-            previous = chain.get(product, BROKEN)
+            previous = chain.get(product, message.sequence_num - 1)
             chain[product] = message.sequence_num
             # All levels of an event bear one time; where that is 1970, the message's own counts.
             ts_event = max(map(rfc3339_ns, {u.event_time for u in event.updates}), default=0)

@@ -99,6 +99,8 @@ class Kraken(KrakenV2):
     VENUE = "KRAKEN"
 
     def rules(self, venue: str, symbol: str) -> BookRules:
+        # Asked for at the pair's first message. Where a recording has neither what was sent nor the
+        # answers, and a ticker comes before the book, the depth is the venue's default.
         return BookRules(
             snapshot_rule=SnapshotRule.IN_STREAM,
             checksum_rule=ChecksumRule.KRAKEN,

@@ -6,7 +6,7 @@ import json
 import pickle
 from decimal import Decimal
 
-from operators.venues.coinbase import BROKEN, Coinbase
+from operators.venues.coinbase import Coinbase
 from schemas.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.decoded import Group, Print, Quote, decode, events, examples, feed, http, letters, plain
@@ -58,7 +58,7 @@ def test_update() -> None:
             [],
             [(Decimal("65091.5"), Decimal("0.5"))],
             [],
-            previous=BROKEN,
+            previous=35,
         )
     ]
 
@@ -79,8 +79,8 @@ def test_chain_of_a_product_runs_through_the_messages_of_others() -> None:
         book(4, "ETH-USD"),
         book(5),
     ) == [
-        ("BTC-USD", BROKEN, True),
-        ("ETH-USD", BROKEN, True),
+        ("BTC-USD", -1, True),
+        ("ETH-USD", 0, True),
         ("BTC-USD", 0, False),
         ("ETH-USD", 1, False),
         ("BTC-USD", 3, False),
@@ -89,31 +89,35 @@ def test_chain_of_a_product_runs_through_the_messages_of_others() -> None:
 
 def test_a_lost_message_breaks_every_book_of_its_connection_only() -> None:
     other = TestFrame(book(7, "SOL-USD", "snapshot"), connection="other")
-    assert (
-        previous(
-            other,
-            book(0, kind="snapshot"),
-            book(1, "ETH-USD", "snapshot"),
-            heartbeat(3),  # 2 is lost
-            book(4),
-            book(5),
-            book(6, "ETH-USD"),
-            other._replace(payload=book(8, "SOL-USD")),
-        )[3:]
-        == [
-            ("BTC-USD", BROKEN, False),
-            ("BTC-USD", 4, False),
-            ("ETH-USD", BROKEN, False),
-            ("SOL-USD", 7, False),
-        ]
+    told = previous(
+        other,
+        book(0, kind="snapshot"),
+        book(1, "ETH-USD", "snapshot"),
+        heartbeat(3),  # 2 is lost
+        book(4),
+        book(5),
+        book(6, "ETH-USD"),
+        other._replace(payload=book(8, "SOL-USD")),
     )
+    # The books have seen no more than 0 and 1.
+    assert told[3:] == [
+        ("BTC-USD", 3, False),
+        ("BTC-USD", 4, False),
+        ("ETH-USD", 5, False),
+        ("SOL-USD", 7, False),
+    ]
+
+
+def test_a_repeated_message_breaks_nothing() -> None:
+    snapshot = book(0, kind="snapshot")
+    assert previous(snapshot, heartbeat(1), heartbeat(1), book(2))[1:] == [("BTC-USD", 0, False)]
 
 
 def test_a_new_connection_starts_a_new_chain() -> None:
     connect = TestFrame("", FrameKind.CONNECT, note="wss://advanced-trade-ws.coinbase.com")
     assert previous(book(0, kind="snapshot"), connect, book(1)) == [
-        ("BTC-USD", BROKEN, True),
-        ("BTC-USD", BROKEN, False),
+        ("BTC-USD", -1, True),
+        ("BTC-USD", 0, False),
     ]
 
 
