@@ -19,7 +19,8 @@ import msgspec
 from operators.building import EventBuilder
 from operators.events import ChecksumRule, SnapshotRule
 from operators.feeds import BookRules, Frame
-from operators.venues.listing import Facts, ListedVenue, increment
+from operators.venues.listing import Facts, increment
+from operators.venues.one_book import OneBookVenue
 from operators.venues.times import ms_ns
 from schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from schemas.frames import FrameKind
@@ -99,17 +100,15 @@ _products: Final = msgspec.json.Decoder(list[Product], strict=False)
 _contracts: Final = msgspec.json.Decoder(list[Contract], strict=False)
 
 
-class Bitget(ListedVenue):
+class Bitget(OneBookVenue):
     """Symbols as sent (``instId``): ``BTCUSDT``."""
 
     VENUE = SPOT
     RULES = BookRules(snapshot_rule=SnapshotRule.IN_STREAM, checksum_rule=ChecksumRule.BITGET)
-    STATE = (*ListedVenue.STATE, "book_channels", "newest_trade_ns")
+    STATE = (*OneBookVenue.STATE, "newest_trade_ns")
 
     def __init__(self) -> None:
         super().__init__()
-        #: (venue, symbol) -> the channel that keeps its book: the first that is seen.
-        self.book_channels: dict[tuple[str, str], str] = {}
         #: (venue, symbol) -> time of its newest trade.
         self.newest_trade_ns: dict[tuple[str, str], int] = {}
 
@@ -117,6 +116,8 @@ class Bitget(ListedVenue):
         if frame.kind == FrameKind.HTTP:
             self._http(frame)
             return
+        if frame.kind in (FrameKind.CONNECT, FrameKind.DISCONNECT):
+            self.release_books(frame)
         if frame.kind != FrameKind.DATA or frame.payload == b"pong":
             return
         message = _message.decode(frame.payload)
@@ -132,7 +133,7 @@ class Bitget(ListedVenue):
             return
         match arg.channel:
             case "books" | "books1" | "books5" | "books15":
-                self._book(venue, arg, message, out)
+                self._book(venue, arg, message, frame, out)
             case "trade":
                 self._trade(venue, arg, message, out)
             case "ticker":
@@ -176,13 +177,14 @@ class Bitget(ListedVenue):
                 )
                 self.list_instrument(symbol, facts, MIX)
 
-    def _book(self, venue: str, arg: Arg, message: Message, out: EventBuilder) -> None:
+    def _book(
+        self, venue: str, arg: Arg, message: Message, frame: Frame, out: EventBuilder
+    ) -> None:
         """{"action":"update","arg":{"instType":"sp","channel":"books","instId":"CULTUSDT"},
         "data":[{"asks":[["0.00003614","600000"]],"bids":[["0.00003395","440000"]],
         "checksum":-1816604544,"ts":"1649290077611"}]}
         """
-        key = venue, arg.instId
-        if self.book_channels.setdefault(key, arg.channel) != arg.channel:
+        if not self.keeps_book(venue, arg.instId, arg.channel, frame):
             return
         snapshot = message.action == "snapshot" or arg.channel in _WHOLE_BOOKS
         instrument = self.instrument(out, arg.instId, venue)

@@ -9,8 +9,8 @@ spot is BYBIT, the others BYBIT_LINEAR, BYBIT_INVERSE. Without an address (a rec
 messages) it is BYBIT.
 
 Continuity: ``u`` grows by one per message of a topic. ``u`` = 1 says that the service restarted and
-the message is a whole book, whatever its type. One depth keeps an instrument's book, the first
-that is seen: depths number their messages apart. Depth 1 is the venue's own quote.
+the message is a whole book, whatever its type. One depth keeps an instrument's book (see
+:mod:`operators.venues.one_book`); depth 1 is the venue's own quote.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import msgspec
 from operators.building import EventBuilder
 from operators.events import Continuity, SnapshotRule
 from operators.feeds import BookRules, Frame
-from operators.venues.listing import Facts, ListedVenue
+from operators.venues.listing import Facts
+from operators.venues.one_book import OneBookVenue
 from operators.venues.times import ms_ns
 from schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from schemas.frames import FrameKind
@@ -144,21 +145,19 @@ def _best(levels: list[Level], last: Level | None) -> Level | None:
     return last
 
 
-class Bybit(ListedVenue):
+class Bybit(OneBookVenue):
     """Symbols as sent: ``BTCUSDT``."""
 
     VENUE = SPOT
     RULES = BookRules(
         continuity=Continuity.STEP_ONE, snapshot_rule=SnapshotRule.IN_STREAM, bbo_tolerance=64
     )
-    STATE = (*ListedVenue.STATE, "venues", "depths", "tops", "tickers")
+    STATE = (*OneBookVenue.STATE, "venues", "tops", "tickers")
 
     def __init__(self) -> None:
         super().__init__()
         #: Connection -> venue.
         self.venues: dict[str, str] = {}
-        #: (venue, symbol) -> the depth that keeps its book.
-        self.depths: dict[tuple[str, str], str] = {}
         #: (venue, symbol) -> best bid and ask of its depth-1 topic.
         self.tops: dict[tuple[str, str], tuple[Level | None, Level | None]] = {}
         #: (venue, symbol) -> the kept fields of its ticker.
@@ -170,7 +169,10 @@ class Bybit(ListedVenue):
                 self._data(frame, out)
             case FrameKind.HTTP:
                 self._http(frame)
+            case FrameKind.DISCONNECT:
+                self.release_books(frame)
             case FrameKind.CONNECT:
+                self.release_books(frame)
                 market = frame.note.partition("?")[0].rstrip("/").rpartition("/")[2]
                 self.venues[frame.connection] = VENUES.get(market, SPOT)
 
@@ -185,7 +187,7 @@ class Bybit(ListedVenue):
         kind, _, rest = message.topic.partition(".")
         match kind:
             case "orderbook":
-                self._orderbook(venue, rest.partition(".")[0], message, out)
+                self._orderbook(venue, rest.partition(".")[0], message, frame, out)
             case "publicTrade":
                 self._trade(venue, message, out)
             case "tickers":
@@ -226,7 +228,9 @@ class Bybit(ListedVenue):
             )
             self.list_instrument(item.symbol, facts, venue)
 
-    def _orderbook(self, venue: str, depth: str, message: Message, out: EventBuilder) -> None:
+    def _orderbook(
+        self, venue: str, depth: str, message: Message, frame: Frame, out: EventBuilder
+    ) -> None:
         """``cts`` is the matching engine's time, ``ts`` the sender's (alone before 2024).
 
         {"topic":"orderbook.200.BTCUSDT","type":"delta","ts":1786310818130,"data":{"s":"BTCUSDT",
@@ -244,7 +248,7 @@ class Bybit(ListedVenue):
             ask = _best(_top.decode(book.a), ask)
             self.tops[key] = bid, ask
             out.venue_quote(instrument, ts_event, bid, ask, sequence=book.u)
-        elif self.depths.setdefault(key, depth) == depth:
+        elif self.keeps_book(venue, book.s, depth, frame):
             out.begin(instrument, ts_event, last=book.u, snapshot=snapshot)
             out.levels(Side.BID, book.b)
             out.levels(Side.ASK, book.a)

@@ -5,8 +5,7 @@ notice of May 2026 on checksums, checked against a recording of May 2022. Messag
 go to :mod:`operators.venues.okx_v3`.
 
 Symbols name their market (``BTC-USDT``, ``BTC-USDT-SWAP``, ``BTC-USD-220527``), so OKX is one
-venue. One channel keeps an instrument's book, the first that is seen (``books``, ``books5`` ...):
-channels of other depths would only cut it off or fill it up.
+venue. One channel keeps an instrument's book (see :mod:`operators.venues.one_book`).
 
 Continuity: ``prevSeqId`` equals the ``seqId`` before it; a message without changes repeats its
 own; after maintenance the numbers may start again lower, still chained. Before 2023 there was only
@@ -157,6 +156,8 @@ class Okx(OkxTables):
         if frame.kind == FrameKind.HTTP:
             self._http(frame)
             return
+        if frame.kind in (FrameKind.CONNECT, FrameKind.DISCONNECT):
+            self.release_books(frame)
         if frame.kind != FrameKind.DATA or frame.payload == b"pong":
             return
         message = _message.decode(frame.payload)
@@ -169,12 +170,12 @@ class Okx(OkxTables):
         elif message.arg is None:
             out.dead(RejectReason.UNKNOWN_MESSAGE, "neither arg, event nor table")
         else:
-            self._data(message.arg, message, out)
+            self._data(message.arg, message, frame, out)
 
-    def _data(self, arg: Arg, message: Message, out: EventBuilder) -> None:
+    def _data(self, arg: Arg, message: Message, frame: Frame, out: EventBuilder) -> None:
         match arg.channel:
             case "books" | "books-l2-tbt" | "books50-l2-tbt" | "books5":
-                if self.keeps_book(arg.instId, arg.channel):
+                if self.keeps_book(self.VENUE, arg.instId, arg.channel, frame):
                     self._book(arg, message, out)
             case "bbo-tbt":
                 self._bbo(arg, message, out)

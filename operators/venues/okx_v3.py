@@ -12,7 +12,7 @@ import msgspec
 
 from operators.building import EventBuilder
 from operators.feeds import Frame
-from operators.venues.listing import ListedVenue
+from operators.venues.one_book import OneBookVenue
 from operators.venues.times import rfc3339_ns
 from schemas.codes import AggressorSide, RejectReason, Side
 
@@ -75,19 +75,8 @@ _funding_rates: Final = msgspec.json.Decoder(list[FundingRate])
 _mark_prices: Final = msgspec.json.Decoder(list[MarkPrice])
 
 
-class OkxTables(ListedVenue):
-    """Handlers of the v3 tables, and which channel keeps the book of an instrument."""
-
-    STATE = (*ListedVenue.STATE, "book_channels")
-
-    def __init__(self) -> None:
-        super().__init__()
-        #: Symbol -> the channel that keeps its book.
-        self.book_channels: dict[str, str] = {}
-
-    def keeps_book(self, symbol: str, channel: str) -> bool:
-        """True for the first book channel seen of an instrument; others are left out."""
-        return self.book_channels.setdefault(symbol, channel) == channel
+class OkxTables(OneBookVenue):
+    """Handlers of the v3 tables."""
 
     def table(self, frame: Frame, out: EventBuilder) -> None:
         """One v3 message; the table is ``<market>/<channel>``."""
@@ -95,7 +84,7 @@ class OkxTables(ListedVenue):
         channel = message.table.partition("/")[2]
         match channel:
             case "depth" | "depth_l2_tbt" | "depth5":
-                self._depth(channel, message, out)
+                self._depth(channel, message, frame, out)
             case "trade":
                 self._old_trade(message, out)
             case "ticker":
@@ -107,7 +96,7 @@ class OkxTables(ListedVenue):
             case _ if not channel.startswith(_SILENT_TABLES):
                 out.dead(RejectReason.UNKNOWN_MESSAGE, f"table {message.table!r}")
 
-    def _depth(self, channel: str, message: Table, out: EventBuilder) -> None:
+    def _depth(self, channel: str, message: Table, frame: Frame, out: EventBuilder) -> None:
         """Levels are [price, size, liquidated orders, orders].
 
         {"table":"swap/depth","action":"update","data":[{"instrument_id":"XRP-USD-SWAP",
@@ -115,7 +104,7 @@ class OkxTables(ListedVenue):
          "timestamp":"2019-08-01T00:00:08.930Z","checksum":1684272782}]}
         """
         for book in _books.decode(message.data):
-            if not self.keeps_book(book.instrument_id, channel):
+            if not self.keeps_book(self.VENUE, book.instrument_id, channel, frame):
                 continue
             out.begin(
                 self.instrument(out, book.instrument_id),

@@ -72,6 +72,11 @@ def test_market_of_a_connection() -> None:
 def test_first_depth_keeps_the_book() -> None:
     other = DELTA.replace("orderbook.200", "orderbook.50")
     assert len(events("BYBIT", DELTA, other, DELTA)) == 2
+    reconnected = TestFrame("", FrameKind.DISCONNECT)
+    found = events("BYBIT", DELTA, reconnected, other, DELTA)
+    assert [event.symbol for event in found if isinstance(event, Group)] == ["BTCUSDT"] * 2
+    elsewhere = TestFrame("", FrameKind.CONNECT, connection="other", note="wss://h/v5/public/spot")
+    assert len(events("BYBIT", DELTA, elsewhere, other)) == 1
 
 
 def test_depth_1_is_a_quote() -> None:
