@@ -28,6 +28,7 @@ from schemas.units import NO_PRICE
 
 __all__ = ["EventBuilder", "Number"]
 
+_CHUNK: Final = 64
 _LAST: Final = int(RowFlag.LAST)
 _END: Final = int(EventKind.END)
 _LEVEL: Final = int(EventKind.LEVEL)
@@ -131,10 +132,13 @@ class EventBuilder:
 
     def latest(self) -> int:
         """Newest known event time of the rows so far, for letters of feeds without arrival."""
-        times = self.out.rows["ts_event"][self._scanned : self.out.count]
-        known = times[times > 0]
-        if len(known):
-            self._latest = int(known[-1])
+        # From the end: nearly always the last row already tells.
+        times = self.out.rows["ts_event"]
+        for end in range(self.out.count, self._scanned, -_CHUNK):
+            known = np.flatnonzero(times[max(end - _CHUNK, self._scanned) : end])
+            if len(known):
+                self._latest = int(times[max(end - _CHUNK, self._scanned) + known[-1]])
+                break
         self._scanned = self.out.count
         return self._latest
 
@@ -203,6 +207,8 @@ class EventBuilder:
             self._bad = np.empty((found, 3), np.int64)
             numbers.scan_levels(text, kinds, self.out.rows, *place, self._bad)
         self.out.count = end
+        if not found:
+            return
         for low, high, reason in self._bad[:found].tolist():
             self.dead(RejectReason(reason), f"{Side(side).name.lower()} level", data[low:high])
 

@@ -22,6 +22,8 @@ from schemas.shards import DEFAULT_SHARDS
 __all__ = ["BookRules", "Decoded", "FeedDecoder", "Frame", "JsonFeed", "VenueDecoder"]
 
 SNAPSHOT_VERSION: Final = 1
+_DATA: Final = int(FrameKind.DATA)
+_HTTP: Final = int(FrameKind.HTTP)
 
 
 class Decoded(NamedTuple):
@@ -106,17 +108,20 @@ class FrameColumns:
         self.names: list[str] = connections.dictionary.to_pylist()
         self._notes = frames.column("note")
         self._view = self.text.data
+        # One type for the kernels, whoever made the batch.
+        for array in (self.ts_recv, self.kinds, self.bounds, self.text, self.connections):
+            array.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def frame(self, i: int) -> Frame:
         """Row i. Notes of DATA frames are left out: nobody needs them."""
-        kind = int(self.kinds[i])
-        note = "" if kind == FrameKind.DATA else self._notes[i].as_py() or ""
-        payload = bytes(self._view[self.bounds[i] : self.bounds[i + 1]])
-        name = self.names[self.connections[i]]
-        return Frame(kind, int(self.ts_recv[i]), name, note, payload)
+        kind = self.kinds.item(i)
+        note = "" if kind == _DATA else self._notes[i].as_py() or ""
+        payload = bytes(self._view[self.bounds.item(i) : self.bounds.item(i + 1)])
+        name = self.names[self.connections.item(i)]
+        return Frame(kind, self.ts_recv.item(i), name, note, payload)
 
 
 class JsonFeed:
@@ -154,22 +159,14 @@ class JsonFeed:
     def one(self, columns: FrameColumns, i: int, out: EventBuilder) -> None:
         """Decode row i of a batch into ``out``."""
         frame = columns.frame(i)
-        data = frame.kind == FrameKind.DATA
-        seen = self.registry.seen.setdefault(frame.connection, set()) if data else None
-        out.start(i, frame.ts_recv, int(columns.offsets[i]), frame.payload, seen)
-        match frame.kind:
-            case FrameKind.END:
-                out.feed_row(EventKind.FEED_END)
-                return
-            case FrameKind.TRUNCATED:
-                out.dead(RejectReason.TRUNCATED, frame.note or "the feed ends inside a message")
-                return
-            case FrameKind.BROKEN:
-                out.dead(RejectReason.INVALID_ENCODING, frame.note or "cannot be unpacked")
-                return
-            case FrameKind.CONNECT | FrameKind.DISCONNECT:
-                self._lost(frame, out)
-                out.keep()
+        seen: set[int] | None = None
+        if frame.kind == _DATA:
+            seen = self.registry.seen.get(frame.connection)
+            if seen is None:
+                seen = self.registry.seen[frame.connection] = set()
+        out.start(i, frame.ts_recv, columns.offsets.item(i), frame.payload, seen)
+        if frame.kind > _HTTP and not self._control(frame, out):
+            return
         reason = detail = None
         try:
             self.venue.message(frame, out)
@@ -184,6 +181,23 @@ class JsonFeed:
             out.undo()
             out.dead(reason, detail)
         out.check_closed()
+
+    def _control(self, frame: Frame, out: EventBuilder) -> bool:
+        """Frames that are no messages; whether the venue wants to know of it."""
+        match frame.kind:
+            case FrameKind.END:
+                out.feed_row(EventKind.FEED_END)
+            case FrameKind.TRUNCATED:
+                out.dead(RejectReason.TRUNCATED, frame.note or "the feed ends inside a message")
+            case FrameKind.BROKEN:
+                out.dead(RejectReason.INVALID_ENCODING, frame.note or "cannot be unpacked")
+            case FrameKind.CONNECT | FrameKind.DISCONNECT:
+                self._lost(frame, out)
+                out.keep()
+                return True
+            case _:
+                return True
+        return False
 
     def _lost(self, frame: Frame, out: EventBuilder) -> None:
         """The connection is gone, or was without our being told: its books must resync."""

@@ -20,6 +20,7 @@ from schemas.fields import Field, Kind, Table
 from schemas.tables import table as table_of
 from schemas.units import to_decimal
 
+_NOTHING: Final[dict[str, int]] = {}
 _IDENTITY: Final = frozenset({"shard", "row_sequence", "venue", "symbol"})
 
 
@@ -99,6 +100,8 @@ class PassingRows:
 
     def mark(self) -> dict[str, int]:
         """Lengths now, for :meth:`cut`."""
+        if not self._tables:
+            return _NOTHING
         return {name: len(rows) for name, rows in self._tables.items()}
 
     def cut(self, mark: dict[str, int]) -> None:

@@ -35,6 +35,15 @@ from numpy.typing import NDArray
 from operators.building import EventBuilder
 from operators.events import BookType, Continuity, EventKind, SnapshotRule
 from operators.feeds import BookRules, Frame
+from operators.kernels.binance import (
+    DIFF_DEPTH,
+    MAX_MS,
+    MAX_US,
+    MIN_US,
+    PARTIAL_RULES,
+    PARTIAL_SHOWN,
+    RAW_TRADES,
+)
 from operators.text_numbers import exact
 from operators.venues import binance_messages as messages
 from operators.venues.listing import ListedVenue
@@ -44,17 +53,6 @@ from schemas.frames import FrameKind
 from schemas.units import NS_PER_MS, NS_PER_US
 
 VENUES: Final = {"spot": "BINANCE", "usdm": "BINANCE_USDM", "coinm": "BINANCE_COINM"}
-
-#: Bits of ``Binance.facts``: what an instrument has sent so far.
-RAW_TRADES: Final = 1
-DIFF_DEPTH: Final = 2
-PARTIAL_RULES: Final = 4  # registered as an instrument whose every message is a full book
-PARTIAL_SHOWN: Final = 8  # partial books were shown although the rules are those of differences
-
-#: Largest time in ms, and smallest and largest in µs, that are taken.
-MAX_MS: Final = 9_223_372_036_854
-MIN_US: Final = 10**14
-MAX_US: Final = 9_223_372_036_854_775
 
 _IGNORED: Final = frozenset(
     {"kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "24hrTicker"}

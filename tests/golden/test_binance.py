@@ -14,6 +14,7 @@ import pytest
 from operators.events import NO_SEQUENCE, EventKind, IdKind
 from operators.feeds import Decoded, JsonFeed
 from operators.venues.binance import Binance
+from operators.venues.binance_feed import BinanceFeed
 from schemas.codes import AggressorSide, RowFlag, Side
 from tests.captures import TestFrame, batches, capture_frames
 from tests.reference import binance as twin
@@ -63,12 +64,14 @@ def told(decoded: Decoded) -> list[tuple[Any, ...]]:
 def test_session_equals_json_and_decimal(data: Path, market: str) -> None:
     expected, rows = session(data, market)
     assert len(rows) == expected["lines"]
-    feed = JsonFeed(Binance(market))
+    feed, exact = BinanceFeed(market), JsonFeed(Binance(market))
     kinds: Counter[int] = Counter()
     messages = done = snapshots = 0
     for batch in batches(rows, 8_192):
         decoded = feed.apply(batch)
         assert decoded.dead is None
+        # The byte scan gives the rows of the exact decoder, bit for bit.
+        assert decoded.events.rows.tobytes() == exact.apply(batch).events.rows.tobytes()
         found = decoded.events.rows
         kinds.update(found["kind"].tolist())
         messages += decoded.events.messages
@@ -100,8 +103,9 @@ def test_capture(data: Path) -> None:
     expected = json.loads((folder / "expected_callback_counts.json").read_text())["BINANCE"]
     rows = capture_frames(folder / "BINANCE.jsonl.zst")
     (batch,) = batches(rows, len(rows))
-    decoded = JsonFeed(Binance()).apply(batch)
+    decoded = BinanceFeed().apply(batch)
     assert decoded.dead is None
+    assert decoded.events.rows.tobytes() == JsonFeed(Binance()).apply(batch).events.rows.tobytes()
     found = decoded.events.rows
     kinds = Counter(found["kind"].tolist())
     assert kinds[EventKind.TRADE] == expected["trades"]
