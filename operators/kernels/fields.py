@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.kernels import numbers
+from operators.kernels import int128, numbers
 from operators.kernels.jit import kernel
 from schemas.units import INT64_MAX, NO_PRICE, NS_PER_DAY, NS_PER_MINUTE, NS_PER_S
 
@@ -21,6 +21,7 @@ Indices = NDArray[np.int64]
 _COMMA: Final = 44
 _QUOTE: Final = 34
 _parse_number = numbers.parse_number
+_narrow = int128.narrow
 _OK: Final = numbers.OK
 _LAST_YEAR: Final = 2261
 _DAYS: Final = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
@@ -65,6 +66,24 @@ def split(text: Bytes, bounds: Indices, starts: Indices, stops: Indices, good: A
 
 
 @kernel
+def _whole(text: Bytes, at: int, end: int) -> tuple[int, bool]:
+    """A whole number that fits an int64, and whether it is one."""
+    negative = at < end and text[at] == 45
+    if negative:
+        at += 1
+    value = np.uint64(0)
+    if at == end or end - at > 19:
+        return 0, False
+    for k in range(at, end):
+        if text[k] < 48 or text[k] > 57:
+            return 0, False
+        value = value * np.uint64(10) + np.uint64(text[k] - 48)
+    if value > np.uint64(INT64_MAX):
+        return 0, False
+    return (-np.int64(value) if negative else np.int64(value)), True
+
+
+@kernel
 def decimals(
     text: Bytes, starts: Indices, stops: Indices, mantissas: Indices, scales: Any, codes: Any
 ) -> None:
@@ -91,10 +110,9 @@ def integers(
         if at == end:
             values[i] = default
             continue
-        mantissa, scale, code = _parse_number(text, at, end)
-        values[i] = mantissa
-        if code != _OK or scale != 0:
-            values[i] = default
+        value, whole = _whole(text, at, end)
+        values[i] = value if whole else default
+        if not whole:
             good[i] = False
 
 
@@ -119,19 +137,11 @@ def fixed_point(
         codes[i] = _OK
         if at == end:
             continue
-        negative = text[at] == 45
-        if negative:
-            at += 1
-        value = np.uint64(0)
-        k = at
-        while k < end and k - at < 19 and 48 <= text[k] <= 57:
-            value = value * np.uint64(10) + np.uint64(text[k] - 48)
-            k += 1
-        if k == end and k > at:
-            codes[i] = _OK if value <= np.uint64(INT64_MAX) else numbers.OUT_OF_RANGE
-            values[i] = -np.int64(value) if negative else np.int64(value)
+        value, whole = _whole(text, at, end)
+        if whole:
+            values[i] = value
             continue
-        mantissa, scale, code = _parse_number(text, starts[i], end)
+        mantissa, scale, code = _parse_number(text, at, end)
         while code == _OK and scale > digits and mantissa % 10 == 0:
             mantissa //= 10
             scale -= 1
@@ -184,8 +194,8 @@ def _zone(text: Bytes, at: int, end: int) -> tuple[int, bool]:
 def _time(text: Bytes, at: int, end: int) -> Any:
     """ns since 1970 of a whole number of ns, or of an RFC 3339 time; -1: neither."""
     if end - at < 19 or text[at + 4] != 45:
-        mantissa, scale, code = _parse_number(text, at, end)
-        return mantissa if code == _OK and scale == 0 and mantissa >= 0 else -1
+        value, whole = _whole(text, at, end)
+        return value if whole and value >= 0 else -1
     year, month = _digits(text, at, 4, end), _digits(text, at + 5, 2, end)
     day, hour = _digits(text, at + 8, 2, end), _digits(text, at + 11, 2, end)
     minute, second = _digits(text, at + 14, 2, end), _digits(text, at + 17, 2, end)
@@ -238,3 +248,32 @@ def times(text: Bytes, starts: Indices, stops: Indices, values: Indices, good: A
                 good[i] = False
             else:
                 values[i] = value
+
+
+@kernel
+def gather(text: Bytes, starts: Indices, stops: Indices, out: Bytes, bounds: Any) -> None:
+    """Copy spans one behind the other; ``bounds`` (one more) says where each is."""
+    at = 0
+    bounds[0] = 0
+    for i in range(len(starts)):
+        for k in range(starts[i], stops[i]):
+            out[at] = text[k]
+            at += 1
+        bounds[i + 1] = at
+
+
+@kernel
+def narrow_words(words: Any, valid: Any, mantissas: Indices, scales: Any, good: Any) -> None:
+    """decimal128(38, 12) words (lo, hi) without trailing zeros; null is NO_PRICE.
+
+    ``good[i]`` goes false where the mantissa does not fit an int64.
+    """
+    for i in range(len(mantissas)):
+        mantissas[i] = NO_PRICE
+        scales[i] = 0
+        if valid[i]:
+            mantissa, scale, fits = _narrow(np.int64(words[2 * i + 1]), words[2 * i])
+            mantissas[i] = mantissa
+            scales[i] = scale
+            if not fits:
+                good[i] = False

@@ -152,12 +152,14 @@ class DbnDecoder:
                 self._reject(batch)(first, RejectReason.INVALID_ENCODING, "cannot be unpacked")
 
     def _reject(self, batch: _Batch) -> dbn_csv.Reject:
-        """Dead letters of a frame: ``(frame, reason, detail, raw bytes or None = the frame's)``."""
+        """Dead letters of a frame; see dbn_csv.Reject."""
 
-        def add(row: int, reason: RejectReason, detail: str, raw: bytes | None = None) -> None:
+        def add(
+            row: int, reason: RejectReason, detail: str, raw: bytes | None = None, ts: int = 0
+        ) -> None:
             frame = batch.columns.frame(row)
             batch.rejects.add(
-                frame.ts_recv or self._latest,
+                frame.ts_recv or ts or self._latest,
                 int(batch.columns.offsets[row]),
                 reason,
                 frame.note or detail,
@@ -200,15 +202,15 @@ class DbnDecoder:
         ats, keys, times = np.empty((3, room), np.int64)
         rtypes = np.empty(room, np.uint8)
         count, read = kernels.index(words, ats, rtypes, keys, times)
-        if 8 * read < stop - start:
-            raw = columns.text[start + 8 * read : stop].tobytes()
-            detail = f"no record of a known length at byte {8 * read} of the block"
-            self._reject(batch)(row, RejectReason.MALFORMED, detail, raw)
         frames = np.full(count, row, np.int32)
         batch.messages += count
         self._records(
             batch, Records(words, ats[:count], rtypes[:count], keys[:count], times[:count], frames)
         )
+        if 8 * read < stop - start:
+            raw = columns.text[start + 8 * read : stop].tobytes()
+            detail = f"no record of a known length at byte {8 * read} of the block"
+            self._reject(batch)(row, RejectReason.MALFORMED, detail, raw)
 
     def _records(self, batch: _Batch, records: Records) -> None:
         """Records in order; a symbol mapping holds for those behind it."""
@@ -227,7 +229,8 @@ class DbnDecoder:
         reject = self._reject(batch)
         for at in np.flatnonzero(classes == kernels.UNKNOWN).tolist():
             detail = f"record type {int(records.rtypes[at])}"
-            reject(int(records.frames[at]), RejectReason.UNKNOWN_MESSAGE, detail, records.raw(at))
+            frame, ts = int(records.frames[at]), max(int(records.times[at]), 0)
+            reject(frame, RejectReason.UNKNOWN_MESSAGE, detail, records.raw(at), ts)
         objects = self._objects([records.raw(at) for at in plain.tolist()])
         for definition in objects:
             if isinstance(definition, databento_dbn.InstrumentDefMsg):
@@ -246,7 +249,8 @@ class DbnDecoder:
             self._latest = int(rows["ts_event"][count - 1]) or self._latest
         for at, reason in bad[:bads].tolist():
             detail = f"record type {int(records.rtypes[at])} cannot be taken"
-            reject(int(records.frames[at]), RejectReason(reason), detail, records.raw(at))
+            frame, ts = int(records.frames[at]), max(int(records.times[at]), 0)
+            reject(frame, RejectReason(reason), detail, records.raw(at), ts)
         for at, record in zip(plain.tolist(), objects, strict=True):
             dbn_tables.add(record, int(instruments[at]), batch.passing)
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class Reject(Protocol):
-    """Makes a dead letter of a frame."""
+    """Makes a dead letter of a frame: ``raw`` None is its payload, ``ts`` 0 the latest known."""
 
     def __call__(
-        self, row: int, reason: RejectReason, detail: str, raw: bytes | None = None
+        self, row: int, reason: RejectReason, detail: str, raw: bytes | None = None, ts: int = 0
     ) -> None: ...
 
 
@@ -154,10 +154,14 @@ def records(
     allowed = [r for r in range(256) if r == _RTYPES[kind] or kernels.LEVELS.get(r, -1) == layout]
     ignored = kernels.CLASSES[rtypes] == kernels.IGNORED
     lines.fail(np.isin(rtypes, allowed) | ignored, RejectReason.UNKNOWN_MESSAGE)
-    for row in np.flatnonzero(lines.reasons >= 0).tolist():
+    taken = lines.reasons < 0
+    before = np.maximum.accumulate(np.where(taken, np.arange(len(taken)), -1))
+    for row in np.flatnonzero(~taken).tolist():
+        # A bad line has the time of the good one before it.
+        ts = int(times[before[row]]) if before[row] >= 0 else 0
         reason = RejectReason(int(lines.reasons[row]))
-        reject(first + row, reason, f"not a line of the columns of this {kind} file")
-    good = np.flatnonzero(lines.reasons < 0)
+        reject(first + row, reason, f"not a line of the columns of this {kind} file", None, ts)
+    good = np.flatnonzero(taken)
     width = len(words) // max(len(lines.empty), 1)
     found = Records(
         words,

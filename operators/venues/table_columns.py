@@ -1,0 +1,277 @@
+"""Columns of a table as they come, from CSV lines or Arrow batches, as arrays of exact values.
+
+Every accessor returns whole columns. A value that cannot be taken marks its row in ``reasons``
+(first reason wins, ``details`` names the column) and has some harmless value instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from itertools import pairwise
+from typing import Any, Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from operators import ids
+from operators.kernels import fields, numbers
+from operators.kernels.ids import NOT_AN_ID
+from schemas import arrow
+from schemas.codes import RejectReason, words
+from schemas.units import NO_PRICE
+
+Spans = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
+_NO_TEXT: Final = np.zeros(1, np.uint8)
+
+
+class Source(Protocol):
+    """Where columns come from; ``given`` are constants of the URL."""
+
+    names: frozenset[str]
+    given: Mapping[str, str]
+    rows: int
+
+    def spans(self, name: str) -> Spans:
+        """The column as text; an empty span is null."""
+        ...
+
+    def array(self, name: str) -> pa.Array | None:
+        """The column as typed Arrow array, None where it is text."""
+        ...
+
+    def raw(self, row: int) -> bytes:
+        """A row as it came, for its dead letter."""
+        ...
+
+
+class Columns:
+    """Exact values of a source's columns."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.reasons: NDArray[np.int64] = np.full(source.rows, -1, np.int64)
+        self.details: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return self.source.rows
+
+    def fail(self, good: NDArray[np.bool_], reason: RejectReason, detail: str) -> None:
+        """Rows that are not good have this reason, unless they have one already."""
+        for row in np.flatnonzero(~good & (self.reasons < 0)).tolist():
+            self.reasons[row] = int(reason)
+            self.details[row] = detail
+
+    def has(self, name: str) -> bool:
+        return name in self.source.names or name in self.source.given
+
+    def decimals(
+        self, name: str, garbage: RejectReason
+    ) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+        """(mantissas, scales); null or absent is NO_PRICE."""
+        n = len(self)
+        mantissas, scales = np.full(n, NO_PRICE, np.int64), np.zeros(n, np.int8)
+        if name not in self.source.names:
+            return mantissas, scales
+        array = self.source.array(name)
+        if array is None:
+            codes = np.zeros(n, np.int8)
+            fields.decimals(*self.source.spans(name), mantissas, scales, codes)
+            self.fail(codes != numbers.GARBAGE, garbage, name)
+            self.fail(codes != numbers.OUT_OF_RANGE, RejectReason.OUT_OF_RANGE, name)
+            mantissas[codes != numbers.OK] = NO_PRICE
+            return mantissas, scales
+        wide, fits = _widened(array)
+        words_ = np.frombuffer(wide.buffers()[1], np.uint64)[2 * wide.offset :]
+        fields.narrow_words(words_, _valid(wide), mantissas, scales, fits)
+        self.fail(fits, RejectReason.OUT_OF_RANGE, name)
+        mantissas[~fits] = NO_PRICE
+        return mantissas, scales
+
+    def times(self, name: str) -> NDArray[np.int64]:
+        """ns since 1970; null or absent is 0."""
+        values = np.zeros(len(self), np.int64)
+        if name not in self.source.names:
+            return values
+        array = self.source.array(name)
+        if array is None:
+            good = np.ones(len(self), np.bool_)
+            fields.times(*self.source.spans(name), values, good)
+            self.fail(good, RejectReason.BAD_TIMESTAMP, name)
+            return values
+        if pa.types.is_timestamp(array.type):
+            array = array.cast(pa.timestamp("ns", array.type.tz), safe=False).view(pa.int64())
+        values = _filled(array, 0)
+        self.fail(values >= 0, RejectReason.BAD_TIMESTAMP, name)
+        return values
+
+    def integers(self, name: str, default: int) -> NDArray[np.int64]:
+        """Whole numbers; null or absent is ``default``."""
+        values = np.full(len(self), default, np.int64)
+        if name not in self.source.names:
+            return values
+        array = self.source.array(name)
+        if array is None:
+            good = np.ones(len(self), np.bool_)
+            fields.integers(*self.source.spans(name), default, values, good)
+            self.fail(good, RejectReason.MALFORMED, name)
+            return values
+        return _filled(array, default)
+
+    def texts(self, name: str) -> pa.StringArray:
+        """The column as strings; null where it is empty or absent."""
+        if name not in self.source.names:
+            return pa.array([self.source.given.get(name)] * len(self), pa.string())
+        text, starts, stops = self.source.spans(name)
+        out = np.empty(int((stops - starts).sum()), np.uint8)
+        bounds = np.empty(len(self) + 1, np.int32)
+        fields.gather(text, starts, stops, out, bounds)
+        if (out == ord('"')).any():
+            # Only a quoted field can hold quotes, and holds them doubled.
+            values = [out[a:b].tobytes().decode("utf-8", "replace") for a, b in _pairs(bounds)]
+            return pa.array([v.replace('""', '"') or None for v in values], pa.string())
+        valid = pa.py_buffer(np.packbits(stops > starts, bitorder="little"))
+        array = pa.StringArray.from_buffers(
+            len(self), pa.py_buffer(bounds), pa.py_buffer(out), valid
+        )
+        try:
+            array.validate(full=True)
+        except pa.ArrowInvalid:
+            values = [out[a:b].tobytes().decode("utf-8", "replace") for a, b in _pairs(bounds)]
+            good = np.array(["�" not in value for value in values])
+            self.fail(good, RejectReason.INVALID_ENCODING, name)
+            return pa.array([value or None for value in values], pa.string())
+        return array
+
+    def coded(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
+        """Index per row into the distinct texts of the column; -1 where it is null."""
+        encoded = self.texts(name).dictionary_encode()
+        return _filled(encoded.indices, -1), encoded.dictionary.to_pylist()
+
+    def codes(
+        self, name: str, kind: type[IntEnum], default: int, reason: RejectReason
+    ) -> NDArray[np.int8]:
+        """Members of an enum from its words; null or absent is ``default``."""
+        if not self.has(name):
+            return np.full(len(self), default, np.int8)
+        indices, texts = self.coded(name)
+        known = {word: code for code, word in enumerate(words(kind))}
+        table = np.array([known.get(text.lower(), -1) for text in texts] + [default], np.int8)
+        values = table[indices]
+        self.fail(values >= 0, reason, name)
+        return values
+
+    def ids(self, name: str) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int8]]:
+        """(hi, lo, IdKind); null or absent is NONE."""
+        n = len(self)
+        if name not in self.source.names:
+            return np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.int8)
+        text, starts, stops = self.source.spans(name)
+        hi, lo, kinds, bad = ids.from_spans(text, np.where(stops > starts, starts, -1), stops)
+        if bad:
+            good = kinds != NOT_AN_ID
+            self.fail(good, RejectReason.BAD_ID, name)
+            kinds[~good] = 0
+        return hi, lo, kinds
+
+
+def _pairs(bounds: NDArray[Any]) -> list[tuple[int, int]]:
+    return list(pairwise(bounds.tolist()))
+
+
+def _valid(array: pa.Array) -> NDArray[np.bool_]:
+    return np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
+
+
+def _filled(array: pa.Array, default: int) -> NDArray[np.int64]:
+    values = array.cast(pa.int64()).fill_null(default)
+    return np.array(values.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _widened(array: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """As decimal128(38, 12), and which values that was possible for."""
+    good = np.ones(len(array), np.bool_)
+    if pa.types.is_integer(array.type):
+        array = array.cast(pa.decimal128(20, 0))
+    try:
+        return array.cast(arrow.SUM), good
+    except pa.ArrowInvalid:
+        pass
+    values = []
+    for row in range(len(array)):
+        value = array[row : row + 1]
+        try:
+            values.append(value.cast(arrow.SUM))
+        except pa.ArrowInvalid:
+            good[row] = False
+            values.append(pa.nulls(1, arrow.SUM))
+    return pa.concat_arrays(values), good
+
+
+class LineSource:
+    """CSV lines of a file whose columns are known."""
+
+    def __init__(
+        self,
+        text: NDArray[np.uint8],
+        bounds: NDArray[np.int64],
+        columns: tuple[str, ...],
+        given: Mapping[str, str],
+    ) -> None:
+        self.rows = len(bounds) - 1
+        self.names = frozenset(columns)
+        self.given = given
+        self._text, self._bounds = text, bounds
+        self._places = {name: place for place, name in reversed(list(enumerate(columns)))}
+        self._starts, self._stops = np.zeros((2, len(columns), self.rows), np.int64)
+        self.good = np.ones(self.rows, np.bool_)
+        fields.split(text, bounds, self._starts, self._stops, self.good)
+        self._starts[:, ~self.good] = self._stops[:, ~self.good] = 0
+
+    def spans(self, name: str) -> Spans:
+        place = self._places[name]
+        return self._text, self._starts[place], self._stops[place]
+
+    def array(self, name: str) -> None:
+        return None
+
+    def raw(self, row: int) -> bytes:
+        return self._text[self._bounds[row] : self._bounds[row + 1]].tobytes()
+
+
+class ArrowSource:
+    """Rows of an Arrow batch."""
+
+    def __init__(self, batch: pa.RecordBatch, given: Mapping[str, str]) -> None:
+        self.rows = batch.num_rows
+        self.names = frozenset(batch.schema.names)
+        self.given = given
+        self.good = np.ones(self.rows, np.bool_)
+        self._batch = batch
+
+    def _column(self, name: str) -> pa.Array:
+        column = self._batch.column(name)
+        return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+    def spans(self, name: str) -> Spans:
+        column = self._column(name)
+        texts = column.cast(pa.large_string()).cast(pa.large_binary())
+        _, offsets, data = texts.buffers()
+        bounds = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + self.rows + 1]
+        text = _NO_TEXT if data is None or not data.size else np.frombuffer(data, np.uint8)
+        starts = bounds[:-1].copy()
+        return text, starts, np.where(_valid(texts), bounds[1:], starts)
+
+    def array(self, name: str) -> pa.Array | None:
+        column = self._column(name)
+        kind = column.type
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        return None if text else column
+
+    def raw(self, row: int) -> bytes:
+        values = (
+            f"{n}={pc.cast(self._column(n)[row], pa.string()).as_py()}" for n in sorted(self.names)
+        )
+        return " ".join(values).encode()

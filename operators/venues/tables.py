@@ -1,0 +1,370 @@
+"""Rows of our own tables (``csv:``, ``parquet:``) back to events.
+
+- ``trades``: a TRADE, BUST or CORRECTION each. ``notional`` is computed anew.
+- ``book_events``: with an order id L3, without L2 (an instrument's first row decides). L2 size is
+  the level's new size; a cancel without size takes the whole order or level. Groups end at the
+  ``last`` flag; rows without a ``flags`` column are groups of their own.
+- ``quotes``: the venue's own best prices; their origin and state are not taken over.
+- the others pass the books by.
+
+``shard`` and ``row_sequence`` are given anew, in the order of the file. A row without an event
+time has its arrival time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind, IdKind
+from operators.feeds import Decoded, FrameColumns
+from operators.passing import BadValueError, PassingRows
+from operators.registry import BookRules, Registry
+from operators.rejects import Rejects
+from operators.venues.table_columns import ArrowSource, Columns, LineSource
+from schemas.codes import Action, AggressorSide, RejectReason, RowFlag, Side, TradeStatus
+from schemas.fields import Field, Kind
+from schemas.frames import FrameKind
+from schemas.shards import DEFAULT_SHARDS
+from schemas.tables import table as table_of
+from schemas.units import NO_PRICE, text_of
+
+SNAPSHOT_VERSION: Final = 1
+_LAST: Final = int(RowFlag.LAST)
+_TRADES: Final = np.array(
+    [
+        {
+            TradeStatus.NORMAL: EventKind.TRADE,
+            TradeStatus.BUST: EventKind.BUST,
+            TradeStatus.CORRECTION: EventKind.CORRECTION,
+        }[status]
+        for status in TradeStatus
+    ],
+    np.int8,
+)
+_L3: Final = {
+    Action.ADD: EventKind.ADD,
+    Action.MODIFY: EventKind.MODIFY,
+    Action.CANCEL: EventKind.REDUCE,
+    Action.EXECUTE: EventKind.EXECUTE,
+    Action.CLEAR: EventKind.CLEAR,
+}
+_L3_KINDS: Final = np.array([_L3[action] for action in Action], np.int8)
+_SHARED: Final = frozenset({"shard", "row_sequence", "venue", "symbol", "ts_event", "ts_recv"})
+
+
+class TableDecoder:
+    """FeedDecoder of one table's files.
+
+    Parameters
+    ----------
+    table
+        Name of the table that the rows are of.
+    shards
+        Shards of the feed.
+    """
+
+    def __init__(self, table: str, *, shards: int = DEFAULT_SHARDS) -> None:
+        self._table = table_of(table)
+        self._book_type = BookType.NONE
+        self._registry = Registry("", lambda *_: BookRules(self._book_type), shards)
+        self._header = ""
+        self._given: dict[str, str] = {}
+        self._latest = 0
+
+    def apply(self, frames: pa.RecordBatch) -> Decoded:
+        """Events, tables and dead letters of a frames batch."""
+        columns = FrameColumns(frames)
+        notes = frames.column("note")
+        parts: list[NDArray[np.void]] = []
+        passing, rejects = PassingRows(), Rejects()
+        messages = 0
+        first = 0
+        while first < len(columns):
+            last = first + 1
+            kind = int(columns.kinds[first])
+            if kind == FrameKind.DATA:
+                while self._header and last < len(columns) and columns.kinds[last] == kind:
+                    last += 1
+                found = self._open(columns, first, last, notes[first].as_py(), rejects)
+                if found is not None:
+                    lines = np.arange(first, last)
+                    frame_of = lines if self._header else np.full(len(found), first)
+                    messages += len(found)
+                    times = self._rows(found, frame_of.astype(np.int32), parts, passing)
+                    self._letters(found, times, frame_of, columns, rejects)
+            elif kind == FrameKind.END:
+                parts.append(_feed_end(first))
+            else:
+                self._other(columns, first, notes[first].as_py(), rejects)
+            first = last
+        rows = np.concatenate(parts) if parts else np.zeros(0, EVENT)
+        instruments = self._registry.instruments()
+        events = EventBatch(rows, instruments, messages, passing.batches(), columns.offsets)
+        return Decoded(events, rejects.batch())
+
+    def _other(self, columns: FrameColumns, row: int, note: str | None, rejects: Rejects) -> None:
+        """HEADER, or what could not be read."""
+        frame = columns.frame(row)
+        if frame.kind == FrameKind.HEADER:
+            self._header = frame.payload.decode("utf-8-sig", "replace")
+            self._given = dict(parse_qsl(note or ""))
+            return
+        reason = (
+            RejectReason.TRUNCATED
+            if frame.kind == FrameKind.TRUNCATED
+            else RejectReason.INVALID_ENCODING
+        )
+        rejects.add(
+            frame.ts_recv or self._latest,
+            int(columns.offsets[row]),
+            reason,
+            frame.note or "cannot be unpacked",
+            frame.payload,
+        )
+
+    def _open(
+        self, columns: FrameColumns, first: int, last: int, note: str | None, rejects: Rejects
+    ) -> Columns | None:
+        """The columns of CSV lines, or of the Arrow stream in one frame."""
+        if self._header:
+            names = tuple(name.strip().strip('"') for name in self._header.split(","))
+            lines = LineSource(columns.text, columns.bounds[first : last + 1], names, self._given)
+            found = Columns(lines)
+            found.fail(lines.good, RejectReason.MALFORMED, f"not {len(names)} fields")
+            return found
+        payload = columns.frame(first).payload
+        try:
+            table = pa.ipc.open_stream(payload).read_all()
+        except (pa.ArrowInvalid, OSError) as error:
+            rejects.add(
+                self._latest,
+                int(columns.offsets[first]),
+                RejectReason.MALFORMED,
+                str(error),
+                payload,
+            )
+            return None
+        (batch,) = table.combine_chunks().to_batches()
+        return Columns(ArrowSource(batch, dict(parse_qsl(note or ""))))
+
+    def _rows(
+        self,
+        columns: Columns,
+        frame_of: NDArray[np.int32],
+        parts: list[NDArray[np.void]],
+        passing: PassingRows,
+    ) -> NDArray[np.int64]:
+        """Append the event rows of the good rows; returns the time that is known at every row."""
+        n = len(columns)
+        received = columns.times("ts_recv")
+        event = columns.times("ts_event")
+        event = np.where(event > 0, event, received)
+        columns.fail(event > 0, RejectReason.BAD_TIMESTAMP, "ts_event")
+        width = 2 if self._table.name == "quotes" else 1
+        rows = np.zeros((n, width), EVENT)
+        match self._table.name:
+            case "trades":
+                self._trades(columns, rows[:, 0])
+            case "book_events":
+                self._book_events(columns, rows[:, 0])
+            case "quotes":
+                self._quotes(columns, rows)
+        values = [] if self._is_events() else self._passing(columns)
+        instruments = self._instruments(columns, rows["order_kind"][:, 0] != IdKind.NONE)
+        rows["ts_event"], rows["ts_recv"] = event[:, None], received[:, None]
+        rows["instrument"], rows["frame"] = instruments[:, None], frame_of[:, None]
+        rows["sequence"] = columns.integers("sequence", NO_SEQUENCE)[:, None]
+        for row, given in enumerate(values):
+            if columns.reasons[row] < 0:
+                try:
+                    passing.add(
+                        self._table.name, int(instruments[row]), int(event[row]),
+                        int(received[row]), given,
+                    )  # fmt: skip
+                except BadValueError as error:
+                    columns.fail(np.arange(n) != row, error.reason, error.detail)
+        good = columns.reasons < 0
+        if self._is_events():
+            parts.append(rows[good].reshape(-1))
+        newest = np.maximum.accumulate(np.where(good, np.arange(n), -1))
+        times = np.where(newest >= 0, event[newest], self._latest)
+        self._latest = int(times[-1])
+        return times
+
+    def _is_events(self) -> bool:
+        return self._table.name in ("trades", "book_events", "quotes")
+
+    def _instruments(self, columns: Columns, orders: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """Registry index per good row; new instruments join in the order of the rows."""
+        venues, venue_names = columns.coded("venue")
+        symbols, symbol_names = columns.coded("symbol")
+        named = (venues >= 0) & (symbols >= 0)
+        columns.fail(named, RejectReason.UNKNOWN_INSTRUMENT, "venue or symbol is empty")
+        pairs = venues * (len(symbol_names) + 1) + symbols
+        indices = np.zeros(len(columns), np.int32)
+        chosen = np.flatnonzero(columns.reasons < 0)
+        unique, firsts, inverse = np.unique(pairs[chosen], return_index=True, return_inverse=True)
+        table = np.zeros(len(unique), np.int32)
+        for place in np.argsort(firsts).tolist():
+            row = int(chosen[firsts[place]])
+            if self._table.name == "book_events":
+                self._book_type = BookType.L3 if orders[row] else BookType.L2
+            table[place] = self._registry.index(
+                symbol_names[symbols[row]], venue_names[venues[row]]
+            )
+        indices[chosen] = table[inverse]
+        return indices
+
+    def _sized(
+        self, columns: Columns, rows: NDArray[np.void], price: str, size: str, empty: bool
+    ) -> None:
+        """Price and size of ``rows``; with ``empty`` both may be null."""
+        prices, price_scales = columns.decimals(price, RejectReason.BAD_PRICE)
+        sizes, size_scales = columns.decimals(size, RejectReason.BAD_SIZE)
+        if not empty:
+            columns.fail(prices != NO_PRICE, RejectReason.BAD_PRICE, f"{price} is empty")
+            columns.fail(sizes != NO_PRICE, RejectReason.BAD_SIZE, f"{size} is empty")
+        negative = (sizes < 0) & (sizes != NO_PRICE)
+        columns.fail(~negative, RejectReason.NEGATIVE_SIZE, size)
+        rows["price"], rows["price_scale"] = prices, price_scales
+        rows["size"], rows["size_scale"] = np.where(sizes == NO_PRICE, 0, sizes), size_scales
+
+    def _trades(self, columns: Columns, rows: NDArray[np.void]) -> None:
+        self._sized(columns, rows, "price", "size", empty=False)
+        side = columns.codes("aggressor_side", AggressorSide, 0, RejectReason.BAD_SIDE)
+        status = columns.codes("status", TradeStatus, 0, RejectReason.MALFORMED)
+        rows["kind"], rows["side"], rows["flags"] = _TRADES[status], side, _LAST
+        rows["trade_hi"], rows["trade_lo"], rows["trade_kind"] = columns.ids("trade_id")
+
+    def _book_events(self, columns: Columns, rows: NDArray[np.void]) -> None:
+        self._sized(columns, rows, "price", "size", empty=True)
+        action = columns.codes("action", Action, -1, RejectReason.MALFORMED)
+        side = columns.codes("side", Side, 0, RejectReason.BAD_SIDE)
+        rows["order_hi"], rows["order_lo"], rows["order_kind"] = columns.ids("order_id")
+        orders = rows["order_kind"] != IdKind.NONE
+        kinds = np.where(orders, _L3_KINDS[action], EventKind.LEVEL)
+        kinds[action == Action.CLEAR] = EventKind.CLEAR
+        sizeless = self._absent(columns, "size") & (action == Action.CANCEL)
+        kinds[orders & sizeless] = EventKind.DELETE
+        priced = (rows["price"] != NO_PRICE) | (action == Action.CLEAR)
+        needs_price = ~orders | (action == Action.ADD) | (action == Action.MODIFY)
+        columns.fail(priced | ~needs_price, RejectReason.BAD_PRICE, "price is empty")
+        columns.fail(
+            (side != Side.NONE) | (action == Action.CLEAR), RejectReason.BAD_SIDE, "side is none"
+        )
+        rows["kind"], rows["side"] = kinds, side
+        rows["flags"] = columns.integers("flags", _LAST) & 0xFF
+
+    def _absent(self, columns: Columns, name: str) -> NDArray[np.bool_]:
+        mantissas, _ = columns.decimals(name, RejectReason.BAD_SIZE)
+        return np.asarray(mantissas == NO_PRICE)
+
+    def _quotes(self, columns: Columns, rows: NDArray[np.void]) -> None:
+        for place, side in enumerate(("bid", "ask")):
+            half = rows[:, place]
+            self._sized(columns, half, f"{side}_price", f"{side}_size", empty=True)
+            half["side"] = (Side.BID, Side.ASK)[place]
+            half["kind"] = (EventKind.VENUE_BID, EventKind.VENUE_ASK)[place]
+            half["flags"] = _LAST if side == "ask" else 0
+
+    def _passing(self, columns: Columns) -> list[dict[str, Any]]:
+        """Values per row of a table that passes books by."""
+        wanted = [f for f in self._table.fields if f.name not in _SHARED and columns.has(f.name)]
+        found = {f.name: self._values(columns, f) for f in wanted}
+        names = list(found)
+        return [
+            {name: value for name, value in zip(names, row, strict=True) if value is not None}
+            | self._defaults(names)
+            for row in zip(*found.values(), strict=True)
+        ] or [self._defaults(names) for _ in range(len(columns))]
+
+    def _defaults(self, names: list[str]) -> dict[str, Any]:
+        """Codes that may not be null and have no column."""
+        return {
+            f.name: f.codes(0)
+            for f in self._table.fields
+            if f.codes is not None and not f.nullable and f.name not in names
+        }
+
+    def _values(self, columns: Columns, field: Field) -> list[Any]:
+        """One column as the passing rows take it; None is null."""
+        name = field.name
+        match field.kind:
+            case Kind.DECIMAL:
+                pairs = zip(*columns.decimals(name, RejectReason.BAD_PRICE), strict=True)
+                return [None if m == NO_PRICE else text_of(int(m), int(s)) for m, s in pairs]
+            case Kind.TIME:
+                return [value or None for value in columns.times(name).tolist()]
+            case Kind.CODE:
+                assert field.codes is not None
+                codes = columns.codes(name, field.codes, 0, RejectReason.MALFORMED)
+                return [field.codes(max(code, 0)) for code in codes.tolist()]
+            case Kind.INT64:
+                values = columns.integers(name, NO_SEQUENCE).tolist()
+                return [None if value == NO_SEQUENCE else value for value in values]
+            case Kind.BOOL:
+                texts = columns.texts(name).to_pylist()
+                known = {"true": True, "1": True, "false": False, "0": False, None: None}
+                lowered = [text.lower() if text else None for text in texts]
+                good = np.array([text in known for text in lowered], np.bool_)
+                columns.fail(good, RejectReason.MALFORMED, name)
+                return [known.get(text) for text in lowered]
+            case _:
+                texts = columns.texts(name)
+                if not field.nullable:
+                    present = np.asarray(texts.is_valid().to_numpy(zero_copy_only=False))
+                    columns.fail(present, RejectReason.MALFORMED, f"{name} is empty")
+                return list(texts.to_pylist())
+
+    def _letters(
+        self,
+        found: Columns,
+        times: NDArray[np.int64],
+        frame_of: NDArray[Any],
+        columns: FrameColumns,
+        rejects: Rejects,
+    ) -> None:
+        """Dead letters of the rows that could not be taken."""
+        for row in np.flatnonzero(found.reasons >= 0).tolist():
+            rejects.add(
+                int(times[row]),
+                int(columns.offsets[frame_of[row]]) + (0 if self._header else row),
+                RejectReason(int(found.reasons[row])),
+                found.details[row],
+                found.source.raw(row),
+            )
+
+    def snapshot(self) -> Any:
+        """(version, table, CSV header, constants, instruments, latest time)."""
+        return (
+            SNAPSHOT_VERSION,
+            self._table.name,
+            self._header,
+            dict(self._given),
+            self._registry.snapshot(),
+            self._latest,
+        )
+
+    def restore(self, state: Any) -> None:
+        """Take a snapshot back; ValueError with the remedy if it is not of this feed."""
+        if state[0] != SNAPSHOT_VERSION or state[1] != self._table.name:
+            raise ValueError(
+                f"recovery state is of table {state[1]} in format {state[0]}, wanted "
+                f"{self._table.name} in format {SNAPSHOT_VERSION}: resume with the source and the "
+                "release that wrote it, or start with an empty --recovery folder"
+            )
+        _, _, self._header, given, registry, self._latest = state
+        self._given = dict(given)
+        self._registry.restore(registry)
+
+
+def _feed_end(frame: int) -> NDArray[np.void]:
+    row = np.zeros(1, EVENT)
+    row["kind"], row["instrument"], row["frame"] = EventKind.FEED_END, -1, frame
+    row["flags"], row["price"], row["sequence"] = _LAST, NO_PRICE, NO_SEQUENCE
+    return row
