@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 #: Exchange name of a recording -> "module:class" below this package.
 DECODERS: Final[dict[str, str]] = {
+    "BINANCE": "binance_decoder:Binance",
+    "BINANCE_COINM": "binance_decoder:coinm",
+    "BINANCE_DELIVERY": "binance_decoder:coinm",
+    "BINANCE_FUTURES": "binance_decoder:usdm",
+    "BINANCE_USDM": "binance_decoder:usdm",
     "BITFINEX": "bitfinex:Bitfinex",
     "BITGET": "bitget:Bitget",
     "BITSTAMP": "bitstamp:Bitstamp",

@@ -13,8 +13,7 @@ import pytest
 
 from operators.events import NO_SEQUENCE, EventKind, IdKind
 from operators.feeds import Decoded, JsonFeed
-from operators.venues.binance import Binance
-from operators.venues.binance_feed import BinanceFeed
+from operators.venues.binance import Binance, BinanceFeed
 from schemas.codes import AggressorSide, RowFlag, Side
 from tests.captures import TestFrame, batches, capture_frames
 from tests.reference import binance as twin

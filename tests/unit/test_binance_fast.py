@@ -14,8 +14,7 @@ from operators.feeds import FrameColumns, JsonFeed
 from operators.kernels import words
 from operators.kernels.binance import DONE, decode_frames
 from operators.kernels.symbols import find_symbol, make_symbols
-from operators.venues.binance import Binance
-from operators.venues.binance_feed import BinanceFeed
+from operators.venues.binance import Binance, BinanceFeed
 from schemas.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.unit.test_numbers import texts
