@@ -150,7 +150,10 @@ class Bybit(OneBookVenue):
 
     VENUE = SPOT
     RULES = BookRules(
-        continuity=Continuity.STEP_ONE, snapshot_rule=SnapshotRule.IN_STREAM, bbo_tolerance=64
+        continuity=Continuity.STEP_ONE,
+        snapshot_rule=SnapshotRule.IN_STREAM,
+        # Tickers and books race: in the recording by one message.
+        bbo_tolerance=4,
     )
     STATE = (*OneBookVenue.STATE, "venues", "tops", "tickers")
 

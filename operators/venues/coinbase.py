@@ -45,8 +45,8 @@ class Message(msgspec.Struct):
 class Update(msgspec.Struct):
     side: str
     event_time: str
-    price_level: str
-    new_quantity: str
+    price_level: msgspec.Raw
+    new_quantity: msgspec.Raw
 
 
 class BookEvent(msgspec.Struct):
@@ -119,8 +119,8 @@ class Coinbase(ListedVenue):
     RULES = BookRules(
         continuity=Continuity.PREVIOUS_EQUALS,
         snapshot_rule=SnapshotRule.IN_STREAM,
-        # Tickers and books race each other: measured, a ticker may be some updates apart.
-        bbo_tolerance=64,
+        # Tickers and books race: in the recording up to 5 updates ahead or behind.
+        bbo_tolerance=8,
     )
     STATE = (*ListedVenue.STATE, "last", "chains", "newest_trade", "history_end", "statuses")
 
@@ -215,12 +215,16 @@ class Coinbase(ListedVenue):
                 previous=previous,
                 snapshot=event.type == "snapshot",
             )
+            # As arrays, which are scanned at once: a snapshot has tens of thousands of levels.
+            sides: dict[Side, list[bytes]] = {Side.BID: [], Side.ASK: []}
             for update in event.updates:
                 side = _SIDES.get(update.side)
                 if side is None:
                     out.dead(RejectReason.BAD_SIDE, f"level on side {update.side!r}")
                     continue
-                out.level(side, update.price_level, update.new_quantity)
+                sides[side].append(b"[%b,%b]" % (update.price_level, update.new_quantity))
+            for side, levels in sides.items():
+                out.levels(side, b"[%b]" % b",".join(levels))
             out.end()
 
     def _market_trades(self, message: Message, out: EventBuilder) -> None:

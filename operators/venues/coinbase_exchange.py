@@ -102,7 +102,7 @@ class CoinbaseExchange(ListedVenue):
     """Symbols as sent: ``BTC-USD``."""
 
     VENUE = "COINBASE_EXCHANGE"
-    RULES = BookRules(snapshot_rule=SnapshotRule.IN_STREAM, bbo_tolerance=64)
+    RULES = BookRules(snapshot_rule=SnapshotRule.IN_STREAM, bbo_tolerance=8)
     STATE = (*ListedVenue.STATE, "newest_time", "newest_trade", "statuses")
 
     def __init__(self) -> None:

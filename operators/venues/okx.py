@@ -149,7 +149,8 @@ class Okx(OkxTables):
         continuity=Continuity.PREVIOUS_EQUALS,
         snapshot_rule=SnapshotRule.IN_STREAM,
         checksum_rule=ChecksumRule.OKX,
-        bbo_tolerance=64,
+        # Tickers come late: in the recording up to 28 messages of the book.
+        bbo_tolerance=32,
     )
 
     def message(self, frame: Frame, out: EventBuilder) -> None:
