@@ -7,7 +7,6 @@ level or trade alone; the rest of the message lives.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -279,10 +278,20 @@ class EventBuilder:
         asks = NO_VALUE if ask is None else self._price_and_size(*ask, "venue ask")
         if asks is None:
             return
-        put = partial(self.out.single, self.frame, self._ts_recv)
         last = _LAST if self._begin < 0 else 0
-        put(_VENUE_BID, instrument, ts_event, sequence, side=1, value=bids)
-        put(_VENUE_ASK, instrument, ts_event, sequence, side=2, value=asks, flags=last)
+        put, frame, ts_recv = self.out.single, self.frame, self._ts_recv
+        put(frame, ts_recv, _VENUE_BID, instrument, ts_event, sequence, side=1, value=bids)
+        put(
+            frame,
+            ts_recv,
+            _VENUE_ASK,
+            instrument,
+            ts_event,
+            sequence,
+            side=2,
+            value=asks,
+            flags=last,
+        )
 
     def order(
         self,

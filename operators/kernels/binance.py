@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.events import NO_SEQUENCE, EventKind, IdKind
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
 from operators.kernels.json_scan import decimal, flag, put_row, whole
 from operators.kernels.symbols import MAX_BYTES, Symbols, find_symbol
 from operators.kernels.words import address_of, after, byte, literal
@@ -106,7 +106,7 @@ class Batch(NamedTuple):
     touched: NDArray[np.uint8]
 
 
-@kernel
+@bare_kernel
 def _time(value: Any) -> Any:
     """ms or µs to ns; 0 if it is neither."""
     if value > 0 and value <= MAX_MS:
@@ -116,7 +116,7 @@ def _time(value: Any) -> Any:
     return 0
 
 
-@kernel
+@bare_kernel
 def _symbol(at: int, end: int, symbols: Symbols) -> tuple[int, int]:
     """``,"s":"<symbol>"`` and, if there, ``,"ps":"<pair>"``: instrument and position after."""
     start = after(at, _C_S)
@@ -140,7 +140,7 @@ def _symbol(at: int, end: int, symbols: Symbols) -> tuple[int, int]:
     return instrument, at
 
 
-@kernel
+@bare_kernel
 def _levels(at: int, rows: NDArray[Any], begin: int, row: int, side: int) -> tuple[int, int]:
     """Levels after ``[`` up to and with ``]``: position after and next row."""
     if at < 0:
@@ -174,13 +174,13 @@ def _levels(at: int, rows: NDArray[Any], begin: int, row: int, side: int) -> tup
         at += 2
 
 
-@kernel
+@bare_kernel
 def _closed(at: int, end: int) -> bool:
     """Both objects close at ``at``, and nothing follows."""
     return at >= 0 and at == end - 2 and byte(at) == 125 and byte(at + 1) == 125
 
 
-@kernel
+@bare_kernel
 def _depth(
     at: int,
     end: int,
@@ -224,7 +224,7 @@ def _depth(
     return row + 1
 
 
-@kernel
+@bare_kernel
 def _trade(
     at: int,
     end: int,
@@ -278,7 +278,7 @@ def _trade(
     return row + 1
 
 
-@kernel
+@bare_kernel
 def _ticker(
     at: int,
     end: int,
@@ -323,7 +323,7 @@ def _ticker(
     return row + 1
 
 
-@kernel
+@bare_kernel
 def _message(
     start: int,
     end: int,
@@ -371,7 +371,7 @@ def _message(
     return -1
 
 
-@kernel
+@bare_kernel
 def decode_frames(batch: Batch, frame: int, rows: NDArray[Any], row: int) -> tuple[int, int, int]:
     """Frames from ``frame`` on into ``rows`` from ``row`` on: the first frame that was not taken,
     the next free row and why it stopped (DONE, FULL, OTHER)."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
 from operators.kernels.numbers import LIMITS
 from operators.kernels.words import after, byte, eight_digits, is_digits, literal, word
 from schemas.units import COLUMN_SCALE, NO_PRICE
@@ -24,7 +24,7 @@ _TRUE: Final = literal(b"true")
 _FALSE: Final = literal(b"false")
 
 
-@kernel
+@bare_kernel
 def whole(at: int) -> tuple[Any, int]:
     """A JSON whole number of at most 18 digits, and the position after it."""
     if at < 0:
@@ -48,7 +48,7 @@ def whole(at: int) -> tuple[Any, int]:
     return value, at
 
 
-@kernel
+@bare_kernel
 def decimal(at: int) -> tuple[Any, int, int]:
     """(mantissa, scale, position after the closing quote) of plain digits with at most a dot."""
     if at < 0:
@@ -82,7 +82,7 @@ def decimal(at: int) -> tuple[Any, int, int]:
     return mantissa, scale, at + 1
 
 
-@kernel
+@bare_kernel
 def flag(at: int) -> tuple[bool, int]:
     """``true`` or ``false``, and the position after it."""
     found = after(at, _TRUE)
@@ -91,7 +91,7 @@ def flag(at: int) -> tuple[bool, int]:
     return False, after(at, _FALSE)
 
 
-@kernel
+@bare_kernel
 def put_row(
     row: Any,
     kind: int,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.events import EventKind
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
 from schemas.codes import RejectReason
 from schemas.units import COLUMN_SCALE, INT64_MAX, PRICE_LIMIT
 
@@ -51,7 +51,7 @@ _OUT_OF_RANGE: Final = int(RejectReason.OUT_OF_RANGE)
 Parsed = tuple[Any, int, int]
 
 
-@kernel
+@bare_kernel
 def _exponent(text: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool]:
     """Exponent in ``text[at:end]``, saturated, and whether it is one."""
     negative = False
@@ -74,7 +74,7 @@ def _exponent(text: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool]:
     return value, True
 
 
-@kernel
+@bare_kernel
 def _parse_any(text: NDArray[np.uint8], start: int, end: int) -> Parsed:
     """Every number, the rare shapes too: digits up to the last one that is not zero make the
     mantissa, the zeros behind it are counted and given back as far as they fit."""
@@ -137,7 +137,7 @@ def _parse_any(text: NDArray[np.uint8], start: int, end: int) -> Parsed:
     return mantissa, scale, OK
 
 
-@kernel
+@bare_kernel
 def parse_number(text: NDArray[np.uint8], start: int, end: int) -> Parsed:
     """(mantissa, scale, code) of ``text[start:end]``; mantissa and scale are 0 unless OK."""
     if end - start <= 19:
@@ -165,7 +165,7 @@ def parse_number(text: NDArray[np.uint8], start: int, end: int) -> Parsed:
     return _parse_any(text, start, end)
 
 
-@kernel
+@bare_kernel
 def parse_numbers(
     text: NDArray[np.uint8],
     bounds: NDArray[np.int64],
@@ -181,7 +181,7 @@ def parse_numbers(
         results[i] = result
 
 
-@kernel
+@bare_kernel
 def _blank(text: NDArray[np.uint8], at: int) -> int:
     """Position of the first byte from ``at`` on that is no JSON white space."""
     while at < len(text) and (text[at] == 32 or text[at] == 10 or text[at] == 13 or text[at] == 9):
@@ -189,7 +189,7 @@ def _blank(text: NDArray[np.uint8], at: int) -> int:
     return at
 
 
-@kernel
+@bare_kernel
 def _element(text: NDArray[np.uint8], at: int) -> tuple[int, int, int]:
     """One scalar of an inner array: its span without quotes, and where to go on; -1: malformed."""
     n = len(text)
@@ -215,7 +215,7 @@ def _element(text: NDArray[np.uint8], at: int) -> tuple[int, int, int]:
     return start, at, at
 
 
-@kernel
+@bare_kernel
 def level_numbers(
     text: NDArray[np.uint8],
     price: tuple[int, int],
@@ -233,7 +233,7 @@ def level_numbers(
     return mantissa, scale, quantity, digits, -1
 
 
-@kernel
+@bare_kernel
 def scan_levels(
     text: NDArray[np.uint8],
     columns: NDArray[np.int8],

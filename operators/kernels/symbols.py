@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
 from operators.kernels.words import word
 
 MAX_BYTES: Final = 24
@@ -22,13 +22,13 @@ _FACTOR: Final = -7_046_029_254_386_353_131  # 2**64 / golden ratio, odd
 Symbols = NDArray[np.int64]
 
 
-@kernel
+@bare_kernel
 def _slot(first: int, second: int, third: int, slots: int) -> Any:
     mixed = (first ^ (second * 31) ^ (third * 961)) * np.int64(_FACTOR)
     return ((mixed >> 32) ^ mixed) & (slots - 1)
 
 
-@kernel
+@bare_kernel
 def _masked(at: int, length: int) -> Any:
     """The first ``length`` bytes from ``at`` on as a word."""
     if length <= 0:
@@ -39,7 +39,7 @@ def _masked(at: int, length: int) -> Any:
     return value
 
 
-@kernel
+@bare_kernel
 def find_symbol(symbols: Symbols, start: int, end: int) -> int:
     """Index of the symbol from address ``start`` to ``end``; -1 if it is not there."""
     if end - start > MAX_BYTES or end <= start:

@@ -18,7 +18,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
 
 #: Bytes that may be read behind an address.
 SPARE: Final = 24
@@ -62,25 +62,25 @@ _byte = intrinsic(_loader(8))
 _word = intrinsic(_loader(64))
 
 
-@kernel
+@bare_kernel
 def address_of(text: NDArray[np.uint8]) -> Any:
     """Address of the first byte."""
     return np.int64(text.ctypes.data)
 
 
-@kernel
+@bare_kernel
 def byte(at: int) -> Any:
     """The byte at an address."""
     return _byte(at)
 
 
-@kernel
+@bare_kernel
 def word(at: int) -> Any:
     """The eight bytes from ``at`` on."""
     return _word(at)
 
 
-@kernel
+@bare_kernel
 def after(at: int, expected: Literal) -> int:
     """Address after ``expected`` at ``at``; -1 if something else is there (or at is -1)."""
     if at < 0:
@@ -99,7 +99,7 @@ _BYTES: Final = _signed(b"\xff\0" * 4)
 _SHORTS: Final = _signed(b"\xff\xff\0\0" * 2)
 
 
-@kernel
+@bare_kernel
 def is_digits(value: int) -> bool:
     """Whether all eight bytes are ASCII digits."""
     low = ((value + _SIXES) & _HIGH) >> 4
@@ -107,7 +107,7 @@ def is_digits(value: int) -> bool:
     return ((value & _HIGH) | low) == _THREES
 
 
-@kernel
+@bare_kernel
 def eight_digits(value: int) -> int:
     """The number that eight ASCII digits are, first byte first."""
     value = ((value & _NIBBLES) * 2561) >> 8

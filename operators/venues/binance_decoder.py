@@ -44,6 +44,7 @@ from operators.kernels.binance import (
     PARTIAL_SHOWN,
     RAW_TRADES,
 )
+from operators.kernels.numbers import OK
 from operators.text_numbers import exact
 from operators.venues import binance_messages as messages
 from operators.venues.listing import ListedVenue
@@ -72,6 +73,10 @@ def time_ns(value: int) -> int:
     if MIN_US <= value <= MAX_US:
         return value * NS_PER_US
     raise TimestampError(f"time {value} is neither milliseconds nor microseconds")
+
+
+def _is_zero(text: str) -> bool:
+    return not text.strip("0.") and exact(text)[::2] == (0, OK)
 
 
 class Binance(ListedVenue):
@@ -302,12 +307,8 @@ class Binance(ListedVenue):
         """
         quote = messages.book_ticker.decode(body)
         instrument = self.instrument(out, quote.s)
-        bid: tuple[str, str] | None = (quote.b, quote.B)
-        ask: tuple[str, str] | None = (quote.a, quote.A)
-        if exact(quote.B)[0] == 0 and exact(quote.B)[2] == 0:
-            bid = None
-        if exact(quote.A)[0] == 0 and exact(quote.A)[2] == 0:
-            ask = None
+        bid = None if _is_zero(quote.B) else (quote.b, quote.B)
+        ask = None if _is_zero(quote.A) else (quote.a, quote.A)
         ts_event = time_ns(quote.E) if quote.E else frame.ts_recv
         out.venue_quote(instrument, ts_event, bid, ask, sequence=quote.u)
 
