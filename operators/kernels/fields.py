@@ -66,7 +66,7 @@ def split(text: Bytes, bounds: Indices, starts: Indices, stops: Indices, good: A
 
 
 @kernel
-def _whole(text: Bytes, at: int, end: int) -> tuple[int, bool]:
+def _whole(text: Bytes, at: int, end: int) -> tuple[Any, bool]:
     """A whole number that fits an int64, and whether it is one."""
     negative = at < end and text[at] == 45
     if negative:
