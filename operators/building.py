@@ -131,8 +131,12 @@ class EventBuilder:
 
     def latest(self) -> int:
         """Newest known event time of the rows so far, for letters of feeds without arrival."""
-        # From the end: nearly always the last row already tells.
         times = self.out.rows["ts_event"]
+        last = self.out.count - 1
+        if last >= self._scanned and times.item(last):
+            self._latest = times.item(last)  # nearly always
+            self._scanned = last + 1
+            return self._latest
         for end in range(self.out.count, self._scanned, -_CHUNK):
             known = np.flatnonzero(times[max(end - _CHUNK, self._scanned) : end])
             if len(known):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import struct
+from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -24,6 +25,7 @@ __all__ = ["BookRules", "Decoded", "FeedDecoder", "Frame", "JsonFeed", "VenueDec
 SNAPSHOT_VERSION: Final = 1
 _DATA: Final = int(FrameKind.DATA)
 _HTTP: Final = int(FrameKind.HTTP)
+assert _DATA < _HTTP < min(k for k in FrameKind if k not in (FrameKind.DATA, FrameKind.HTTP))
 
 
 class Decoded(NamedTuple):
@@ -105,8 +107,8 @@ class FrameColumns:
         self.text: NDArray[np.uint8] = np.frombuffer(b"\0" if empty else data, np.uint8)
         connections = frames.column("connection")
         self.connections: NDArray[np.int32] = connections.indices.to_numpy()
-        self.names: list[str] = connections.dictionary.to_pylist()
-        self._notes = frames.column("note")
+        self._dictionary = connections.dictionary
+        self._frames = frames
         self._view = self.text.data
         # One type for the kernels, whoever made the batch.
         for array in (self.ts_recv, self.kinds, self.bounds, self.text, self.connections):
@@ -115,10 +117,16 @@ class FrameColumns:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the connections, as ``connections`` counts them."""
+        found: list[str] = self._dictionary.to_pylist()
+        return found
+
     def frame(self, i: int) -> Frame:
         """Row i. Notes of DATA frames are left out: nobody needs them."""
         kind = self.kinds.item(i)
-        note = "" if kind == _DATA else self._notes[i].as_py() or ""
+        note = "" if kind == _DATA else self._frames.column("note")[i].as_py() or ""
         payload = bytes(self._view[self.bounds.item(i) : self.bounds.item(i + 1)])
         name = self.names[self.connections.item(i)]
         return Frame(kind, self.ts_recv.item(i), name, note, payload)
@@ -143,7 +151,7 @@ class JsonFeed:
         if len(columns):
             self._run(columns, out)
         kinds = columns.kinds
-        messages = np.count_nonzero((kinds == FrameKind.DATA) | (kinds == FrameKind.HTTP))
+        messages = np.count_nonzero(kinds <= _HTTP)
         self._latest = out.latest()
         return Decoded(*out.finish(int(messages), columns.offsets))
 

@@ -66,8 +66,11 @@ class BinanceFeed(JsonFeed):
         touched = np.zeros((len(columns.names), self._known + 1), np.uint8)
         # Payloads too near to the end of the buffer are read from a copy with room behind it.
         bounds, text = columns.bounds, columns.text
-        tail_from = int(np.searchsorted(bounds[1:], len(text) - SPARE, side="right"))
-        tail = np.concatenate([text[bounds[tail_from] : bounds[-1]], np.zeros(SPARE, np.uint8)])
+        tail_from = len(columns)
+        while tail_from > 0 and bounds.item(tail_from) + SPARE > len(text):
+            tail_from -= 1
+        tail = np.zeros(bounds.item(-1) - bounds.item(tail_from) + SPARE, np.uint8)
+        tail[:-SPARE] = text[bounds.item(tail_from) : bounds.item(-1)]
         return Batch(
             columns.text,
             tail,
@@ -89,6 +92,8 @@ class BinanceFeed(JsonFeed):
 
     def _carry(self, columns: FrameColumns, batch: Batch) -> None:
         """Tell the registry which connections carried which books, and forget it here."""
+        if not batch.touched.any():
+            return
         for connection, instrument in np.argwhere(batch.touched).tolist():
             self.registry.seen.setdefault(columns.names[connection], set()).add(instrument)
         batch.touched[:] = 0

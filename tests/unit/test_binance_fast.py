@@ -183,10 +183,11 @@ def test_every_number_gives_the_same_rows(payload: str, number: str, whole: str)
 @given(st.lists(st.sampled_from(TAKEN + LEFT), max_size=12), st.integers(1, 4))
 def test_cuts_mean_nothing(payloads: list[str], size: int) -> None:
     whole, cut = BinanceFeed("spot"), BinanceFeed("spot")
-    expected = whole.apply(frames(payloads)).events.rows
+    batch = frames(payloads)
+    expected = whole.apply(batch).events.rows
     parts = []
     for start in range(0, len(payloads), size):
-        rows = cut.apply(frames(payloads[start : start + size])).events.rows
+        rows = cut.apply(batch.slice(start, size)).events.rows
         rows["frame"] += start
         parts.append(rows)
     assert np.concatenate([np.zeros(0, EVENT), *parts]).tobytes() == expected.tobytes()
