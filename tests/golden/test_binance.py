@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,7 @@ from operators.events import NO_SEQUENCE, EventKind, IdKind
 from operators.feeds import Decoded, JsonFeed
 from operators.venues.binance import Binance, BinanceFeed
 from schemas.codes import AggressorSide, RowFlag, Side
+from schemas.units import text_of
 from tests.captures import TestFrame, batches, capture_frames
 from tests.reference import binance as twin
 
@@ -38,22 +40,23 @@ def session(data: Path, market: str) -> tuple[dict[str, Any], list[TestFrame]]:
 def told(decoded: Decoded) -> list[tuple[Any, ...]]:
     """Rows as the twin says them."""
     found: list[tuple[Any, ...]] = []
-    for row in decoded.events.rows:
-        price = Decimal(int(row["price"])).scaleb(-int(row["price_scale"]))
-        size = Decimal(int(row["size"])).scaleb(-int(row["size_scale"]))
-        at, sequence = int(row["ts_event"]), int(row["sequence"])
-        match EventKind(row["kind"]):
+    names = ["kind", "ts_event", "sequence", "side", "price", "price_scale", "size", "size_scale"]
+    words = ["order_lo", "order_hi", "trade_lo", "trade_kind"]
+    rows = decoded.events.rows
+    for row, ids in zip(rows[names].tolist(), rows[words].tolist(), strict=True):
+        kind, at, sequence, side, mantissa, scale, quantity, digits = row
+        price, size = Decimal(mantissa).scaleb(-scale), Decimal(quantity).scaleb(-digits)
+        match kind:
             case EventKind.BEGIN:
-                ids = [int(row[n].view("i8")) for n in ("order_lo", "order_hi")]
-                found.append(
-                    ("begin", at, sequence, *(None if i == NO_SEQUENCE else i for i in ids))
-                )
+                first, previous = (int(np.uint64(v).view("i8")) for v in ids[:2])
+                known = (None if v == NO_SEQUENCE else v for v in (first, previous))
+                found.append(("begin", at, sequence, *known))
             case EventKind.LEVEL:
-                found.append(("level", "b" if row["side"] == Side.BID else "a", price, size))
+                found.append(("level", "b" if side == Side.BID else "a", price, size))
             case EventKind.TRADE:
-                assert (row["trade_lo"], row["trade_kind"]) == (sequence, IdKind.UINT)
-                side = AggressorSide(row["side"]).name.lower()
-                found.append(("trade", at, sequence, price, size, side))
+                assert ids[2:] == (sequence, IdKind.UINT)
+                aggressor = AggressorSide(side).name.lower()
+                found.append(("trade", at, sequence, price, size, aggressor))
             case EventKind.VENUE_BID | EventKind.VENUE_ASK:
                 found.append(("quote", at, sequence, price, size))
     return found
@@ -77,7 +80,7 @@ def test_session_equals_json_and_decimal(data: Path, market: str) -> None:
         assert found["ts_recv"].tolist() == [rows[done + f].ts_recv for f in found["frame"]]
         begins = found[found["kind"] == EventKind.BEGIN]
         snapshots += np.count_nonzero(begins["flags"] & RowFlag.SNAPSHOT)
-        if done % (4 * 8_192) == 0:  # values of every fourth batch: the twin is slow
+        if done % (6 * 8_192) == 0:  # values of every sixth batch: the twin is slow
             part = rows[done : done + batch.num_rows]
             assert told(decoded) == [row for frame in part for row in twin.decode(frame)]
         done += batch.num_rows
@@ -123,3 +126,63 @@ def test_capture(data: Path) -> None:
     lrc = by_symbol["LRCBTC"]
     assert (lrc["base_currency"], lrc["quote_currency"], lrc["status"]) == ("LRC", "BTC", "open")
     assert (lrc["price_increment"], lrc["size_increment"]) == (Decimal("0.00000001"), Decimal(1))
+
+
+@pytest.mark.parametrize("market", SESSIONS)
+def test_books_from_the_rows_meet_the_venues_own_quotes(data: Path, market: str) -> None:
+    """Snapshot and differences as Binance documents them; every BBO against bookTicker."""
+    expected, rows = session(data, market)
+    feed = BinanceFeed(market)
+    names = ["kind", "side", "flags", "price", "size", "sequence", "order_lo", "order_hi"]
+    groups: list[list[tuple[int, ...]]] = []  # BEGIN, then its levels
+    quotes: list[tuple[int, ...]] = []
+    for batch in batches(rows, 8_192):
+        for row in feed.apply(batch).events.rows[names].tolist():
+            match row[0]:
+                case EventKind.BEGIN:
+                    groups.append([row])
+                case EventKind.LEVEL:
+                    groups[-1].append(row)
+                case EventKind.VENUE_BID:
+                    quotes.append(row[3:6])
+                case EventKind.VENUE_ASK:
+                    quotes[-1] = (quotes[-1][2], *quotes[-1][:2], *row[3:5])
+    (start,) = [i for i, group in enumerate(groups) if group[0][2] & RowFlag.SNAPSHOT]
+    snapshot_id = groups[start][0][5]
+    assert snapshot_id == expected["lastUpdateId"]
+    bids: dict[int, int] = {}
+    asks: dict[int, int] = {}
+
+    def take(levels: list[tuple[int, ...]]) -> None:
+        for level in levels:
+            side = bids if level[1] == Side.BID else asks
+            if level[4]:
+                side[level[3]] = level[4]
+            else:
+                side.pop(level[3], None)
+
+    take(groups[start][1:])
+    by_id = sorted(quotes)
+    ids = [quote[0] for quote in by_id]
+    applied = equal = chained = 0
+    last = snapshot_id
+    for group in groups[:start] + groups[start + 1 :]:
+        update = group[0][5]
+        if update < snapshot_id or (market == "spot" and update == snapshot_id):
+            continue
+        first, previous = (int(np.uint64(v).view("i8")) for v in group[0][6:8])
+        chained += first == last + 1 if market == "spot" else previous == last
+        take(group[1:])
+        applied, last = applied + 1, update
+        at = bisect_right(ids, update) - 1
+        bid, ask = max(bids), min(asks)
+        equal += at >= 0 and by_id[at][1:] == (bid, bids[bid], ask, asks[ask])
+    assert applied == expected["applied"]
+    assert chained == applied - 1  # the first overlaps the snapshot, no gap after it
+    assert equal == expected["bbo_checked_equal"]
+    assert [len(bids), len(asks)] == expected["final_levels"]
+    scales = {"spot": (8, 8), "usdm": (2, 3)}[market]
+    texts = [
+        [text_of(p, scales[0]), text_of(s[p], scales[1])] for p, s in ((bid, bids), (ask, asks))
+    ]
+    assert texts == expected["final_bbo"]
