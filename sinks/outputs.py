@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -36,12 +37,14 @@ class WriterSink(FixedPartitionedSink[Any, Any]):
     - Unit of parallelism: the process. The snapshot is that of every writer, in their order.
     - ``tables`` are the ones that are written (None: all); others pass through the flow unseen.
     - Delivery: the weakest of the writers'. A slow writer blocks the flow (bounded queue).
-    - An error of a writer ends the flow with that error, at the next row or snapshot.
+    - An error of a writer ends the flow with that error, at the next row or snapshot; one that
+      happens while closing is raised by :meth:`finish`.
     """
 
     def __init__(self, writers: Sequence[Writer], tables: frozenset[str] | None = None) -> None:
         self._writers = list(writers)
         self._tables = tables
+        self._crew: _Crew | None = None
 
     def list_parts(self) -> list[str]:
         return [_PART]
@@ -58,16 +61,24 @@ class WriterSink(FixedPartitionedSink[Any, Any]):
                 )
             for writer, state in zip(self._writers, resume_state, strict=True):
                 writer.restore(state)
-        return _Partition(_Crew(self._writers), self._tables)
+        self._crew = _Crew(self._writers)
+        return _Partition(self._crew, self._tables)
 
     def finish(self) -> None:
-        """To be called when the flow has ended without an error: its last snapshot is durable."""
+        """To be called when the flow has ended without an error: its last snapshot is durable.
+
+        Raises what went wrong when the writers were closed.
+        """
+        if self._crew is not None and self._crew.failure is not None:
+            raise self._crew.failure
         for writer in self._writers:
             if isinstance(writer, HoldingWriter):
                 writer.finish()
 
     def abandon(self) -> None:
-        """To be called when the flow has failed: let go of locks and files."""
+        """To be called when the flow has failed: stop writing, let go of locks and files."""
+        if self._crew is not None:
+            self._crew.halt()
         for writer in self._writers:
             if isinstance(writer, HoldingWriter):
                 writer.abandon()
@@ -92,16 +103,21 @@ class _Partition(StatefulSinkPartition[Any, Any]):
         return self._crew.ask(lambda: tuple(w.snapshot() for w in self._crew.writers))
 
     def close(self) -> None:
+        """The engine drops us: the flow has ended, or a step of it has failed. It cannot take an
+        exception here while it unwinds from another (it aborts the process): WriterSink.finish
+        raises it."""
+
         def close_all() -> None:
             for writer in self._crew.writers:
                 writer.close()
 
-        self._crew.ask(close_all)
+        with suppress(Exception):
+            self._crew.ask(close_all)
         self._crew.stop()
 
     def __del__(self) -> None:
-        # The flow died without closing us: the thread must not wait for ever.
-        self._crew.stop()
+        # The flow died without closing us: the thread must neither write on nor wait for ever.
+        self._crew.halt(wait=False)
 
 
 class _Crew:
@@ -113,10 +129,11 @@ class _Crew:
         self._queued_rows = 0
         self._change = threading.Condition()
         self._stopped = False
-        self._failure: BaseException | None = None
+        self.failure: BaseException | None = None
         self._answer: Any = None
         self._answered = True
-        threading.Thread(target=self._work, name="sinks", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="sinks", daemon=True)
+        self._thread.start()
 
     def put(self, rows: Any) -> None:
         """Queue rows; blocks while the queue is full. Raises what a writer raised."""
@@ -125,7 +142,7 @@ class _Crew:
             # Rows larger than the whole queue are let in alone.
             self._change.wait_for(
                 lambda: (
-                    self._failure is not None
+                    self.failure is not None
                     or self._queued_rows == 0
                     or self._queued_rows + weight <= MAX_QUEUED_ROWS
                 )
@@ -142,7 +159,7 @@ class _Crew:
             self._answered = False
             self._queue.append((0, question))
             self._change.notify_all()
-            self._change.wait_for(lambda: self._failure is not None or self._answered)
+            self._change.wait_for(lambda: self.failure is not None or self._answered)
             self._check()
             return self._answer
 
@@ -152,9 +169,18 @@ class _Crew:
             self._stopped = True
             self._change.notify_all()
 
+    def halt(self, *, wait: bool = True) -> None:
+        """End the thread now; what is queued is dropped. ``wait``: nothing is written after us."""
+        with self._change:
+            self._queue.clear()
+            self._stopped = True
+            self._change.notify_all()
+        if wait:
+            self._thread.join()
+
     def _check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
 
     def _work(self) -> None:
         try:
@@ -162,7 +188,7 @@ class _Crew:
                 self._do(*item)
         except BaseException as error:  # it is raised again in the flow's thread
             with self._change:
-                self._failure = error
+                self.failure = error
                 self._queue.clear()
                 self._change.notify_all()
 

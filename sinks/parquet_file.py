@@ -49,12 +49,13 @@ def _encodings(table: str) -> dict[str, Any]:
 
     Integers and times rise slowly: DELTA_BINARY_PACKED is 8 times faster than trying a
     dictionary first and a third smaller than plain with zstd. Prices, sizes, names and words
-    repeat: dictionary. Sums and ids hardly repeat: plain.
+    repeat: dictionary. Sums and ids hardly repeat: plain. Lists of levels repeat as a whole from
+    row to row: plain, and zstd sees it (half the size and less time than by dictionary).
     """
     fields = shape(table).fields
     paths = {f.name: f"{f.name}.list.element" if f.kind in _LISTS else f.name for f in fields}
     return {
-        "use_dictionary": [paths[f.name] for f in fields if f.kind in _DICTIONARY | _LISTS],
+        "use_dictionary": [paths[f.name] for f in fields if f.kind in _DICTIONARY],
         "column_encoding": {f.name: "DELTA_BINARY_PACKED" for f in fields if f.kind in _DELTA},
         "write_statistics": [paths[f.name] for f in fields if f.kind not in _NO_STATISTICS],
     }

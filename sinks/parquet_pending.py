@@ -20,6 +20,8 @@ from sinks.lake import Partition
 from sinks.parquet_shape import Bare, Names, Shape, concat, filled, shape, size, take, to_bare
 
 STAGE_ROWS: Final = 1 << 16
+#: A batch of at least this part of a block is split by itself, without being copied first.
+_LARGE_BATCH_DIVISOR: Final = 16
 _MAX_SMALL_CHUNKS: Final = 256
 
 
@@ -64,23 +66,28 @@ class PendingRows:
 
     def stage(self, table: str, batch: pa.RecordBatch) -> bool:
         """Take a batch in flow form; True when partitions have grown."""
-        self._staged.setdefault(table, []).append(batch)
+        staged = self._staged.get(table)
+        if staged is None and batch.num_rows >= self._stage_rows // _LARGE_BATCH_DIVISOR:
+            self._split(table, [batch])
+            return True
+        if staged is None:
+            staged = self._staged[table] = []
+        staged.append(batch)
         rows = self._staged_rows.get(table, 0) + batch.num_rows
         self._staged_rows[table] = rows
         if rows < self._stage_rows:
             return False
-        self._split(table)
+        self._split(table, self._staged.pop(table))
         return True
 
     def flush(self) -> None:
         """Move all staged rows to their partitions."""
         for table in list(self._staged):
-            self._split(table)
+            self._split(table, self._staged.pop(table))
 
-    def _split(self, table: str) -> None:
+    def _split(self, table: str, batches: list[pa.RecordBatch]) -> None:
         form = shape(table)
-        batches = self._staged.pop(table)
-        del self._staged_rows[table]
+        self._staged_rows[table] = 0
         block = concat([to_bare(form, batch, self.names) for batch in batches])
         venues = None
         if form.table.has_venue:

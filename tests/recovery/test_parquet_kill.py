@@ -1,0 +1,91 @@
+"""kill -9 of a process that writes a lake, again and again: the lake ends as if undisturbed.
+
+The child plays the engine: after each snapshot it makes the snapshot durable and goes on; when it
+starts, it goes back to the last durable one. The parent kills it at random moments.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from sinks.parquet import ParquetOptions, ParquetWriter
+from tests.batches import Feed, Item
+from tests.lake_model import Model, lake_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+ITEMS, KILLS = 400, 12
+TABLES = ("trades", "bars", "dead_letters")
+OPTIONS = ParquetOptions(seal_rows=400, stage_rows=100, log_slack_bytes=50_000)
+
+
+def _items() -> list[Item]:
+    feed = Feed(np.random.default_rng(11))
+    return [
+        feed.item(n % 3, dict.fromkeys(TABLES[: 1 + n % 3], 10 + n * 7 % 40)) for n in range(ITEMS)
+    ]
+
+
+def child(folder: Path) -> None:
+    """Write all items, a snapshot every few; resume from the durable one."""
+    writer = ParquetWriter(folder / "lake", "w0", "recovery", OPTIONS)
+    store, at = folder / "snapshot", 0
+    if store.exists():
+        state, at = pickle.loads(store.read_bytes())
+        writer.restore(state)
+    for number, item in enumerate(_items()[at:], at + 1):
+        writer.write(item)
+        if number % 5 == 0 or number == ITEMS:
+            temporary = folder / "snapshot.tmp"
+            temporary.write_bytes(pickle.dumps((writer.snapshot(), number)))
+            temporary.replace(store)
+        time.sleep(0.001)
+    writer.close()
+    writer.finish()
+    (folder / "done").touch()
+
+
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    kills = 0
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "done").exists():
+        assert time.monotonic() < deadline
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.recovery.test_parquet_kill", str(tmp_path)], cwd=ROOT
+        )
+        wait = _until_writing(tmp_path) if kills < KILLS else 0.0
+        if kills < KILLS:
+            time.sleep(wait + chance.random() * 0.15)
+            process.kill()
+            kills += 1
+        code = process.wait()
+        assert code in (0, -9), code
+    assert kills >= 3
+    model = Model()
+    for item in _items():
+        model.write(item)
+    assert lake_rows(tmp_path / "lake") == model.rows
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("log-*"))
+
+
+def _until_writing(folder: Path) -> float:
+    """Imports take far longer than the writing: wait until the lock is taken anew."""
+    lock = folder / "lake" / "_marketflow" / "w0" / "lock"
+    before = lock.stat().st_mtime_ns if lock.exists() else 0
+    for _ in range(1000):
+        if lock.exists() and lock.stat().st_mtime_ns != before:
+            return 0.0
+        time.sleep(0.01)
+    raise AssertionError("the child never began to write")
+
+
+if __name__ == "__main__":
+    child(Path(sys.argv[1]))
