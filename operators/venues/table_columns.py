@@ -24,6 +24,7 @@ from schemas.codes import RejectReason, words
 from schemas.units import NO_PRICE
 
 Spans = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
+_QUOTE: Final = ord('"')
 _NO_TEXT: Final = np.zeros(1, np.uint8)
 
 
@@ -128,10 +129,6 @@ class Columns:
         out = np.empty(int((stops - starts).sum()), np.uint8)
         bounds = np.empty(len(self) + 1, np.int32)
         fields.gather(text, starts, stops, out, bounds)
-        if (out == ord('"')).any():
-            # Only a quoted field can hold quotes, and holds them doubled.
-            values = [out[a:b].tobytes().decode("utf-8", "replace") for a, b in _pairs(bounds)]
-            return pa.array([v.replace('""', '"') or None for v in values], pa.string())
         valid = pa.py_buffer(np.packbits(stops > starts, bitorder="little"))
         array = pa.StringArray.from_buffers(
             len(self), pa.py_buffer(bounds), pa.py_buffer(out), valid
@@ -139,11 +136,22 @@ class Columns:
         try:
             array.validate(full=True)
         except pa.ArrowInvalid:
-            values = [out[a:b].tobytes().decode("utf-8", "replace") for a, b in _pairs(bounds)]
-            good = np.array(["�" not in value for value in values])
-            self.fail(good, RejectReason.INVALID_ENCODING, name)
-            return pa.array([value or None for value in values], pa.string())
-        return array
+            return self._cleaned(name, out, bounds)
+        # Only a quoted field can hold quotes, and holds them doubled.
+        return pc.replace_substring(array, '""', '"') if (out == _QUOTE).any() else array
+
+    def _cleaned(self, name: str, out: NDArray[np.uint8], bounds: NDArray[Any]) -> pa.StringArray:
+        """Texts of which some are no UTF-8: those fail."""
+        values: list[str | None] = []
+        good = np.ones(len(self), np.bool_)
+        for row, (start, stop) in enumerate(pairwise(bounds.tolist())):
+            try:
+                text = out[start:stop].tobytes().decode().replace('""', '"')
+            except UnicodeDecodeError:
+                text, good[row] = "", False
+            values.append(text or None)
+        self.fail(good, RejectReason.INVALID_ENCODING, name)
+        return pa.array(values, pa.string())
 
     def coded(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
         """Index per row into the distinct texts of the column; -1 where it is null."""
@@ -168,17 +176,17 @@ class Columns:
         n = len(self)
         if name not in self.source.names:
             return np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.int8)
-        text, starts, stops = self.source.spans(name)
-        hi, lo, kinds, bad = ids.from_spans(text, np.where(stops > starts, starts, -1), stops)
+        texts = self.texts(name)
+        _, offsets, data = texts.buffers()
+        bounds = np.frombuffer(offsets, np.int32)[: n + 1].astype(np.int64)
+        text = np.frombuffer(data, np.uint8) if data is not None and data.size else _NO_TEXT
+        starts = np.where(bounds[1:] > bounds[:-1], bounds[:-1], -1)
+        hi, lo, kinds, bad = ids.from_spans(text, starts, bounds[1:])
         if bad:
             good = kinds != NOT_AN_ID
             self.fail(good, RejectReason.BAD_ID, name)
             kinds[~good] = 0
         return hi, lo, kinds
-
-
-def _pairs(bounds: NDArray[Any]) -> list[tuple[int, int]]:
-    return list(pairwise(bounds.tolist()))
 
 
 def _valid(array: pa.Array) -> NDArray[np.bool_]:
