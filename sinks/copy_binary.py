@@ -1,19 +1,26 @@
-"""Record batches as PostgreSQL COPY BINARY rows.
+"""Rows as PostgreSQL COPY BINARY, in the layout of :mod:`schemas.sql`.
 
-Each column's buffers go through one compiled encoder, a block of rows at a time. A TIME becomes two fields, the timestamptz (us) and its remaining ns.
+Batches first become plain columns (:func:`to_columns`), cheap to keep and to join; those go through
+one compiled encoder each, a block of rows at a time. A TIME becomes two fields (the timestamptz in
+us and its remaining ns), a CODE the smallint of its enum. PostgreSQL's text cannot hold a NUL
+character: it is stored as U+2400 (SYMBOL FOR NULL).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from schemas.arrow import dictionary, schema
 from schemas.fields import Field, Kind, Table
 from sinks import copy_kernels as kernels
+from sinks.copy_bytes import SLACK
+from sinks.parquet_shape import Bare, Names
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
@@ -25,133 +32,202 @@ _FIXED_BYTES: Final = {
     Kind.UINT8: 2,  # PostgreSQL has no one-byte integer
     Kind.BOOL: 1,
 }
-_NONE: Final = np.zeros(0, np.uint8)
-#: Rows laid out at once: about half a second-level cache.
-_BLOCK_BYTES: Final = 1 << 18
+_TIME_BYTES: Final = 18
+_ALL: Final = np.zeros(0, np.uint8)
+_NUL: Final = "\0"
+_NUL_SHOWN: Final = "\u2400"
+#: Rows laid out at once; with the packed copy of them it stays in a second-level cache.
+_BLOCK_BYTES: Final = 1 << 19
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 
 
 class _Column(NamedTuple):
-    """``write(first, out, at)`` adds the column's field to a block of rows; ``widest`` bytes."""
+    """``write(first, out, at)`` adds the column's fields to a block; each at most ``widest``
+    bytes."""
 
     write: Callable[[int, U8, I64], None]
     widest: int
+    fields: int = 1
 
 
-def encode(table: Table, batch: pa.RecordBatch) -> memoryview:
-    """The rows of ``batch`` (the table's Arrow schema) as COPY BINARY tuples, no header."""
-    columns = [c for field in table.fields for c in _columns(field, batch.column(field.name))]
-    # The scratch digits of a numeric reach beyond its end, also in the last column.
-    stride = 2 + sum(c.widest for c in columns) + kernels.MAX_NUMERIC_BYTES
-    block_rows = max(1, _BLOCK_BYTES // stride)
-    block = np.empty(min(block_rows, batch.num_rows) * stride, np.uint8)
-    result = np.empty(batch.num_rows * stride, np.uint8)
-    end = 0
-    for first in range(0, batch.num_rows, block_rows):
-        at = np.empty(min(block_rows, batch.num_rows - first), np.int64)
-        kernels.open_rows(stride, len(columns), block, at)
-        for column in columns:
-            column.write(first, block, at)
-        end = kernels.close_up(stride, block, at, result, end)
-    return memoryview(result)[:end]
+class Words:
+    """Texts of all NAME columns (symbols, venues ...) by code, each ready as a whole field.
+
+    Field w is ``sizes[w]`` bytes at ``fields[w * width]``; grows with the instruments of the flow.
+    """
+
+    def __init__(self) -> None:
+        self.names = Names()
+        self.sizes = np.zeros(0, np.int64)
+        self.fields = _ALL
+        self.width = 16
+
+    def refresh(self) -> None:
+        """Take in the texts that have come since."""
+        if len(self.sizes) == len(self.names):
+            return
+        texts = [self.names.text(code) for code in range(len(self.names))]
+        words = [text.replace(_NUL, _NUL_SHOWN).encode() for text in texts]
+        self.width = -(-(4 + max(map(len, words))) // 16) * 16
+        padded = [(len(w).to_bytes(4, "big") + w).ljust(self.width, b"\0") for w in words]
+        self.fields = np.frombuffer(b"".join(padded), np.uint8)
+        self.sizes = np.array([4 + len(w) for w in words], np.int64)
 
 
-def _bitmap(column: pa.Array) -> U8:
-    bitmap = column.buffers()[0]
-    return _NONE if bitmap is None or not column.null_count else np.frombuffer(bitmap, np.uint8)
+def to_columns(table: Table, batch: pa.RecordBatch, words: Words) -> Bare:
+    """A plain array per field: NAME columns as codes of ``words``, CODE columns as int8.
+
+    Bugs of an operator (a missing column, a null where none may be, a foreign type or word) are
+    assertions: the database would refuse the rows again and again.
+    """
+    columns = []
+    for field, wanted in zip(table.fields, schema(table), strict=True):
+        column = batch.column(field.name)
+        assert field.nullable or column.null_count == 0, f"{table.name}.{field.name} has nulls"
+        if field.kind is Kind.NAME:
+            column = words.names.codes(column)
+        elif field.kind is Kind.CODE:
+            column = _codes(field, column)
+        else:
+            assert column.type == wanted.type, f"{table.name}.{field.name}: {column.type}"
+        columns.append(column)
+    return columns
+
+
+def encode(table: Table, columns: Bare, words: Words) -> Iterator[memoryview]:
+    """Rows as COPY BINARY tuples, without :data:`HEADER` and :data:`TRAILER`.
+
+    Yields pieces of at most half a megabyte (one row may be more), each valid until the next.
+    """
+    total = len(columns[0])
+    if not total:
+        return
+    words.refresh()
+    encoders = [_column(f, column, words) for f, column in zip(table.fields, columns, strict=True)]
+    stride = 2 + sum(e.widest for e in encoders) + max(SLACK, kernels.MAX_NUMERIC_BYTES)
+    rows = min(max(1, _BLOCK_BYTES // stride), total)
+    block = np.empty(rows * stride, np.uint8)
+    packed = np.empty(rows * stride + SLACK, np.uint8)
+    places = np.empty(rows, np.int64)
+    fields = sum(e.fields for e in encoders)
+    for first in range(0, total, rows):
+        at = places[: total - first]
+        kernels.open_rows(stride, fields, block, at)
+        for encoder in encoders:
+            encoder.write(first, block, at)
+        yield memoryview(packed)[: kernels.close_up(stride, block, at, packed)]
+
+
+def _valid(column: pa.Array) -> U8:
+    """A byte per row; empty when no row is null."""
+    if not column.null_count:
+        return _ALL
+    bitmap = np.frombuffer(column.buffers()[0], np.uint8)
+    first, rest = divmod(column.offset, 8)
+    bits = np.unpackbits(bitmap[first:], count=rest + len(column), bitorder="little")
+    return bits[rest:]
+
+
+def _data(buffer: pa.Buffer | None, dtype: str | type) -> NDArray[np.generic]:
+    """A buffer's values; Arrow may leave out the buffer of an empty array."""
+    return np.zeros(0, dtype) if buffer is None else np.frombuffer(buffer, dtype)
 
 
 def _integers(column: pa.Array, dtype: str) -> I64:
-    data = np.frombuffer(column.buffers()[1], dtype)
-    return data[column.offset : column.offset + len(column)].astype(np.int64)
+    data = _data(column.buffers()[1], dtype)
+    return data[column.offset : column.offset + len(column)].astype(np.int64, copy=False)
 
 
-def _words(column: pa.Array) -> I64:
+def _halves(column: pa.Array) -> I64:
     """Low and high words of a decimal128 column."""
-    data = np.frombuffer(column.buffers()[1], np.int64)
+    data = _data(column.buffers()[1], np.int64)
     return data[2 * column.offset : 2 * (column.offset + len(column))]
 
 
 def _strings(column: pa.Array, dtype: type) -> tuple[I64, U8]:
     _, bounds, data = column.buffers()
     marks = np.frombuffer(bounds, dtype)[column.offset : column.offset + len(column) + 1]
-    text = _NONE if data is None else np.frombuffer(data, np.uint8)
-    return marks.astype(np.int64), text
+    return marks.astype(np.int64, copy=False), _data(data, np.uint8)
 
 
-def _columns(field: Field, column: pa.Array) -> list[_Column]:
-    bitmap, offset = _bitmap(column), column.offset
+def _column(field: Field, column: pa.Array, words: Words) -> _Column:
     match field.kind:
         case Kind.TIME:
-            ns = _integers(column, "int64")
-            us = np.empty_like(ns)
-            kernels.microseconds(ns, us)
-            return [_fixed(us, bitmap, offset, 8), _fixed(ns % 1000, bitmap, offset, 2)]
+            values, valid = _integers(column, "int64"), _valid(column)
+            return _Column(
+                lambda first, out, at: kernels.times(values, valid, first, out, at), _TIME_BYTES, 2
+            )
         case Kind.BOOL:
-            values = np.asarray(column.cast(pa.int8()).fill_null(0)).astype(np.int64)
-            return [_fixed(values, bitmap, offset, 1)]
+            return _fixed(column.cast(pa.int8()), 1)
+        case Kind.CODE:
+            return _fixed(column, 2)
         case Kind.INT16 | Kind.INT32 | Kind.INT64 | Kind.UINT8:
-            values = _integers(column, str(column.type))
-            return [_fixed(values, bitmap, offset, _FIXED_BYTES[field.kind])]
+            return _fixed(column, _FIXED_BYTES[field.kind])
         case Kind.DECIMAL | Kind.SUM:
-            return [_numeric(_words(column), bitmap, offset)]
-        case Kind.CODE | Kind.NAME:
-            return [_dictionary(column)]
+            halves, valid = _halves(column), _valid(column)
+            return _Column(
+                lambda first, out, at: kernels.numerics(halves, valid, first, out, at),
+                kernels.MAX_NUMERIC_BYTES,
+            )
+        case Kind.NAME:
+            return _names(column, words)
         case Kind.ID | Kind.TEXT | Kind.BYTES:
-            dtype = np.int64 if field.kind is Kind.BYTES else np.int32
-            return [_text(*_strings(column, dtype), bitmap, offset)]
+            return _texts(column, np.int64 if field.kind is Kind.BYTES else np.int32)
         case Kind.DECIMALS | Kind.COUNTS:
-            return [_list(field, column)]
+            return _lists(field, column)
 
 
-def _fixed(values: I64, bitmap: U8, offset: int, width: int) -> _Column:
+def _fixed(column: pa.Array, width: int) -> _Column:
+    values, valid = _integers(column, str(column.type)), _valid(column)
     return _Column(
-        lambda first, out, at: kernels.fixed(values, bitmap, offset, width, first, out, at),
-        4 + width,
+        lambda first, out, at: kernels.fixed(values, valid, width, first, out, at), 4 + width
     )
 
 
-def _numeric(words: I64, bitmap: U8, offset: int) -> _Column:
+def _codes(field: Field, column: pa.DictionaryArray) -> pa.Array:
+    """The enum's values; a word that is not of the enum is a bug of an operator."""
+    known = dictionary(field)
+    if column.dictionary is known or column.dictionary.equals(known):
+        return column.indices.cast(pa.int8())
+    values = pc.index_in(column.dictionary, value_set=known).cast(pa.int8())
+    assert values.null_count == 0, f"{field.name}: unknown words in {column.dictionary}"
+    return values.take(column.indices)
+
+
+def _names(column: pa.Array, words: Words) -> _Column:
+    codes, valid = _integers(column, "int32"), _valid(column)
+    sizes, fields, width = words.sizes, words.fields, words.width
     return _Column(
-        lambda first, out, at: kernels.numerics(words, bitmap, offset, first, out, at),
-        kernels.MAX_NUMERIC_BYTES,
+        lambda first, out, at: kernels.words_of(codes, sizes, fields, width, valid, first, out, at),
+        width,
     )
 
 
-def _dictionary(column: pa.DictionaryArray) -> _Column:
-    keys = column.indices
-    indices = _integers(keys, str(keys.type))
-    bounds, data = _strings(column.dictionary, np.int32)
-    bitmap, offset = _bitmap(keys), keys.offset
+def _texts(column: pa.Array, dtype: type) -> _Column:
+    bounds, data = _strings(column, dtype)
+    if dtype is np.int32 and not data[slice(*bounds[[0, -1]])].all():
+        bounds, data = _strings(pc.replace_substring(column, _NUL, _NUL_SHOWN), dtype)
+    valid = _valid(column)
     return _Column(
-        lambda first, out, at: kernels.words_of(
-            indices, bounds, data, bitmap, offset, first, out, at
-        ),
+        lambda first, out, at: kernels.texts(bounds, data, valid, first, out, at),
         4 + int(np.diff(bounds).max(initial=0)),
     )
 
 
-def _text(bounds: I64, data: U8, bitmap: U8, offset: int) -> _Column:
-    return _Column(
-        lambda first, out, at: kernels.texts(bounds, data, bitmap, offset, first, out, at),
-        4 + int(np.diff(bounds).max(initial=0)),
-    )
-
-
-def _list(field: Field, column: pa.Array) -> _Column:
+def _lists(field: Field, column: pa.Array) -> _Column:
     bounds = np.frombuffer(column.buffers()[1], np.int32)
     bounds = bounds[column.offset : column.offset + len(column) + 1].astype(np.int64)
     longest = int(np.diff(bounds).max(initial=0))
-    items = column.values
+    items, valid = column.values, _valid(column)
     if field.kind is Kind.DECIMALS:
-        words = np.frombuffer(items.buffers()[1], np.int64)[2 * items.offset :]
+        halves = _halves(items)
         return _Column(
-            lambda first, out, at: kernels.numeric_arrays(bounds, words, first, out, at),
-            24 + kernels.MAX_NUMERIC_BYTES * longest,
+            lambda first, out, at: kernels.numeric_arrays(bounds, halves, valid, first, out, at),
+            kernels.ARRAY_HEAD_BYTES + kernels.MAX_NUMERIC_BYTES * longest,
         )
-    values = np.frombuffer(items.buffers()[1], np.int32)[items.offset :].astype(np.int64)
+    values = _integers(items, "int32")
     return _Column(
-        lambda first, out, at: kernels.int4_arrays(bounds, values, first, out, at),
-        24 + 8 * longest,
+        lambda first, out, at: kernels.int4_arrays(bounds, values, valid, first, out, at),
+        kernels.ARRAY_HEAD_BYTES + 8 * longest,
     )

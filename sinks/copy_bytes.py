@@ -1,0 +1,105 @@
+"""Big-endian stores and block moves on byte arrays, and the decorator of the sink's kernels.
+
+A store writes whole words wherever it is told, unchecked: callers leave slack behind every row.
+Compiled functions are kept in ``.cache/numba`` (or NUMBA_CACHE_DIR), in a folder named by the
+hash of the two files they come from: a change in either compiles anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import config
+from numba.extending import intrinsic
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_HERE: Final = Path(__file__).resolve()
+_ROOT: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or _HERE.parents[1] / ".cache" / "numba")
+
+#: Bytes behind the end of what is written that a store or move may touch.
+SLACK: Final = 16
+
+
+def _source_hash() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for name in ("copy_bytes.py", "copy_kernels.py"):
+        digest.update(_HERE.with_name(name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+_FOLDER: Final = f"sinks-{_source_hash()}"
+
+
+def kernel(function: _F) -> _F:
+    """Compile with numba, cached on disk, releasing the GIL."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(_ROOT / _FOLDER)
+    try:
+        compiled: _F = numba.njit(cache=True, nogil=True)(function)
+        return compiled
+    finally:
+        # The setting is global and others derive their folders from it.
+        config.CACHE_DIR = before
+
+
+def _store(bits: int) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        word = ir.IntType(bits)
+        place = builder.bitcast(builder.gep(array.data, [args[1]]), word.as_pointer())
+        value = args[2] if bits == 64 else builder.trunc(args[2], word)
+        builder.store(builder.bswap(value), place, align=1)
+        return context.get_dummy_value()
+
+    def typed(typing_context: Any, out: Any, at: Any, value: Any) -> Any:
+        return types.void(out, types.int64, types.int64), codegen
+
+    return intrinsic(typed)
+
+
+#: ``put16(out, at, value)``: the low two bytes of an integer at ``out[at]``, big endian.
+put16: Any = _store(16)
+#: Four bytes.
+put32: Any = _store(32)
+#: Eight bytes.
+put64: Any = _store(64)
+
+
+@intrinsic
+def move16(typing_context: Any, out: Any, at: Any, source: Any, begin: Any) -> Any:
+    """Sixteen bytes from ``source[begin]`` to ``out[at]``, both uint8."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(128)
+        places = []
+        for kind, array, index in zip(signature.args[::2], args[::2], args[1::2], strict=True):
+            data = context.make_array(kind)(context, builder, array).data
+            places.append(builder.bitcast(builder.gep(data, [index]), word.as_pointer()))
+        builder.store(builder.load(places[1], align=1), places[0], align=1)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, source, types.int64), codegen
+
+
+def _zeros(leading: bool) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        count = builder.ctlz if leading else builder.cttz
+        return count(args[0], ir.Constant(ir.IntType(1), 0))
+
+    def typed(typing_context: Any, value: Any) -> Any:
+        return types.int64(types.uint64), codegen
+
+    return intrinsic(typed)
+
+
+#: Number of zero bits above the highest bit set (64 of zero).
+leading_zeros: Any = _zeros(True)
+#: Number of zero bits below the lowest bit set (64 of zero).
+trailing_zeros: Any = _zeros(False)
