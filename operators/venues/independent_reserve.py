@@ -12,8 +12,10 @@ Splice: the snapshot has no nonce, only the time it was made at. Messages say wh
 changes (a new order, its volume now, gone), so applying one again does no harm, and leaving one
 out does for ever. So the last messages of each channel are held back, and when a snapshot
 arrives, those from ``SPLICE_MARGIN_NS`` before it was made are applied again on top of it. What
-comes twice is visible as it should be: a cancel of an order that the snapshot had left out
-already is an unknown order, and is counted.
+comes twice is visible as it should be: a new order that the snapshot has is a duplicate, a cancel
+of one that it left out already an unknown order. Messages that are missing among those applied
+again, or that came too long ago to be held, are a gap: this snapshot may lack them, the next will
+not.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from schemas.codes import AggressorSide, RejectReason, Side
 from schemas.frames import FrameKind
 from schemas.units import NS_PER_S
 
-#: Messages held back per channel: two seconds of the busiest one, an answer takes a tenth of that.
-HELD_MESSAGES: Final = 64
+#: Messages held back per channel: eight seconds of the busiest one. An answer takes 0.1 s.
+HELD_MESSAGES: Final = 256
 #: How far the clock of the snapshot may run ahead of that of the messages.
 SPLICE_MARGIN_NS: Final = NS_PER_S
 
@@ -145,10 +147,20 @@ class IndependentReserve(VenueDecoder):
                 price, volume = bytes(order.Price), bytes(order.Volume)
                 out.order(EventKind.ADD, side, order.Guid, price, volume)
         out.end()
-        for payload in self.held.get(coin, ()):
-            message = _message.decode(payload)
-            if ms_ns(message.Time) >= made_at - SPLICE_MARGIN_NS:
-                self._apply(message, _change.decode(message.Data), coin, currency, out)
+        self._again(coin, currency, made_at, out)
+
+    def _again(self, coin: str, currency: str, made_at: int, out: EventBuilder) -> None:
+        """Apply what was held back on top of a snapshot made at ``made_at``."""
+        held = [_message.decode(payload) for payload in self.held.get(coin, ())]
+        since = made_at - SPLICE_MARGIN_NS
+        start = next((i for i, m in enumerate(held) if ms_ns(m.Time) >= since), len(held))
+        if len(held) == HELD_MESSAGES and ms_ns(held[0].Time) > made_at:
+            # What came between the snapshot and these is not held any more: leave a hole.
+            instrument = out.instrument(_symbol(coin, currency))
+            out.begin(instrument, made_at, last=held[0].Nonce - 2)
+            out.end()
+        for message in held[start:]:
+            self._apply(message, _change.decode(message.Data), coin, currency, out)
 
     def _order_event(self, message: Message, frame: Frame, out: EventBuilder) -> None:
         """

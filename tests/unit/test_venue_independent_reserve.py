@@ -142,11 +142,17 @@ def test_messages_that_arrive_before_the_snapshot_are_applied_on_top_of_it() -> 
 
 
 def test_what_is_held_back_is_bounded_and_of_one_connection() -> None:
-    many = [message("NewOrder", n, GUIDS[0], MADE_AT_MS) for n in range(HELD_MESSAGES + 5)]
+    many = [message("NewOrder", n, GUIDS[0], MADE_AT_MS) for n in range(5 + HELD_MESSAGES)]
     found = groups(*many, http(URL, SNAPSHOT))
     assert [g.last for g in found] == [None, *range(5, HELD_MESSAGES + 5)]
     lost = TestFrame("", FrameKind.DISCONNECT, note="reset by peer")
     assert len(groups(*many, lost, http(URL, SNAPSHOT))) == 1
+
+
+def test_a_snapshot_older_than_what_is_held_shows_a_hole() -> None:
+    late = [message("NewOrder", n, GUIDS[0], MADE_AT_MS + 9) for n in range(HELD_MESSAGES + 5)]
+    assert [g.last for g in groups(*late, http(URL, SNAPSHOT))][:4] == [None, 3, 5, 6]
+    assert [g.last for g in groups(*late[:9], http(URL, SNAPSHOT))] == [None, *range(9)]
 
 
 def test_trade() -> None:
