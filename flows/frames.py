@@ -70,7 +70,7 @@ def scan_lake(
         last=None if end_ns is None else _date(end_ns - 1),
         venues=venues,
     )
-    frame = _frame(table, files)
+    frame = _frame(table, root, files)
     if first_ns is not None:
         frame = frame.filter(pl.col(table.time_field) >= pl.lit(first_ns, dtype=_TIME))
     if end_ns is not None:
@@ -95,7 +95,7 @@ def book_levels(
         files = list_files(
             root, DEPTH.name, first=when, last=when, venues=None if venue is None else [venue]
         )
-        frame = _frame(DEPTH, files).filter(pl.col("symbol") == symbol)
+        frame = _frame(DEPTH, root, files).filter(pl.col("symbol") == symbol)
         newest = (
             frame.filter(pl.col("ts_event") <= at).group_by("venue").agg(pl.col("ts_event").max())
         )
@@ -122,12 +122,17 @@ def _levels(row: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(sides).select(*_BOOK).cast(_BOOK)
 
 
-def _frame(table: Table, files: list[Path]) -> pl.LazyFrame:
+def _frame(table: Table, root: Path, files: list[Path]) -> pl.LazyFrame:
     names = [*table.names, "date"]
     if not files:
         types = {f.name: _TYPES[f.kind] for f in table.fields}
         return pl.LazyFrame(schema={**types, "date": pl.Date})
-    hive = {"date": pl.Date, "venue": pl.String} if table.has_venue else {"date": pl.Date}
+    # A folder above the lake that looks like a hive one has to be named too; nobody selects it.
+    above = [part.partition("=")[0] for part in root.parts if "=" in part]
+    hive: dict[str, pl.DataType | type[pl.DataType]] = dict.fromkeys(above, pl.String)
+    hive["date"] = pl.Date
+    if table.has_venue:
+        hive["venue"] = pl.String
     frame = pl.scan_parquet(
         files,
         hive_partitioning=True,

@@ -34,6 +34,7 @@ _MARKER: Final = "lake.json"
 _JOURNAL: Final = "compact.json"
 _EPOCH: Final = date(1970, 1, 1)
 _WRITER_FILE: Final = re.compile(r"([A-Za-z0-9]+)-(\d{6})-(\d{8})\.parquet")
+_COLUMNS: Final = frozenset({"date"}.union(*(table.names for table in TABLES.values())))
 _LISTING_TRIES: Final = 50
 _LISTING_PAUSE_S: Final = 0.02
 
@@ -82,6 +83,7 @@ def prepare_lake(root: Path) -> None:
     Raises SinkError with the remedy when it is something else or of another format, LakeFailed
     when the disk refuses.
     """
+    _check_path(root)
     if (own_folder(root) / _MARKER).is_file():
         check_lake(root)
         return
@@ -105,6 +107,7 @@ def prepare_lake(root: Path) -> None:
 
 def check_lake(root: Path) -> None:
     """Raise SinkError with the remedy unless ``root`` is a lake this release reads."""
+    _check_path(root)
     marker = own_folder(root) / _MARKER
     if not root.exists():
         raise SinkError(f"no lake at {root}: name the folder a run wrote with --sink parquet:DIR")
@@ -120,6 +123,15 @@ def check_lake(root: Path) -> None:
             f"{root} is a lake of format {version}, this release knows up to {FORMAT}: use the "
             "release that wrote it or a newer one"
         )
+
+
+def _check_path(root: Path) -> None:
+    for part in root.parts:
+        if part.partition("=")[0] in _COLUMNS and "=" in part:
+            raise SinkError(
+                f"{root}: readers would take the folder {part} for a column of the tables; name a "
+                "lake that does not lie in such a folder"
+            )
 
 
 def list_files(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import gc
+import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,14 @@ SMALL = ParquetOptions(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_power_failures() -> Iterator[None]:
+    """Only a power failure could tell whether fsync was called; without it these run 3x faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 def _items(seed: int, count: int, names: tuple[str, ...] = tuple(TABLES)) -> list[Item]:
     rng = np.random.default_rng(seed)
     feed = Feed(rng)
@@ -38,13 +47,12 @@ def _items(seed: int, count: int, names: tuple[str, ...] = tuple(TABLES)) -> lis
     for _ in range(count):
         some = rng.choice(names, min(3, len(names)), replace=False)
         items.append(
-            feed.item(int(rng.integers(-1, 3)), {n: int(rng.integers(0, 120)) for n in some})
+            feed.item(int(rng.integers(-1, 3)), {n: int(rng.integers(0, 90)) for n in some})
         )
     return items
 
 
 def _writer(root: Path, recovery: str | None = "r") -> ParquetWriter:
-    gc.collect()  # a crashed writer of this very process gives its lock back
     return ParquetWriter(root, "w0", recovery, SMALL)
 
 
@@ -69,14 +77,14 @@ def test_every_table_keeps_every_value(tmp_path: Path) -> None:
     assert lake_rows(tmp_path / "lake") == model.rows
 
 
-@given(seed=st.integers(0, 10**6), script=st.lists(st.sampled_from("wwwwssscrx"), max_size=25))
+@given(seed=st.integers(0, 10**6), script=st.lists(st.sampled_from("wwwwssscrx"), max_size=18))
 def test_any_crash_at_any_point_leaves_no_trace(
     tmp_path_factory: pytest.TempPathFactory, seed: int, script: list[str]
 ) -> None:
     """w: write, s: snapshot, c: crash and restore the last snapshot, r: the one before it,
     x: end gracefully, then resume."""
     root = tmp_path_factory.mktemp("lake")
-    items = _items(seed, 16, ("bars", "trades", "dead_letters"))
+    items = _items(seed, 12, ("bars", "trades", "dead_letters"))
     writer = _writer(root)
     at = 0
     snapshots: list[tuple[object, int]] = [(None, 0)]
@@ -92,7 +100,7 @@ def test_any_crash_at_any_point_leaves_no_trace(
                 writer.close()
             if step == "r" and len(snapshots) > 1:
                 snapshots.pop()
-            del writer
+            writer.abandon()
             writer = _writer(root)
             state, at = snapshots[-1]
             if state is not None:
@@ -158,7 +166,7 @@ def test_crash_before_the_first_snapshot_is_undone_by_the_same_recovery_only(
     for item in items:
         writer.write(item)
     assert list(tmp_path.rglob("*.parquet"))
-    del writer
+    writer.abandon()  # a crash, but for the lock
     writer = _writer(tmp_path)
     for item in items:
         writer.write(item)
@@ -183,7 +191,7 @@ def test_abandoned_run_keeps_what_its_snapshots_held(tmp_path: Path) -> None:
     writer.snapshot()
     for item in items[15:]:
         writer.write(item)
-    del writer
+    writer.abandon()  # a crash, but for the lock
     writer = _writer(tmp_path, "new")
     writer.close()
     found = lake_rows(tmp_path)
@@ -247,9 +255,9 @@ def test_old_rows_become_visible_without_new_ones(tmp_path: Path) -> None:
 
 
 def test_pending_rows_are_bounded(tmp_path: Path) -> None:
-    feed = Feed(np.random.default_rng(4), days=50)
+    feed = Feed(np.random.default_rng(4), days=16)
     writer = _writer(tmp_path)
-    for _ in range(50):
+    for _ in range(12):
         writer.write(feed.item(0, {"quotes": 100}))
     writer.snapshot()
     assert len(writer._pending.partitions) <= SMALL.max_partitions
@@ -288,6 +296,8 @@ def test_refuses_what_is_not_ours(tmp_path: Path) -> None:
         _writer(lake).write(_items(1, 1)[0])
     with pytest.raises(SinkError, match="is a file"):
         _writer(tmp_path / "letter.txt").write(_items(1, 1)[0])
+    with pytest.raises(SinkError, match="would take the folder symbol=X for a column"):
+        _writer(tmp_path / "symbol=X" / "lake").write(_items(1, 1)[0])
 
 
 def test_refuses_a_snapshot_that_does_not_fit(tmp_path: Path) -> None:

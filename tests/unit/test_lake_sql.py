@@ -1,0 +1,190 @@
+"""SQL over a lake: views like the schemas, exact values, pruning, errors that help."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from decimal import Decimal, localcontext
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from flows.errors import RunFailed, UsageError
+from flows.lake import open_lake
+from flows.sql import print_query, query_lake
+from schemas.tables import TABLES
+from sinks.lake import list_files
+from sinks.parquet import ParquetOptions, ParquetWriter
+from sinks.parquet_file import FileOptions
+from tests.batches import Feed, Item
+
+
+@pytest.fixture(scope="module")
+def item() -> Item:
+    tables = {name: 300 for name in TABLES if name != "imbalances"}
+    return Feed(np.random.default_rng(8)).item(0, tables)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory, item: Item) -> Path:
+    root = tmp_path_factory.mktemp("sql") / "it's a lake"
+    writer = ParquetWriter(root, options=ParquetOptions(file=FileOptions(row_group_rows=20)))
+    writer.write(item)
+    writer.close()
+    return root
+
+
+def test_views_have_the_columns_of_the_schema_in_order(lake: Path) -> None:
+    con = open_lake(lake)
+    for name, table in TABLES.items():
+        relation = con.sql(f"SELECT * FROM {name}")
+        assert relation.columns == [*table.names, "date"]
+        assert bool(relation.limit(1).fetchall()) == (name != "imbalances")
+    empty = con.sql("SELECT * FROM imbalances").types
+    full = con.sql("SELECT * FROM market_status").types
+    names = TABLES["imbalances"].names
+    assert str(empty[names.index("ts_event")]) == "TIMESTAMP_NS"
+    assert str(full[TABLES["market_status"].names.index("ts_event")]) == "TIMESTAMP_NS"
+    assert str(empty[names.index("paired_size")]) == "DECIMAL(28,12)"
+
+
+def test_empty_and_filled_views_have_the_same_types(lake: Path, tmp_path: Path) -> None:
+    ParquetWriter(tmp_path).close()
+    filled, empty = open_lake(lake), open_lake(tmp_path)
+    for name in TABLES:
+        types = [[str(t) for t in c.sql(f"SELECT * FROM {name}").types] for c in (filled, empty)]
+        assert types[0] == types[1], name
+
+
+def test_values_are_exact(lake: Path, item: Item) -> None:
+    con = open_lake(lake)
+    for name, batch in item.tables.items():
+        got = con.sql(f"SELECT * EXCLUDE (date) FROM {name} ORDER BY row_sequence")
+        table = got.to_arrow_table()
+        for column in batch.schema.names:
+            want, have = batch.column(column), table.column(column)
+            if pa.types.is_timestamp(want.type):
+                want, have = want.cast(pa.int64()), have.cast(pa.int64())
+            assert have.to_pylist() == want.to_pylist(), f"{name}.{column}"
+
+
+def test_filters_reach_partitions_and_row_groups(lake: Path) -> None:
+    con = open_lake(lake)
+    times = con.sql("SELECT ts_event FROM quotes WHERE venue = 'XNAS' AND symbol = 'AAPL'")
+    some = sorted(str(row[0]) for row in times.fetchall())[3]
+    for where, files in (
+        (f"ts_event = '{some}' AND date = '2026-01-01' AND venue = 'XNAS'", 1),
+        ("symbol = 'AAPL' AND venue = 'XNAS'", 2),
+    ):
+        query = f"EXPLAIN ANALYZE SELECT price FROM trades WHERE {where}"
+        plan = con.sql(query).fetchall()[0][1]
+        assert f"Total Files Read: {files}" in plan
+        scanned, _, total = plan.partition("Row Groups Scanned: ")[2].split()[:3]
+        assert int(scanned) < int(total), plan
+
+
+def test_refuses_what_is_no_lake(tmp_path: Path, lake: Path) -> None:
+    with pytest.raises(UsageError, match="no lake at"):
+        open_lake(tmp_path / "none")
+    (tmp_path / "some.txt").touch()
+    with pytest.raises(UsageError, match="is no marketflow lake"):
+        open_lake(tmp_path)
+    assert open_lake(str(lake)).sql("SELECT count(*) FROM trades").fetchall() == [(300,)]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("SELECT * FROM trade", r"trade does not exist! Tables of a lake: book_events, trades"),
+        ("SELECT prize FROM trades", 'Candidate bindings: .*"price"'),
+        ("SELEC 1", "write one SELECT"),
+        ("", "one SELECT at a time, not 0"),
+        ("SELECT 1; SELECT 2", "one SELECT at a time, not 2"),
+        ("COPY trades TO 'x.csv'", "COPY is not allowed here, a lake is read-only"),
+        ("CREATE TABLE x (a INT)", "CREATE is not allowed"),
+        ("ATTACH 'x.db'", "ATTACH is not allowed"),
+        ("DROP VIEW trades", "DROP is not allowed"),
+        ("SET threads = 1", "SET is not allowed"),
+        ("SELECT symbol::INT FROM trades", "Could not convert string"),
+    ],
+)
+def test_errors_are_one_line_with_a_hint(lake: Path, query: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        query_lake(query, lake, lambda relation: relation.fetchall())
+    assert "\n" not in str(raised.value)
+
+
+def test_json_is_rows_with_exact_values(
+    lake: Path, item: Item, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    query = (
+        "SELECT symbol, ts_event, price, notional, price * size AS product, trade_id, "
+        "(SELECT sum(trade_count) FROM bars) AS total, 1.5::DOUBLE AS f, true AS b, "
+        "date FROM trades ORDER BY row_sequence LIMIT 2"
+    )
+    print_query(query, lake, "json", None, Console())
+    rows = json.loads(capfdbinary.readouterr().out)
+    trades = item.tables["trades"]
+    assert [Decimal(r["price"]) for r in rows] == trades.column("price")[:2].to_pylist()
+    size = trades.column("size")[0].as_py()
+    with localcontext(prec=60):
+        assert Decimal(rows[0]["product"]) == Decimal(rows[0]["price"]) * size
+    assert rows[0]["ts_event"].startswith("2026-01-0") and len(rows[0]["ts_event"]) == 29
+    assert isinstance(rows[0]["total"], int)
+    assert (rows[0]["f"], rows[0]["b"], rows[0]["date"][:7]) == (1.5, True, "2026-01")
+    print_query("SELECT 1 AS a WHERE false", lake, "json", None, Console())
+    assert json.loads(capfdbinary.readouterr().out) == []
+
+
+def test_csv_parquet_and_table(
+    lake: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    query = "SELECT symbol, price, ts_recv, venue FROM trades ORDER BY row_sequence"
+    print_query(query, lake, "csv", None, Console())
+    lines = list(csv.DictReader(io.StringIO(capfdbinary.readouterr().out.decode())))
+    assert len(lines) == 300
+    assert "" in {line["ts_recv"] for line in lines}
+    out = tmp_path / "out.parquet"
+    print_query(query, lake, "parquet", out, Console())
+    table = pq.read_table(out)
+    assert [str(p) for p in table["price"].to_pylist()] == [line["price"] for line in lines]
+    assert table["ts_recv"].type == pa.timestamp("ns")
+    assert not list(tmp_path.glob(".*"))
+    page = io.StringIO()
+    print_query(f"{query} LIMIT 3", lake, "table", None, Console(file=page, width=200))
+    assert lines[0]["price"] in page.getvalue()
+    with pytest.raises(UsageError, match="none of table, csv, json, parquet"):
+        print_query(query, lake, "xml", None, Console())
+    with pytest.raises(UsageError, match="--out goes with"):
+        print_query(query, lake, "table", out, Console())
+    with pytest.raises(RunFailed, match="cannot write"):
+        print_query(query, lake, "csv", tmp_path / "no" / "x.csv", Console())
+
+
+def test_a_long_table_says_that_it_is_cut(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = io.StringIO()
+    query = "SELECT a.shard FROM trades a, (FROM trades LIMIT 4)"
+    print_query(query, lake, "table", None, Console(file=page, width=40))
+    assert "the first 1000 rows" in capsys.readouterr().err
+
+
+def test_a_query_survives_a_compaction_between_opening_and_reading(
+    tmp_path: Path, item: Item
+) -> None:
+    writer = ParquetWriter(tmp_path)
+    writer.write(item)
+    writer.close()
+    moved = []
+
+    def count(relation: object) -> object:
+        if not moved:
+            [path, *_] = list_files(tmp_path, "trades")
+            moved.append(path.rename(path.with_name("w0-000001-99999999.parquet")))
+        return relation.fetchall()  # type: ignore[attr-defined]
+
+    assert query_lake("SELECT count(*), sum(size) FROM trades", tmp_path, count)[0][0] == 300
