@@ -297,7 +297,7 @@ def _ticker(
     bids, bids_scale, at = decimal(after(at, _C_BID_SIZE))
     ask, ask_scale, at = decimal(after(at, _C_ASK))
     asks, asks_scale, at = decimal(after(at, _C_ASK_SIZE))
-    ts_event = ts_recv
+    ts_event = 0
     if timed:
         _, at = whole(after(at, _C_T))
         value, at = whole(after(at, _C_E))

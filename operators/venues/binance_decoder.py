@@ -5,7 +5,9 @@ against recordings of 2019, 2021, 2024. This is the exact decoder of every messa
 in :mod:`operators.kernels.binance` takes over the most common shapes and must give the same rows.
 
 Times are milliseconds, or microseconds where the stream was asked for them (16 digits). ts_event:
-a trade's ``T``; everything else ``E``. Spot's bookTicker and REST book have neither: arrival time.
+a trade's ``T``; everything else ``E``. Spot's bookTicker and REST book have neither and say 0, "not
+known", and the books show the later of arrival and their latest event time: arrival itself is
+another clock (1.2 s behind in one recording), which would make every other message late.
 Sequences: ``u`` of books and quotes, the trade id of trades.
 
 Decisions:
@@ -264,7 +266,7 @@ class Binance(ListedVenue):
             index = self._partial(symbol, out) if partial else self.instrument(out, symbol)
         if index is None:
             return
-        ts_event = time_ns(book.E) if book.E else frame.ts_recv
+        ts_event = time_ns(book.E) if book.E else 0
         out.begin(index, ts_event, last=book.lastUpdateId, snapshot=True)
         self._levels(book.bids, book.asks, out)
 
@@ -309,7 +311,7 @@ class Binance(ListedVenue):
         instrument = self.instrument(out, quote.s)
         bid = None if _is_zero(quote.B) else (quote.b, quote.B)
         ask = None if _is_zero(quote.A) else (quote.a, quote.A)
-        ts_event = time_ns(quote.E) if quote.E else frame.ts_recv
+        ts_event = time_ns(quote.E) if quote.E else 0
         out.venue_quote(instrument, ts_event, bid, ask, sequence=quote.u)
 
     def _mark_price(self, body: bytes, frame: Frame, out: EventBuilder) -> None:

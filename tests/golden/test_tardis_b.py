@@ -132,7 +132,10 @@ class Ours:
                 if event.bids or event.asks or event.snapshot:
                     found += self._book(event, ts_recv)
             elif isinstance(event, Print | Quote):
-                found.append(event._replace(symbol=self.symbol(event.symbol), sequence=None))
+                # Without an event time they stand at their arrival.
+                at = event.ts_event or ts_recv
+                name = self.symbol(event.symbol)
+                found.append(event._replace(symbol=name, ts_event=at, sequence=None))
         return found
 
     def _change(self, group: Group, ts_recv: int) -> Change:

@@ -35,7 +35,7 @@ def decode(frame: TestFrame) -> Iterator[tuple[Any, ...]]:
                 for price, size in body[side]:
                     yield ("level", side, Decimal(price), Decimal(size))
         case "snapshot":
-            at = body["E"] * 10**6 if "E" in body else frame.ts_recv
+            at = body["E"] * 10**6 if "E" in body else 0
             yield ("begin", at, body["lastUpdateId"], None, None)
             for side in ("bids", "asks"):
                 for price, size in body[side]:
@@ -51,6 +51,6 @@ def decode(frame: TestFrame) -> Iterator[tuple[Any, ...]]:
                 side,
             )
         case "bookTicker":
-            at = body["E"] * 10**6 if "E" in body else frame.ts_recv
+            at = body["E"] * 10**6 if "E" in body else 0
             yield ("quote", at, body["u"], Decimal(body["b"]), Decimal(body["B"]))
             yield ("quote", at, body["u"], Decimal(body["a"]), Decimal(body["A"]))
