@@ -3,7 +3,7 @@
 CSV: a HEADER frame with the line of column names, then a frame per line; fields may be quoted but
 hold no line end. Parquet: a frame per run of rows, its payload an Arrow IPC stream of the known
 columns; ``offset`` counts rows. Values that the URL gives for all rows (``venue=``, ``symbol=``)
-travel in the note of every frame that starts a file, as a query string.
+travel in the note of every frame that starts a file, as a JSON object.
 
 Missing columns that may be null, or that follow from others, are filled by the decoder.
 """
@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlencode
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -128,7 +128,7 @@ class CsvReader(HeadedLineReader):
         given: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(paths, position, limits)
-        self._note = urlencode(given or {})
+        self._note = msgspec.json.encode(dict(given or {})).decode()
 
     def _take(self, blocks: Blocks) -> pa.RecordBatch | None:
         batch = super()._take(blocks)
@@ -157,7 +157,7 @@ class ParquetReader:
         self._paths = tuple(paths)
         self._known = _known(table)
         self._limits = limits
-        self._note = urlencode(given or {})
+        self._note = msgspec.json.encode(dict(given or {})).decode()
         self._path, self._row, self._before = position or (0, 0, 0)
         self._file: pq.ParquetFile | None = None
         self._batches: Iterator[pa.RecordBatch] = iter(())

@@ -14,8 +14,8 @@ time has its arrival time.
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -112,7 +112,7 @@ class TableDecoder:
         frame = columns.frame(row)
         if frame.kind == FrameKind.HEADER:
             self._header = frame.payload.decode("utf-8-sig", "replace")
-            self._given = dict(parse_qsl(note or ""))
+            self._given = _constants(note)
             return
         reason = (
             RejectReason.TRUNCATED
@@ -150,7 +150,7 @@ class TableDecoder:
             )
             return None
         (batch,) = table.combine_chunks().to_batches()
-        return Columns(ArrowSource(batch, dict(parse_qsl(note or ""))))
+        return Columns(ArrowSource(batch, _constants(note)))
 
     def _rows(
         self,
@@ -361,6 +361,11 @@ class TableDecoder:
         _, _, self._header, given, registry, self._latest = state
         self._given = dict(given)
         self._registry.restore(registry)
+
+
+def _constants(note: str | None) -> dict[str, str]:
+    """Values that the source's URL gives for all rows."""
+    return msgspec.json.decode(note, type=dict[str, str]) if note else {}
 
 
 def _feed_end(frame: int) -> NDArray[np.void]:
