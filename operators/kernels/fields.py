@@ -44,11 +44,12 @@ def split(text: Bytes, bounds: Indices, starts: Indices, stops: Indices, good: A
                 at += 1
                 starts[column, line] = at
                 while at < end and not (
-                    text[at] == _QUOTE and (at + 1 == end or text[at + 1] == _COMMA)
+                    text[at] == _QUOTE and (at + 1 == end or text[at + 1] != _QUOTE)
                 ):
-                    at += 1
-                stops[column, line] = at
-                if at == end:
+                    # A doubled quote is passed as a pair: its second half does not end the field.
+                    at += 2 if text[at] == _QUOTE else 1
+                stops[column, line] = min(at, end)
+                if at >= end or (at + 1 < end and text[at + 1] != _COMMA):
                     break
                 at += 1
             else:
