@@ -7,6 +7,9 @@ Continuity: every ``/market/level2`` message names its first and last sequence; 
 follow the last one applied. The REST snapshot has the sequence it was made at, and the first
 message spliced onto it must reach across that number. A change at price "0" only moves the
 sequence: it passes as the no-op it is.
+
+The ticker is the book at its own sequence (819 of 819 in the recording), but comes up to five
+messages early or late.
 """
 
 from __future__ import annotations
@@ -107,7 +110,10 @@ class Kucoin(ListedVenue):
 
     VENUE = "KUCOIN"
     RULES = BookRules(
-        continuity=Continuity.FIRST_FOLLOWS, snapshot_rule=SnapshotRule.SPLICE, first_overlap=1
+        continuity=Continuity.FIRST_FOLLOWS,
+        snapshot_rule=SnapshotRule.SPLICE,
+        first_overlap=1,
+        bbo_tolerance=16,
     )
 
     def message(self, frame: Frame, out: EventBuilder) -> None:
