@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 FORMATS: Final = ("table", "csv", "json", "parquet")
 _MAX_TABLE_ROWS: Final = 1000
 _BATCH_ROWS: Final = 65_536
+_ANY_WIDTH: Final = 100_000
 _READS: Final = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
 
 
@@ -134,11 +135,12 @@ def _batches(relation: duckdb.DuckDBPyRelation) -> Iterator[pa.RecordBatch]:
     yield from relation.to_arrow_reader(_BATCH_ROWS)
 
 
-def rows_of(relation: duckdb.DuckDBPyRelation) -> Iterator[dict[str, Any]]:
-    """Rows as exact JSON values; whole numbers of any size stay numbers."""
+def rows_of(relation: duckdb.DuckDBPyRelation, trim: bool = False) -> Iterator[dict[str, Any]]:
+    """Rows as exact JSON values; whole numbers of any size stay numbers. ``trim`` leaves out the
+    trailing zeros of decimals, for people."""
     whole = [n for n, t in zip(relation.columns, relation.types, strict=True) if t == "HUGEINT"]
     for batch in _batches(relation):
-        for row in json_rows(batch, trim=False):
+        for row in json_rows(batch, trim=trim):
             for name in whole:
                 row[name] = None if row[name] is None else int(row[name])
             yield row
@@ -178,19 +180,37 @@ def _write_parquet(relation: duckdb.DuckDBPyRelation, file: IO[bytes]) -> None:
 
 
 def _print_table(relation: duckdb.DuckDBPyRelation, console: Console) -> None:
-    table = Table()
-    for name, kind in zip(relation.columns, relation.types, strict=True):
-        text = str(kind) in ("VARCHAR", "BLOB", "BOOLEAN", "UUID")
-        table.add_column(Text(name), justify="left" if text else "right", overflow="fold")
-    shown = 0
-    for row in rows_of(relation.limit(_MAX_TABLE_ROWS + 1)):
-        shown += 1
-        if shown <= _MAX_TABLE_ROWS:
-            table.add_row(*(Text(_cell(value, "NULL")) for value in row.values()))
-    console.print(table)
-    if shown > _MAX_TABLE_ROWS:
+    """A table, or one block per row where the table would be wider than the terminal."""
+    rows = [
+        [_cell(value, "NULL") for value in row.values()]
+        for row in rows_of(relation.limit(_MAX_TABLE_ROWS + 1), trim=True)
+    ]
+    names = relation.columns
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    if rows and console.is_terminal and sum(widths) + 3 * len(widths) + 1 > console.width:
+        _print_blocks(names, rows[:_MAX_TABLE_ROWS], console)
+    else:
+        table = Table()
+        for name, kind in zip(names, relation.types, strict=True):
+            text = str(kind) in ("VARCHAR", "BLOB", "BOOLEAN", "UUID")
+            table.add_column(Text(name), justify="left" if text else "right", no_wrap=True)
+        for row in rows[:_MAX_TABLE_ROWS]:
+            table.add_row(*map(Text, row))
+        if not console.is_terminal:  # a file or pipe has no width to be too wide for
+            console = Console(file=console.file, width=_ANY_WIDTH)
+        console.print(table)
+    if len(rows) > _MAX_TABLE_ROWS:
         note = f"the first {_MAX_TABLE_ROWS} rows; --format csv, json or parquet has all of them"
         Console(stderr=True).print(note)
+
+
+def _print_blocks(names: list[str], rows: list[list[str]], console: Console) -> None:
+    for number, row in enumerate(rows, 1):
+        console.rule(f"row {number}", align="left")
+        block = Table.grid(padding=(0, 2))
+        for name, value in zip(names, row, strict=True):
+            block.add_row(Text(name, style="bold"), Text(value))
+        console.print(block)
 
 
 def _cell(value: Any, null: str) -> str:
