@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.events import NO_SEQUENCE, BookType, EventKind, IdKind
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
 from schemas.codes import AggressorSide, RejectReason, RowFlag, Side
 from schemas.units import INT64_MAX, NO_PRICE
 
@@ -80,7 +80,7 @@ _TRUNCATED = int(RejectReason.TRUNCATED)
 Words = NDArray[np.int64]
 
 
-@kernel
+@bare_kernel
 def index(words: Words, ats: Words, rtypes: Any, keys: Words, times: Words) -> tuple[int, int]:
     """Where the records of ``words`` start, and (publisher << 32 | instrument, time) of each.
 
@@ -110,7 +110,7 @@ def index(words: Words, ats: Words, rtypes: Any, keys: Words, times: Words) -> t
     return count, at
 
 
-@kernel
+@bare_kernel
 def rows_needed(rtypes: Any) -> int:
     """Rows that :func:`decode` writes at most for records of these rtypes."""
     total = 0
@@ -119,22 +119,22 @@ def rows_needed(rtypes: Any) -> int:
     return total
 
 
-@kernel
+@bare_kernel
 def _byte(word: Any, index: int) -> Any:
     return np.int64((np.uint64(word) >> np.uint64(8 * index)) & np.uint64(255))
 
 
-@kernel
+@bare_kernel
 def _low(word: Any) -> Any:
     return np.int64(np.uint64(word) & np.uint64(0xFFFFFFFF))
 
 
-@kernel
+@bare_kernel
 def _high(word: Any) -> Any:
     return np.int64(np.uint64(word) >> np.uint64(32))
 
 
-@kernel
+@bare_kernel
 def _flags(flags: int) -> int:
     out = 0
     if flags & F_LAST:
@@ -146,7 +146,7 @@ def _flags(flags: int) -> int:
     return out
 
 
-@kernel
+@bare_kernel
 def _put(rows: Any, at: int, kind: int, price: int, size: int, side: int, flags: int) -> None:
     row = rows[at]
     row.kind = kind
@@ -156,7 +156,7 @@ def _put(rows: Any, at: int, kind: int, price: int, size: int, side: int, flags:
     row.flags = flags
 
 
-@kernel
+@bare_kernel
 def _order(rows: Any, at: int, words: Words, w: int, book: int) -> int:
     """Row of an mbo record; 1 if it was written, 0 if there is nothing to say, else -1 - reason."""
     tail = words[w + 4]
@@ -205,7 +205,7 @@ def _order(rows: Any, at: int, words: Words, w: int, book: int) -> int:
     return 1
 
 
-@kernel
+@bare_kernel
 def _book(rows: Any, at: int, words: Words, w: int, levels: int, flags: int) -> int:
     """BEGIN, the levels that are there, END: the whole top of the book. Returns rows written."""
     start = at
@@ -226,7 +226,7 @@ def _book(rows: Any, at: int, words: Words, w: int, levels: int, flags: int) -> 
     return at + 1 - start
 
 
-@kernel
+@bare_kernel
 def _quote(rows: Any, at: int, words: Words, w: int, flags: int) -> None:
     """VENUE_BID and VENUE_ASK of the first level."""
     sizes = words[w + 8]
@@ -238,7 +238,7 @@ def _quote(rows: Any, at: int, words: Words, w: int, flags: int) -> None:
         _put(rows, at + side, kind, price, size, side + 1, flags | _LAST if side else flags)
 
 
-@kernel
+@bare_kernel
 def _levels(rows: Any, at: int, words: Words, w: int, rtype: int, book: int) -> int:
     """Rows of an mbp, trades or bbo record: how many were written, or -1 - reason."""
     start = at
@@ -265,7 +265,7 @@ def _levels(rows: Any, at: int, words: Words, w: int, rtype: int, book: int) -> 
     return at - start
 
 
-@kernel
+@bare_kernel
 def decode(
     words: Words,
     ats: Words,

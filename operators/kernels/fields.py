@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.kernels import int128, numbers
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
 from schemas.units import INT64_MAX, NO_PRICE, NS_PER_DAY, NS_PER_MINUTE, NS_PER_S
 
 Bytes = NDArray[np.uint8]
@@ -27,7 +27,7 @@ _LAST_YEAR: Final = 2261
 _DAYS: Final = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
 
 
-@kernel
+@bare_kernel
 def split(text: Bytes, bounds: Indices, starts: Indices, stops: Indices, good: Any) -> None:
     """Spans of the fields of every line into ``starts[column, line]`` and ``stops``.
 
@@ -66,7 +66,7 @@ def split(text: Bytes, bounds: Indices, starts: Indices, stops: Indices, good: A
         good[line] = column == columns and at == end
 
 
-@kernel
+@bare_kernel
 def _whole(text: Bytes, at: int, end: int) -> tuple[Any, bool]:
     """A whole number that fits an int64, and whether it is one."""
     negative = at < end and text[at] == 45
@@ -84,7 +84,7 @@ def _whole(text: Bytes, at: int, end: int) -> tuple[Any, bool]:
     return (-np.int64(value) if negative else np.int64(value)), True
 
 
-@kernel
+@bare_kernel
 def decimals(
     text: Bytes, starts: Indices, stops: Indices, mantissas: Indices, scales: Any, codes: Any
 ) -> None:
@@ -101,7 +101,7 @@ def decimals(
             codes[i] = code
 
 
-@kernel
+@bare_kernel
 def integers(
     text: Bytes, starts: Indices, stops: Indices, default: int, values: Indices, good: Any
 ) -> None:
@@ -117,7 +117,7 @@ def integers(
             good[i] = False
 
 
-@kernel
+@bare_kernel
 def fixed_point(
     text: Bytes,
     starts: Indices,
@@ -154,7 +154,7 @@ def fixed_point(
             values[i] = mantissa * lift
 
 
-@kernel
+@bare_kernel
 def _digits(text: Bytes, at: int, count: int, end: int) -> Any:
     """Value of exactly ``count`` digits, or -1."""
     if at + count > end:
@@ -167,7 +167,7 @@ def _digits(text: Bytes, at: int, count: int, end: int) -> Any:
     return value
 
 
-@kernel
+@bare_kernel
 def _zone(text: Bytes, at: int, end: int) -> tuple[int, bool]:
     """Offset from UTC in minutes of what stands behind the seconds, and whether it is one."""
     size = end - at
@@ -191,7 +191,7 @@ def _zone(text: Bytes, at: int, end: int) -> tuple[int, bool]:
     return (offset if text[at] == 43 else -offset), True
 
 
-@kernel
+@bare_kernel
 def _time(text: Bytes, at: int, end: int) -> Any:
     """ns since 1970 of a whole number of ns, or of an RFC 3339 time; -1: neither."""
     if end - at < 19 or text[at + 4] != 45:
@@ -234,7 +234,7 @@ def _time(text: Bytes, at: int, end: int) -> Any:
     return ns if known and ns >= 0 else -1
 
 
-@kernel
+@bare_kernel
 def times(text: Bytes, starts: Indices, stops: Indices, values: Indices, good: Any) -> None:
     """ns since 1970; an empty field is 0, "not known"; ``good[i]`` goes false where it is no time.
 
@@ -251,7 +251,7 @@ def times(text: Bytes, starts: Indices, stops: Indices, values: Indices, good: A
                 values[i] = value
 
 
-@kernel
+@bare_kernel
 def gather(text: Bytes, starts: Indices, stops: Indices, out: Bytes, bounds: Any) -> None:
     """Copy spans one behind the other; ``bounds`` (one more) says where each is."""
     at = 0
@@ -263,7 +263,7 @@ def gather(text: Bytes, starts: Indices, stops: Indices, out: Bytes, bounds: Any
         bounds[i + 1] = at
 
 
-@kernel
+@bare_kernel
 def narrow_words(words: Any, valid: Any, mantissas: Indices, scales: Any, good: Any) -> None:
     """decimal128(38, 12) words (lo, hi) without trailing zeros; null is NO_PRICE.
 

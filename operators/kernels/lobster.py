@@ -13,35 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.events import NO_SEQUENCE, EventKind, IdKind
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
+from operators.kernels.lobster_text import (
+    MAX_LEVELS,
+    WHY_BOOK,
+    WHY_COLUMNS,
+    WHY_CUT,
+    WHY_HALT,
+    WHY_UNPACKED,
+    read_book,
+    read_message,
+)
 from schemas.codes import AggressorSide, RowFlag, Side
 from schemas.frames import FrameKind
-from schemas.units import NO_PRICE, NS_PER_DAY, NS_PER_S
+from schemas.units import NO_PRICE
 
-#: Most levels per side of a book file (LOBSTER offers up to 200).
-MAX_LEVELS: Final = 200
 #: Slots of the int64 ``state``.
 FRAME, ROWS, NOTES, MESSAGES, LAST_TS, LEVELS, BID_COUNT, ASK_COUNT = range(8)
 STATE_SIZE: Final = 8
+SCRATCH: Final = 8
 #: A frame that needs Python: a halt, or bytes that could not be taken (``why`` below).
 NOTE: Final = np.dtype(
     [("ts", "<i8"), ("sequence", "<i8"), ("price", "<i8"), ("frame", "<i4"), ("why", "i1")],
     align=True,
 )
-(
-    WHY_HALT,
-    WHY_COLUMNS,
-    WHY_TIME,
-    WHY_TYPE,
-    WHY_SIZE,
-    WHY_PRICE,
-    WHY_DIRECTION,
-    WHY_ORDER,
-    WHY_BOOK,
-    WHY_LEVELS,
-    WHY_CUT,
-    WHY_UNPACKED,
-) = range(12)
 
 _DATA, _END = int(FrameKind.DATA), int(FrameKind.END)
 _TRUNCATED, _BROKEN = int(FrameKind.TRUNCATED), int(FrameKind.BROKEN)
@@ -52,132 +47,9 @@ _UINT = int(IdKind.UINT)
 _BID, _ASK = int(Side.BID), int(Side.ASK)
 _BUY, _SELL = int(AggressorSide.BUY), int(AggressorSide.SELL)
 _LAST, _SNAPSHOT = int(RowFlag.LAST), int(RowFlag.SNAPSHOT)
-_EMPTY_PRICE = 9_999_999_999
-_COMMA, _NEWLINE, _DOT, _MINUS = 44, 10, 46, 45
-#: Digits that surely fit an int64.
-_DIGITS = 18
 
 
-@kernel
-def _integer(text: NDArray[np.uint8], at: int, end: int) -> tuple[Any, int]:
-    """(value, position after it) of a whole number; position -1: there is none."""
-    negative = at < end and text[at] == _MINUS
-    if negative:
-        at += 1
-    start = at
-    value = np.int64(0)
-    while at < end and 48 <= text[at] <= 57:
-        value = value * 10 + (np.int64(text[at]) - 48)
-        at += 1
-        if at - start > _DIGITS:
-            return 0, -1
-    if at == start:
-        return 0, -1
-    if negative:
-        value = -value
-    return value, at
-
-
-@kernel
-def _time(text: NDArray[np.uint8], at: int, end: int) -> tuple[Any, int]:
-    """(ns since midnight, position after it) of ``34200.017459617``; position -1: no time."""
-    seconds, at = _integer(text, at, end)
-    if at < 0 or seconds < 0 or seconds >= NS_PER_DAY // NS_PER_S:
-        return 0, -1
-    ns = np.int64(seconds * NS_PER_S)
-    if at < end and text[at] == _DOT:
-        at += 1
-        unit = NS_PER_S // 10
-        while at < end and 48 <= text[at] <= 57:
-            if unit > 0:
-                ns += (np.int64(text[at]) - 48) * unit
-            elif unit == 0 and text[at] >= 53:
-                ns += 1
-            # Below a ns stands the noise of a float: 43002.632812672004 is rounded.
-            unit = unit // 10 if unit > 0 else -1
-            at += 1
-    return ns, at
-
-
-@kernel
-def _message(
-    text: NDArray[np.uint8], at: int, end: int, fields: NDArray[np.int64]
-) -> tuple[int, int]:
-    """Read time, type, order id, size, price, direction; returns (why or -1, position after)."""
-    fields[0], at = _time(text, at, end)
-    if at < 0:
-        return WHY_TIME, at
-    for column in range(1, 6):
-        if at >= end or text[at] != _COMMA:
-            return WHY_COLUMNS, at
-        fields[column], at = _integer(text, at + 1, end)
-        if at < 0:
-            return WHY_COLUMNS, at
-    if at < end and text[at] != _NEWLINE:
-        return WHY_COLUMNS, at
-    kind = fields[1]
-    if kind < 1 or kind > 7:
-        return WHY_TYPE, at
-    if kind == 7:
-        return -1, at
-    if fields[3] <= 0:
-        return WHY_SIZE, at
-    if fields[4] <= 0:
-        return WHY_PRICE, at
-    if fields[5] != 1 and fields[5] != -1 and kind != 6:
-        return WHY_DIRECTION, at
-    if fields[2] < 0 and kind <= 4:
-        return WHY_ORDER, at
-    return -1, at
-
-
-@kernel
-def _book_row(
-    text: NDArray[np.uint8],
-    at: int,
-    end: int,
-    prices: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    state: NDArray[np.int64],
-    counts: NDArray[np.int64],
-) -> int:
-    """Read a book row into ``prices[side, level]``; returns why not, or -1."""
-    counts[0] = counts[1] = 0
-    level = 0
-    while True:
-        if level == MAX_LEVELS:
-            return WHY_LEVELS
-        for side in (1, 0):
-            price, at = _integer(text, at, end)
-            if at < 0 or at >= end or text[at] != _COMMA:
-                return WHY_BOOK
-            size, at = _integer(text, at + 1, end)
-            if at < 0 or size < 0:
-                return WHY_BOOK
-            if abs(price) != _EMPTY_PRICE and size > 0:
-                count = counts[side]
-                better = 1 if side == 1 else -1
-                if count > 0 and (price - prices[side, count - 1]) * better <= 0:
-                    return WHY_BOOK
-                prices[side, count] = price
-                sizes[side, count] = size
-                counts[side] = count + 1
-            if side == 1:
-                if at >= end or text[at] != _COMMA:
-                    return WHY_BOOK
-                at += 1
-        level += 1
-        if at == end:
-            break
-        if text[at] != _COMMA:
-            return WHY_BOOK
-        at += 1
-    if state[LEVELS] == 0:
-        state[LEVELS] = level
-    return -1 if state[LEVELS] == level else WHY_LEVELS
-
-
-@kernel
+@bare_kernel
 def _put(rows: Any, state: NDArray[np.int64], ts: int) -> Any:
     """The next row, zero but for its time and place."""
     row = rows[state[ROWS]]
@@ -189,7 +61,7 @@ def _put(rows: Any, state: NDArray[np.int64], ts: int) -> Any:
     return row
 
 
-@kernel
+@bare_kernel
 def _print(row: Any, kind: int, fields: NDArray[np.int64]) -> None:
     """Make ``row`` the TRADE of message type 4 (visible), 5 (hidden) or 6 (cross)."""
     row.kind = _TRADE
@@ -200,7 +72,7 @@ def _print(row: Any, kind: int, fields: NDArray[np.int64]) -> None:
         row.side = _SELL if fields[5] == 1 else _BUY
 
 
-@kernel
+@bare_kernel
 def _orders(rows: Any, state: NDArray[np.int64], ts: int, fields: NDArray[np.int64]) -> None:
     """The row of a message without a book row: orders as the message tells."""
     kind = fields[1]
@@ -217,7 +89,7 @@ def _orders(rows: Any, state: NDArray[np.int64], ts: int, fields: NDArray[np.int
     row.size = fields[3]
 
 
-@kernel
+@bare_kernel
 def _step(
     fields: NDArray[np.int64],
     prices: NDArray[np.int64],
@@ -256,7 +128,7 @@ def _step(
     return int(left)
 
 
-@kernel
+@bare_kernel
 def _level(row: Any, side: int, price: int, size: int, flags: int) -> None:
     row.kind = _LEVEL
     row.side = _BID if side == 0 else _ASK
@@ -265,7 +137,7 @@ def _level(row: Any, side: int, price: int, size: int, flags: int) -> None:
     row.flags = flags
 
 
-@kernel
+@bare_kernel
 def _reseed(
     rows: Any,
     state: NDArray[np.int64],
@@ -300,7 +172,7 @@ def _reseed(
     state[BID_COUNT + side] = told_count
 
 
-@kernel
+@bare_kernel
 def _group(
     rows: Any,
     state: NDArray[np.int64],
@@ -331,7 +203,7 @@ def _group(
         rows[state[ROWS] - 1].flags |= _LAST
 
 
-@kernel
+@bare_kernel
 def decode(
     text: NDArray[np.uint8],
     bounds: NDArray[np.int64],
@@ -343,17 +215,18 @@ def decode(
     notes: Any,
     prices: NDArray[np.int64],
     sizes: NDArray[np.int64],
+    told: NDArray[np.int64],
+    told_sizes: NDArray[np.int64],
+    scratch: NDArray[np.int64],
     state: NDArray[np.int64],
 ) -> bool:
     """Decode frames from ``state[FRAME]`` on; False: rows or notes are full, take them first.
 
-    ``prices`` and ``sizes`` (2, MAX_LEVELS + 1) are the book as known. ``rows`` are zero and
+    ``prices`` and ``sizes`` (2, MAX_LEVELS + 1) are the book as known; ``told``, ``told_sizes`` (of
+    the same shape) and ``scratch`` (SCRATCH) need no contents. ``rows`` are zero and
     at least 4 * MAX_LEVELS + 8.
     """
-    fields = np.empty(6, np.int64)
-    told = np.empty((2, MAX_LEVELS + 1), np.int64)
-    told_sizes = np.empty((2, MAX_LEVELS + 1), np.int64)
-    counts = np.zeros(2, np.int64)
+    fields, counts = scratch[:6], scratch[6:]
     while state[FRAME] < len(kinds):
         levels = state[LEVELS] if state[LEVELS] > 0 else MAX_LEVELS
         if state[ROWS] + 4 * levels + 8 > len(rows) or state[NOTES] == len(notes):
@@ -365,11 +238,15 @@ def decode(
         why = -1
         if kind == _DATA:
             state[MESSAGES] += 1
-            why, at = _message(text, bounds[frame], end, fields)
+            why, at = read_message(text, bounds[frame], end, fields)
             if why < 0 and with_book:
                 why = WHY_BOOK
                 if at < end:
-                    why = _book_row(text, at + 1, end, told, told_sizes, state, counts)
+                    why, levels = read_book(
+                        text, at + 1, end, told, told_sizes, state[LEVELS], counts
+                    )
+                    if why < 0:
+                        state[LEVELS] = levels
             elif why < 0 and at < end:
                 why = WHY_COLUMNS
             if why < 0:

@@ -38,6 +38,7 @@ from operators.rejects import Rejects
 from operators.venues import dbn_csv, dbn_tables
 from operators.venues.dbn_names import Names
 from operators.venues.dbn_publishers import publisher
+from operators.venues.table_columns import run_end
 from schemas.codes import RejectReason, RowFlag
 from schemas.frames import FrameKind
 from schemas.shards import DEFAULT_SHARDS
@@ -110,17 +111,15 @@ class DbnDecoder:
         """Events, tables and dead letters of a frames batch."""
         columns = FrameColumns(frames)
         batch = _Batch(columns)
-        first = 0
-        while first < len(columns):
-            last = first + 1
-            if columns.kinds[first] == FrameKind.DATA and self._columns:
-                while last < len(columns) and columns.kinds[last] == FrameKind.DATA:
-                    last += 1
-            self._frames(batch, first, last)
+        last = 0
+        while last < len(columns):
             first = last
-        rows = np.concatenate(batch.parts) if batch.parts else np.zeros(0, EVENT)
+            lines = columns.kinds[first] == FrameKind.DATA and self._columns
+            last = run_end(columns.kinds, first) if lines else first + 1
+            self._frames(batch, first, last)
+        parts = batch.parts or [np.zeros(0, EVENT)]
         events = EventBatch(
-            rows,
+            parts[0] if len(parts) == 1 else np.concatenate(parts),
             self._registry.instruments(),
             batch.messages,
             batch.passing.batches(),

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from operators.events import EVENT, BookType, EventBatch, SnapshotRule
 from operators.feeds import Decoded, FrameColumns
 from operators.kernels import lobster as kernels
+from operators.kernels import lobster_text as text
 from operators.passing import PassingRows
 from operators.registry import BookRules, Registry
 from operators.rejects import Rejects
@@ -40,7 +41,7 @@ from schemas.codes import MarketStatus, RejectReason
 from schemas.shards import DEFAULT_SHARDS
 
 SNAPSHOT_VERSION: Final = 1
-_ROOM: Final = 4 * kernels.MAX_LEVELS + 8
+_ROOM: Final = 4 * text.MAX_LEVELS + 8
 _NOTES: Final = 256
 
 _STATUSES: Final = {
@@ -49,17 +50,17 @@ _STATUSES: Final = {
     1: (MarketStatus.OPEN, "trading resumes"),
 }
 _REASONS: Final = {
-    kernels.WHY_COLUMNS: (RejectReason.MALFORMED, "not six columns of whole numbers after a time"),
-    kernels.WHY_TIME: (RejectReason.BAD_TIMESTAMP, "not seconds since midnight"),
-    kernels.WHY_TYPE: (RejectReason.UNKNOWN_MESSAGE, "type is none of 1 to 7"),
-    kernels.WHY_SIZE: (RejectReason.BAD_SIZE, "size is not above zero"),
-    kernels.WHY_PRICE: (RejectReason.BAD_PRICE, "price is not above zero"),
-    kernels.WHY_DIRECTION: (RejectReason.BAD_SIDE, "direction is neither 1 nor -1"),
-    kernels.WHY_ORDER: (RejectReason.BAD_ID, "negative order id"),
-    kernels.WHY_BOOK: (RejectReason.MALFORMED, "book row is not levels in order of price"),
-    kernels.WHY_LEVELS: (RejectReason.MALFORMED, "book row has another number of levels"),
-    kernels.WHY_CUT: (RejectReason.TRUNCATED, "the feed ends inside a row"),
-    kernels.WHY_UNPACKED: (RejectReason.INVALID_ENCODING, "cannot be unpacked"),
+    text.WHY_COLUMNS: (RejectReason.MALFORMED, "not six columns of whole numbers after a time"),
+    text.WHY_TIME: (RejectReason.BAD_TIMESTAMP, "not seconds since midnight"),
+    text.WHY_TYPE: (RejectReason.UNKNOWN_MESSAGE, "type is none of 1 to 7"),
+    text.WHY_SIZE: (RejectReason.BAD_SIZE, "size is not above zero"),
+    text.WHY_PRICE: (RejectReason.BAD_PRICE, "price is not above zero"),
+    text.WHY_DIRECTION: (RejectReason.BAD_SIDE, "direction is neither 1 nor -1"),
+    text.WHY_ORDER: (RejectReason.BAD_ID, "negative order id"),
+    text.WHY_BOOK: (RejectReason.MALFORMED, "book row is not levels in order of price"),
+    text.WHY_LEVELS: (RejectReason.MALFORMED, "book row has another number of levels"),
+    text.WHY_CUT: (RejectReason.TRUNCATED, "the feed ends inside a row"),
+    text.WHY_UNPACKED: (RejectReason.INVALID_ENCODING, "cannot be unpacked"),
 }
 
 
@@ -97,8 +98,14 @@ class LobsterDecoder:
         self._identity = (venue, symbol, date.isoformat(), book)
         self._book = book
         self._midnight = midnight_ns(date)
-        self._prices = np.zeros((2, kernels.MAX_LEVELS + 1), np.int64)
-        self._sizes = np.zeros((2, kernels.MAX_LEVELS + 1), np.int64)
+        self._prices = np.zeros((2, text.MAX_LEVELS + 1), np.int64)
+        self._sizes = np.zeros((2, text.MAX_LEVELS + 1), np.int64)
+        shape = self._prices.shape
+        self._scratch = (
+            np.zeros(shape, np.int64),
+            np.zeros(shape, np.int64),
+            np.zeros(kernels.SCRATCH, np.int64),
+        )
         self._state = np.zeros(kernels.STATE_SIZE, np.int64)
         self._state[kernels.LAST_TS] = self._midnight
 
@@ -119,7 +126,7 @@ class LobsterDecoder:
             rows = np.zeros(room, EVENT)
             done = kernels.decode(
                 columns.text, columns.bounds, columns.kinds, columns.ts_recv, self._midnight,
-                self._book, rows, notes, self._prices, self._sizes, state,
+                self._book, rows, notes, self._prices, self._sizes, *self._scratch, state,
             )  # fmt: skip
             parts.append(rows[: state[kernels.ROWS]])
             for note in notes[: state[kernels.NOTES]]:
@@ -140,7 +147,7 @@ class LobsterDecoder:
         index, why, price = int(note["frame"]), int(note["why"]), int(note["price"])
         frame = columns.frame(index)
         ts = int(note["ts"])
-        if why == kernels.WHY_HALT and price in _STATUSES:
+        if why == text.WHY_HALT and price in _STATUSES:
             status, reason = _STATUSES[price]
             values = {"status": status, "reason": reason, "sequence": int(note["sequence"])}
             passing.add("market_status", self._instrument, ts, frame.ts_recv, values)

@@ -28,6 +28,12 @@ _QUOTE: Final = ord('"')
 _NO_TEXT: Final = np.zeros(1, np.uint8)
 
 
+def run_end(kinds: NDArray[np.int8], first: int) -> int:
+    """Where the run of frames of one kind ends that starts at ``first``."""
+    others = np.flatnonzero(kinds[first:] != kinds[first])
+    return first + int(others[0]) if len(others) else len(kinds)
+
+
 class Source(Protocol):
     """Where columns come from; ``given`` are constants of the URL."""
 

@@ -25,7 +25,7 @@ from operators.feeds import Decoded, FrameColumns
 from operators.passing import BadValueError, PassingRows
 from operators.registry import BookRules, Registry
 from operators.rejects import Rejects
-from operators.venues.table_columns import ArrowSource, Columns, LineSource
+from operators.venues.table_columns import ArrowSource, Columns, LineSource, run_end
 from schemas.codes import Action, AggressorSide, RejectReason, RowFlag, Side, TradeStatus
 from schemas.fields import Field, Kind
 from schemas.frames import FrameKind
@@ -83,17 +83,16 @@ class TableDecoder:
         parts: list[NDArray[np.void]] = []
         passing, rejects = PassingRows(), Rejects()
         messages = 0
-        first = 0
-        while first < len(columns):
-            last = first + 1
+        last = 0
+        while last < len(columns):
+            first = last
             kind = int(columns.kinds[first])
+            lines = kind == FrameKind.DATA and self._header
+            last = run_end(columns.kinds, first) if lines else first + 1
             if kind == FrameKind.DATA:
-                while self._header and last < len(columns) and columns.kinds[last] == kind:
-                    last += 1
                 found = self._open(columns, first, last, notes[first].as_py(), rejects)
                 if found is not None:
-                    lines = np.arange(first, last)
-                    frame_of = lines if self._header else np.full(len(found), first)
+                    frame_of = np.arange(first, last) if lines else np.full(len(found), first)
                     messages += len(found)
                     times = self._rows(found, frame_of.astype(np.int32), parts, passing)
                     self._letters(found, times, frame_of, columns, rejects)
@@ -101,8 +100,8 @@ class TableDecoder:
                 parts.append(_feed_end(first))
             else:
                 self._other(columns, first, notes[first].as_py(), rejects)
-            first = last
-        rows = np.concatenate(parts) if parts else np.zeros(0, EVENT)
+        parts = parts or [np.zeros(0, EVENT)]
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
         instruments = self._registry.instruments()
         events = EventBatch(rows, instruments, messages, passing.batches(), columns.offsets)
         return Decoded(events, rejects.batch())
