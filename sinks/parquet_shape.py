@@ -182,8 +182,35 @@ def concat(parts: list[Bare]) -> Bare:
 
 def take(bare: Bare, rows: NDArray[np.int64]) -> Bare:
     """These rows, copied: what is taken does not keep the rest alive."""
-    index = pa.array(rows)
-    return [column.take(index) for column in bare]
+    index = pa.array(rows.astype(np.int32))
+    return [
+        _take_full_lists(column, rows)
+        if pa.types.is_list(column.type)
+        else pc.take(column, index, boundscheck=False)
+        for column in bare
+    ]
+
+
+def _take_full_lists(column: pa.ListArray, rows: NDArray[np.int64]) -> pa.ListArray:
+    """Take from a list column. Deep books have all their levels in every row: lists of one length
+    are moved as blocks, three times faster than list by list."""
+    offsets = column.offsets.to_numpy()
+    lengths = np.diff(offsets)
+    if column.null_count or len(lengths) == 0 or (lengths != lengths[0]).any() or not lengths[0]:
+        return column.take(pa.array(rows))
+    values = column.values
+    width = values.type.bit_width // 8
+    words = np.frombuffer(values.buffers()[1], np.int32)
+    first = (values.offset + int(offsets[0])) * width // words.itemsize
+    block = int(lengths[0]) * width // words.itemsize
+    blocks = words[first : first + block * len(column)].reshape(len(column), block)
+    taken = pa.Array.from_buffers(
+        values.type,
+        len(rows) * int(lengths[0]),
+        [None, pa.py_buffer(np.take(blocks, rows, axis=0))],
+    )
+    ends = np.arange(len(rows) + 1, dtype=np.int32) * lengths[0]
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), taken, type=column.type)
 
 
 @cache

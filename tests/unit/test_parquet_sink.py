@@ -18,6 +18,7 @@ from schemas.tables import TABLES
 from sinks.errors import LakeFailed, SinkError
 from sinks.parquet import ParquetOptions, ParquetWriter
 from sinks.parquet_file import FileOptions
+from sinks.parquet_shape import take
 from tests.batches import Feed, Item
 from tests.lake_model import Model, lake_rows
 
@@ -384,3 +385,15 @@ def _model(items: list[Item]) -> Model:
     for item in items:
         model.write(item)
     return model
+
+
+def test_full_lists_are_taken_like_any_others() -> None:
+    feed = Feed(np.random.default_rng(0))
+    batch = feed.batch(TABLES["depth"], 0, 50)
+    offsets = pa.array(np.arange(0, 51 * 4, 4), pa.int32())
+    for column in (batch.column("bid_prices"), batch.column("ask_counts")):
+        values = pa.concat_arrays([column.flatten(), column.flatten(), column.flatten()])[:200]
+        full = pa.ListArray.from_arrays(offsets, values, type=column.type)
+        for lists in (column, full, full.slice(7, 30), full.slice(3, 0), column.slice(5)):
+            rows = np.random.default_rng(1).permutation(len(lists))
+            assert take([lists], rows)[0].to_pylist() == lists.take(pa.array(rows)).to_pylist()
