@@ -82,10 +82,10 @@ def shown_levels(row: dict[str, Any]) -> tuple[list[tuple[int, int, int]], ...]:
 
 
 def test_depth_of_mbp10_is_its_rows(data: Path) -> None:
-    """A depth row per change of the ten levels."""
+    """A depth row for the first book, which is empty, and per change of the ten levels."""
     name = "ARL_XNAS_20250717_mbp10_first.csv.zst"
     told = [told_levels(row) for row in csv_rows(data, name)]
-    changes = [told[i] for i in range(len(told)) if told[i] != (told[i - 1] if i else ([], []))]
+    changes = told[:1] + [now for before, now in itertools.pairwise(told) if now != before]
     assert [shown_levels(row) for row in depths(f"dbn:{data}/databento-mbo-mbp/{name}")] == changes
 
 
