@@ -6,7 +6,7 @@ since 1970, number or text), ``conn``, ``url``, ``addr``, ``data`` (text) or ``b
 Recorders write an answer when it is complete, so it can stand before messages that came earlier:
 the lines of every file are put into order of ``ts`` (lines of one time stay as they are; a line
 without a time stays behind the line before it; the header comes first). That takes a pass over
-each file before its first frame and 20 bytes of memory per line; a compressed file is unpacked
+each file before its first frame and 36 bytes of memory per line; a compressed file is unpacked
 into a temporary file of its own for that.
 """
 
