@@ -96,10 +96,10 @@ def _small_flow() -> Outcome:
     with tempfile.TemporaryDirectory(prefix="marketflow-doctor-") as folder:
         lake = Path(folder) / "lake"
         summary = run("market_data", ["sim:?events=5000&symbols=5&seed=1"], [f"parquet:{lake}"])
-        row = open_lake(lake).sql("SELECT count(*) FROM trades").fetchone()
+        [(found,)] = open_lake(lake).sql("SELECT count(*) FROM trades").fetchall()
     written = summary["tables"].get("trades", 0)
-    if row is None or row[0] != written or not written:
-        return "failed", f"{written} trades written, {row} read", "please report this"
+    if found != written or not written:
+        return "failed", f"{written} trades written, {found} read", "please report this"
     seconds = time.monotonic() - started
     return "ok", f"{summary['messages']:,} messages to a lake and back in {seconds:.1f} s", ""
 
