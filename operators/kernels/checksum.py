@@ -25,7 +25,8 @@ _TEN: Final = np.uint64(10)
 _ZERO_CHAR: Final = np.uint64(48)
 #: Most bytes of one number: sign, 20 digits, dot, separator.
 _NUMBER_BYTES: Final = 23
-_MAX_BYTES: Final = 2 * 2 * OKX_LEVELS * _NUMBER_BYTES
+#: Most bytes of the text a checksum is taken of.
+MAX_BYTES: Final = 2 * 2 * OKX_LEVELS * _NUMBER_BYTES
 
 
 def _crc_table() -> NDArray[np.uint32]:
@@ -80,6 +81,43 @@ def _write_number(mantissa: Word, scale: Word, out: NDArray[np.uint8], at: Word)
 
 
 @kernel
+def checksum_into(
+    out: NDArray[np.uint8],
+    rule: int,
+    bid_prices: NDArray[Any],
+    bid_price_scales: NDArray[Any],
+    bid_sizes: NDArray[Any],
+    bid_size_scales: NDArray[Any],
+    n_bids: int,
+    ask_prices: NDArray[Any],
+    ask_price_scales: NDArray[Any],
+    ask_sizes: NDArray[Any],
+    ask_size_scales: NDArray[Any],
+    n_asks: int,
+) -> Word:
+    """:func:`checksum` with its text written to ``out`` (MAX_BYTES): for kernels that allocate
+    nothing."""
+    at = np.int64(0)
+    none = np.int64(0)
+    if rule == _KRAKEN:
+        for level in range(min(n_asks, KRAKEN_LEVELS)):
+            at = _write_digits(np.uint64(ask_prices[level]), none, out, at)
+            at = _write_digits(np.uint64(ask_sizes[level]), none, out, at)
+        for level in range(min(n_bids, KRAKEN_LEVELS)):
+            at = _write_digits(np.uint64(bid_prices[level]), none, out, at)
+            at = _write_digits(np.uint64(bid_sizes[level]), none, out, at)
+        return crc32(out, at)
+    for level in range(min(max(n_bids, n_asks), OKX_LEVELS)):
+        if level < n_bids:
+            at = _write_number(bid_prices[level], np.int64(bid_price_scales[level]), out, at)
+            at = _write_number(bid_sizes[level], np.int64(bid_size_scales[level]), out, at)
+        if level < n_asks:
+            at = _write_number(ask_prices[level], np.int64(ask_price_scales[level]), out, at)
+            at = _write_number(ask_sizes[level], np.int64(ask_size_scales[level]), out, at)
+    return crc32(out, max(at - 1, none))  # joined by colons, not ended by one
+
+
+@kernel
 def checksum(
     rule: int,
     bid_prices: NDArray[Any],
@@ -99,22 +137,9 @@ def checksum(
     dot and leading zeros. OKX, BITGET: ``bid:size:ask:size`` of up to 25 levels, level by level;
     where one side is shorter, the other goes on alone.
     """
-    out = np.empty(_MAX_BYTES, np.uint8)
-    at = np.int64(0)
-    none = np.int64(0)
-    if rule == _KRAKEN:
-        for level in range(min(n_asks, KRAKEN_LEVELS)):
-            at = _write_digits(np.uint64(ask_prices[level]), none, out, at)
-            at = _write_digits(np.uint64(ask_sizes[level]), none, out, at)
-        for level in range(min(n_bids, KRAKEN_LEVELS)):
-            at = _write_digits(np.uint64(bid_prices[level]), none, out, at)
-            at = _write_digits(np.uint64(bid_sizes[level]), none, out, at)
-        return crc32(out, at)
-    for level in range(min(max(n_bids, n_asks), OKX_LEVELS)):
-        if level < n_bids:
-            at = _write_number(bid_prices[level], np.int64(bid_price_scales[level]), out, at)
-            at = _write_number(bid_sizes[level], np.int64(bid_size_scales[level]), out, at)
-        if level < n_asks:
-            at = _write_number(ask_prices[level], np.int64(ask_price_scales[level]), out, at)
-            at = _write_number(ask_sizes[level], np.int64(ask_size_scales[level]), out, at)
-    return crc32(out, max(at - 1, none))  # joined by colons, not ended by one
+    out = np.empty(MAX_BYTES, np.uint8)
+    return checksum_into(
+        out, rule,
+        bid_prices, bid_price_scales, bid_sizes, bid_size_scales, n_bids,
+        ask_prices, ask_price_scales, ask_sizes, ask_size_scales, n_asks,
+    )  # fmt: skip

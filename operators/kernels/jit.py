@@ -8,8 +8,8 @@ anew, a run without changes never does.
 
 from __future__ import annotations
 
+import ast
 import hashlib
-import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -21,7 +21,6 @@ from numba.core import config
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _ROOT = Path(__file__).resolve().parents[2]
-_OURS = re.compile(r"^\s*(?:from|import) ((?:operators|schemas)[\w.]*)", re.MULTILINE)
 # NUMBA_CACHE_DIR wins: an image may bake its own.
 _CACHE = Path(config.CACHE_DIR) if config.CACHE_DIR else _ROOT / ".cache" / "numba"  # type: ignore[attr-defined]
 
@@ -29,6 +28,18 @@ _CACHE = Path(config.CACHE_DIR) if config.CACHE_DIR else _ROOT / ".cache" / "num
 def _path(module: str) -> Path:
     path = _ROOT.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _imported(source: bytes) -> list[str]:
+    """Modules a source may import; ``from a import b`` may mean the module a.b."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in found if name.partition(".")[0] in ("operators", "schemas")]
 
 
 @cache
@@ -42,7 +53,7 @@ def _closure_hash(module: str) -> str:
         if name in sources or not path.is_file():
             continue
         sources[name] = path.read_bytes()
-        waiting += _OURS.findall(sources[name].decode())
+        waiting += _imported(sources[name])
     digest = hashlib.sha256(f"{numba.__version__} {sys.version_info[:3]}".encode())
     for name in sorted(sources):
         digest.update(name.encode() + b"\0" + sources[name] + b"\0")

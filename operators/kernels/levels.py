@@ -10,20 +10,18 @@ child j + 1; that of the last child is never read. A bound may outlive the key i
 A node that falls under a quarter is merged with a sibling if both fit into three quarters of a
 node, an empty one goes at once, so n levels take O(n) memory and O(log n) height after any history.
 
-The caller sees to room (``levels_room``, ``nodes_room``): nothing here can fail half-way.
+The caller sees to room: nothing here can fail half-way.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
+from operators.kernels.arrays import Array, Pools, Word, aligned, row_of
 from operators.kernels.jit import bare_kernel
 from schemas.units import INT64_MAX
-
-#: A numpy array inside a kernel (numba's own types are more exact than mypy's).
-Array: TypeAlias = Any
 
 FANOUT: Final = 19
 _HALF: Final = FANOUT // 2
@@ -65,86 +63,94 @@ LEVEL: Final = np.dtype(
 #: One side of one book; side = 2 * book + (0 bid, 1 ask). -1: none.
 SIDE: Final = np.dtype([("root", "<i4"), ("top", "<i4"), ("best", "<i4"), ("levels", "<i4")])
 
-# Counters of the two pools (indices into Tree.pool).
+# Places in the state (see :mod:`operators.kernels.arrays`): counters, then the pools.
 NODES_FREE: Final = 0  # head of the free list, -1: empty
 NODES_USED: Final = 1  # nodes ever taken: all beyond are untouched
 NODES_LIVE: Final = 2
 LEVELS_FREE: Final = 3
 LEVELS_USED: Final = 4
 LEVELS_LIVE: Final = 5
-POOL_COUNTERS: Final = 6
+NODES: Final = 6
+LEVELS: Final = 8
+SIDES: Final = 10
+POOLS: Final = {"nodes": NODES, "levels": LEVELS, "sides": SIDES}
 #: Nodes that one insertion can take at most (a split on every height, and a new root).
 NODES_PER_INSERT: Final = 12
+#: Levels per node that any history leaves at least, on average: neighbours in one parent hold more
+#: than _MOST together, or one of them at least _FEW.
+LEAST_FILL: Final = 4
+
+node_row: Any = row_of(NODES, NODE)
+level_row: Any = row_of(LEVELS, LEVEL)
+side_row: Any = row_of(SIDES, SIDE)
 
 
-class Tree(NamedTuple):
-    """The price levels of all sides of a shard."""
-
-    nodes: Array
-    levels: Array
-    sides: Array
-    pool: Array
-
-
-def new_tree(sides: int, levels: int, nodes: int) -> Tree:
+def start(pools: Pools, sides: Word, levels: Word, nodes: Word) -> None:
     """Empty sides, with room for that many levels and nodes."""
-    side_rows = np.zeros(sides, SIDE)
+    pools.put("nodes", aligned(nodes, NODE))
+    pools.put("levels", aligned(levels, LEVEL))
+    pools.put("sides", aligned(0, SIDE))
+    more_sides(pools, sides)
+    pools.state[[NODES_USED, NODES_LIVE, LEVELS_USED, LEVELS_LIVE]] = 0
+    pools.state[[NODES_FREE, LEVELS_FREE]] = -1
+
+
+def more_sides(pools: Pools, sides: Word) -> None:
+    """Room for that many sides; the new ones are empty."""
+    known = len(pools["sides"])
+    pools.grow("sides", sides)
     for name in ("root", "top", "best"):
-        side_rows[name] = -1
-    pool = np.zeros(POOL_COUNTERS, np.int64)
-    pool[[NODES_FREE, LEVELS_FREE]] = -1
-    return Tree(np.zeros(nodes, NODE), np.zeros(levels, LEVEL), side_rows, pool)
+        pools["sides"][name][known:] = -1
 
 
 @bare_kernel
-def _take_node(tree: Tree, height: int) -> int:
-    pool = tree.pool
-    n = pool[NODES_FREE]
+def _take_node(state: Array, height: Word) -> Word:
+    n = state[NODES_FREE]
     if n >= 0:
-        pool[NODES_FREE] = tree.nodes[n].next
+        state[NODES_FREE] = node_row(state, n).next
     else:
-        n = pool[NODES_USED]
-        pool[NODES_USED] += 1
-    pool[NODES_LIVE] += 1
-    node = tree.nodes[n]
+        n = state[NODES_USED]
+        state[NODES_USED] += 1
+    state[NODES_LIVE] += 1
+    node = node_row(state, n)
     node.count = 0
     node.parent = -1
     node.prev = -1
     node.next = -1
     node.height = height
-    return n  # type: ignore[no-any-return]
+    return n
 
 
 @bare_kernel
-def _free_node(tree: Tree, n: int) -> None:
-    tree.nodes[n].next = tree.pool[NODES_FREE]
-    tree.pool[NODES_FREE] = n
-    tree.pool[NODES_LIVE] -= 1
+def _free_node(state: Array, n: Word) -> None:
+    node_row(state, n).next = state[NODES_FREE]
+    state[NODES_FREE] = n
+    state[NODES_LIVE] -= 1
 
 
 @bare_kernel
-def _slot_of(nodes: Array, parent: int, child: int) -> int:
+def _slot_of(state: Array, parent: Word, child: Word) -> Word:
     slot = 0
-    while nodes[parent].refs[slot] != child:
+    while node_row(state, parent).refs[slot] != child:
         slot += 1
     return slot
 
 
 @bare_kernel
-def _unlink(tree: Tree, side: int, n: int) -> None:
+def _unlink(state: Array, side: Word, n: Word) -> None:
     """Take node n out of the chain of its height."""
-    node = tree.nodes[n]
+    node = node_row(state, n)
     if node.prev >= 0:
-        tree.nodes[node.prev].next = node.next
+        node_row(state, node.prev).next = node.next
     if node.next >= 0:
-        tree.nodes[node.next].prev = node.prev
+        node_row(state, node.next).prev = node.prev
     elif node.height == 0:
-        tree.sides[side].top = node.prev
+        side_row(state, side).top = node.prev
 
 
 @bare_kernel
-def _drop_slot(nodes: Array, n: int, slot: int) -> None:
-    node = nodes[n]
+def _drop_slot(state: Array, n: Word, slot: Word) -> None:
+    node = node_row(state, n)
     for j in range(slot, node.count - 1):
         node.keys[j] = node.keys[j + 1]
         node.refs[j] = node.refs[j + 1]
@@ -152,8 +158,8 @@ def _drop_slot(nodes: Array, n: int, slot: int) -> None:
 
 
 @bare_kernel
-def _put_slot(nodes: Array, n: int, slot: int, key: int, ref: int) -> None:
-    node = nodes[n]
+def _put_slot(state: Array, n: Word, slot: Word, key: Word, ref: Word) -> None:
+    node = node_row(state, n)
     for j in range(node.count, slot, -1):
         node.keys[j] = node.keys[j - 1]
         node.refs[j] = node.refs[j - 1]
@@ -163,17 +169,16 @@ def _put_slot(nodes: Array, n: int, slot: int, key: int, ref: int) -> None:
 
 
 @bare_kernel
-def _split_one(tree: Tree, side: int, n: int) -> None:
+def _split_one(state: Array, side: Word, n: Word) -> None:
     """Move the lower half of node n into a new left sibling; the parent has room."""
-    nodes = tree.nodes
-    node = nodes[n]
-    left = _take_node(tree, node.height)
-    lower = nodes[left]
+    node = node_row(state, n)
+    left = _take_node(state, node.height)
+    lower = node_row(state, left)
     for j in range(_HALF):
         lower.keys[j] = node.keys[j]
         lower.refs[j] = node.refs[j]
         if node.height > 0:
-            nodes[node.refs[j]].parent = left
+            node_row(state, node.refs[j]).parent = left
     lower.count = _HALF
     for j in range(_HALF, node.count):
         node.keys[j - _HALF] = node.keys[j]
@@ -182,35 +187,36 @@ def _split_one(tree: Tree, side: int, n: int) -> None:
     lower.prev = node.prev
     lower.next = n
     if node.prev >= 0:
-        nodes[node.prev].next = left
+        node_row(state, node.prev).next = left
     node.prev = left
     if node.parent < 0:
-        root = _take_node(tree, node.height + 1)
+        root = _take_node(state, node.height + 1)
         node.parent = root
-        tree.sides[side].root = root
-        _put_slot(nodes, root, 0, INT64_MAX, n)
+        side_row(state, side).root = root
+        _put_slot(state, root, 0, INT64_MAX, n)
     lower.parent = node.parent
-    _put_slot(nodes, node.parent, _slot_of(nodes, node.parent, n), lower.keys[_HALF - 1], left)
+    _put_slot(state, node.parent, _slot_of(state, node.parent, n), lower.keys[_HALF - 1], left)
 
 
 @bare_kernel
-def _make_room(tree: Tree, side: int, leaf: int) -> None:
+def _make_room(state: Array, side: Word, leaf: Word) -> None:
     """Split the full leaf, and before it its full ancestors from the highest down."""
-    nodes = tree.nodes
     while True:
         n = leaf
-        while nodes[n].parent >= 0 and nodes[nodes[n].parent].count == FANOUT:
-            n = nodes[n].parent
-        _split_one(tree, side, n)
+        while (
+            node_row(state, n).parent >= 0
+            and node_row(state, node_row(state, n).parent).count == FANOUT
+        ):
+            n = node_row(state, n).parent
+        _split_one(state, side, n)
         if n == leaf:
             return
 
 
 @bare_kernel
-def _merge_left(tree: Tree, n: int, left: int, bound: int) -> None:
+def _merge_left(state: Array, n: Word, left: Word, bound: Word) -> None:
     """Move all of ``left`` into its right sibling n; ``bound`` is the parent's key of ``left``."""
-    nodes = tree.nodes
-    node, lower = nodes[n], nodes[left]
+    node, lower = node_row(state, n), node_row(state, left)
     moved = lower.count
     for j in range(node.count - 1, -1, -1):
         node.keys[j + moved] = node.keys[j]
@@ -219,52 +225,53 @@ def _merge_left(tree: Tree, n: int, left: int, bound: int) -> None:
         node.keys[j] = lower.keys[j]
         node.refs[j] = lower.refs[j]
         if node.height > 0:
-            nodes[lower.refs[j]].parent = n
+            node_row(state, lower.refs[j]).parent = n
     if node.height > 0:
         node.keys[moved - 1] = bound
     node.count += moved
 
 
 @bare_kernel
-def _shrink(tree: Tree, side: int, n: int) -> None:
+def _shrink(state: Array, side: Word, n: Word) -> None:
     """Restore the shape after node n lost an entry."""
-    nodes = tree.nodes
-    while nodes[n].parent >= 0 and nodes[n].count < _FEW:
-        parent = nodes[n].parent
-        above = nodes[parent]
-        slot = _slot_of(nodes, parent, n)
-        count = nodes[n].count
+    while node_row(state, n).parent >= 0 and node_row(state, n).count < _FEW:
+        parent = node_row(state, n).parent
+        above = node_row(state, parent)
+        slot = _slot_of(state, parent, n)
+        count = node_row(state, n).count
         gone = -1
         if count == 0:
             gone = n
-        elif slot > 0 and nodes[above.refs[slot - 1]].count + count <= _MOST:
+        elif slot > 0 and node_row(state, above.refs[slot - 1]).count + count <= _MOST:
             slot -= 1
             gone = above.refs[slot]
-            _merge_left(tree, n, gone, above.keys[slot])
-        elif slot + 1 < above.count and nodes[above.refs[slot + 1]].count + count <= _MOST:
+            _merge_left(state, n, gone, above.keys[slot])
+        elif (
+            slot + 1 < above.count and node_row(state, above.refs[slot + 1]).count + count <= _MOST
+        ):
             gone = n
-            _merge_left(tree, above.refs[slot + 1], n, above.keys[slot])
+            _merge_left(state, above.refs[slot + 1], n, above.keys[slot])
         if gone < 0:
             return
-        _unlink(tree, side, gone)
-        _drop_slot(nodes, parent, slot)
-        _free_node(tree, gone)
+        _unlink(state, side, gone)
+        _drop_slot(state, parent, slot)
+        _free_node(state, gone)
         n = parent
-    root = tree.sides[side].root
-    while nodes[root].height > 0 and nodes[root].count <= 1:
-        child = nodes[root].refs[0] if nodes[root].count == 1 else -1
-        _free_node(tree, root)
-        tree.sides[side].root = child
+    root = side_row(state, side).root
+    while node_row(state, root).height > 0 and node_row(state, root).count <= 1:
+        child = node_row(state, root).refs[0] if node_row(state, root).count == 1 else -1
+        _free_node(state, root)
+        side_row(state, side).root = child
         if child < 0:
             return
-        nodes[child].parent = -1
+        node_row(state, child).parent = -1
         root = child
 
 
 @bare_kernel
-def _descend(nodes: Array, n: int, key: int) -> int:
-    while nodes[n].height > 0:
-        node = nodes[n]
+def _descend(state: Array, n: Word, key: Word) -> Word:
+    while node_row(state, n).height > 0:
+        node = node_row(state, n)
         slot = 0
         while slot < node.count - 1 and node.keys[slot] < key:
             slot += 1
@@ -273,110 +280,110 @@ def _descend(nodes: Array, n: int, key: int) -> int:
 
 
 @bare_kernel
-def seek(tree: Tree, side: int, key: int) -> tuple[int, int, int]:
+def seek(state: Array, side: Word, key: Word) -> tuple[Word, Word, Word]:
     """(leaf, slot, level) of a key: its level or -1, and where it is or would stand.
 
     Leaf -1 while the side has never had a level.
     """
-    nodes = tree.nodes
-    n = tree.sides[side].top
+    n = side_row(state, side).top
     if n < 0:
         return -1, 0, -1
-    if nodes[n].prev >= 0 and key < nodes[n].keys[0]:
-        n = _descend(nodes, tree.sides[side].root, key)
-    slot = nodes[n].count
-    while slot > 0 and nodes[n].keys[slot - 1] >= key:
+    if node_row(state, n).prev >= 0 and key < node_row(state, n).keys[0]:
+        n = _descend(state, side_row(state, side).root, key)
+    slot = node_row(state, n).count
+    while slot > 0 and node_row(state, n).keys[slot - 1] >= key:
         slot -= 1
-    if slot < nodes[n].count and nodes[n].keys[slot] == key:
-        return n, slot, nodes[n].refs[slot]
+    if slot < node_row(state, n).count and node_row(state, n).keys[slot] == key:
+        return n, slot, node_row(state, n).refs[slot]
     return n, slot, -1
 
 
 @bare_kernel
-def insert(tree: Tree, side: int, leaf: int, slot: int, key: int) -> int:
+def insert(state: Array, side: Word, leaf: Word, slot: Word, key: Word) -> Word:
     """A new empty level where :func:`seek` said it belongs; its index.
 
     ``price`` is set, everything else zero, the queue empty.
     """
-    nodes, pool = tree.nodes, tree.pool
-    ref = pool[LEVELS_FREE]
+    ref = state[LEVELS_FREE]
     if ref >= 0:
-        pool[LEVELS_FREE] = tree.levels[ref].head
+        state[LEVELS_FREE] = level_row(state, ref).head
     else:
-        ref = pool[LEVELS_USED]
-        pool[LEVELS_USED] += 1
-    pool[LEVELS_LIVE] += 1
+        ref = state[LEVELS_USED]
+        state[LEVELS_USED] += 1
+    state[LEVELS_LIVE] += 1
     if leaf < 0:
-        leaf = _take_node(tree, 0)
-        tree.sides[side].root = leaf
-        tree.sides[side].top = leaf
-    elif nodes[leaf].count == FANOUT:
-        _make_room(tree, side, leaf)
+        leaf = _take_node(state, 0)
+        side_row(state, side).root = leaf
+        side_row(state, side).top = leaf
+    elif node_row(state, leaf).count == FANOUT:
+        _make_room(state, side, leaf)
         if slot < _HALF:
-            leaf = nodes[leaf].prev
+            leaf = node_row(state, leaf).prev
         else:
             slot -= _HALF
-    _put_slot(nodes, leaf, slot, key, ref)
-    row = tree.sides[side]
+    _put_slot(state, leaf, slot, key, ref)
+    row = side_row(state, side)
     row.levels += 1
-    if leaf == row.top and slot == nodes[leaf].count - 1:
+    if leaf == row.top and slot == node_row(state, leaf).count - 1:
         row.best = ref
-    level = tree.levels[ref]
+    level = level_row(state, ref)
     level.price = -key if side & 1 else key
     level.size = 0
     level.head = -1
     level.tail = -1
     level.count = 0
     level.side = side
-    return ref  # type: ignore[no-any-return]
+    return ref
 
 
 @bare_kernel
-def remove(tree: Tree, side: int, leaf: int, slot: int) -> None:
+def remove(state: Array, side: Word, leaf: Word, slot: Word) -> None:
     """The level at a place that :func:`seek` found goes."""
-    nodes, pool = tree.nodes, tree.pool
-    ref = nodes[leaf].refs[slot]
-    _drop_slot(nodes, leaf, slot)
-    if nodes[leaf].count < _FEW:
-        _shrink(tree, side, leaf)
-    row = tree.sides[side]
+    ref = node_row(state, leaf).refs[slot]
+    _drop_slot(state, leaf, slot)
+    if node_row(state, leaf).count < _FEW:
+        _shrink(state, side, leaf)
+    row = side_row(state, side)
     row.levels -= 1
     if row.best == ref:
-        row.best = nodes[row.top].refs[nodes[row.top].count - 1] if row.levels > 0 else -1
-    tree.levels[ref].head = pool[LEVELS_FREE]
-    pool[LEVELS_FREE] = ref
-    pool[LEVELS_LIVE] -= 1
+        row.best = (
+            node_row(state, row.top).refs[node_row(state, row.top).count - 1]
+            if row.levels > 0
+            else -1
+        )
+    level_row(state, ref).head = state[LEVELS_FREE]
+    state[LEVELS_FREE] = ref
+    state[LEVELS_LIVE] -= 1
 
 
 @bare_kernel
-def worst(tree: Tree, side: int) -> int:
+def worst(state: Array, side: Word) -> Word:
     """The worst level of a side that has levels."""
-    n = tree.sides[side].root
-    while tree.nodes[n].height > 0:
-        n = tree.nodes[n].refs[0]
-    return tree.nodes[n].refs[0]  # type: ignore[no-any-return]
+    n = side_row(state, side).root
+    while node_row(state, n).height > 0:
+        n = node_row(state, n).refs[0]
+    return node_row(state, n).refs[0]
 
 
 @bare_kernel
-def clear(tree: Tree, side: int) -> None:
+def clear(state: Array, side: Word) -> None:
     """Every level of a side goes. O(nodes)."""
-    nodes, pool = tree.nodes, tree.pool
-    row = tree.sides[side]
+    row = side_row(state, side)
     first = row.root
     while first >= 0:
-        below = nodes[first].refs[0] if nodes[first].height > 0 else -1
+        below = node_row(state, first).refs[0] if node_row(state, first).height > 0 else -1
         n = first
         while n >= 0:
-            after = nodes[n].next
-            if nodes[n].height == 0:
-                for j in range(nodes[n].count):
-                    ref = nodes[n].refs[j]
-                    tree.levels[ref].head = pool[LEVELS_FREE]
-                    pool[LEVELS_FREE] = ref
-            _free_node(tree, n)
+            after = node_row(state, n).next
+            if node_row(state, n).height == 0:
+                for j in range(node_row(state, n).count):
+                    ref = node_row(state, n).refs[j]
+                    level_row(state, ref).head = state[LEVELS_FREE]
+                    state[LEVELS_FREE] = ref
+            _free_node(state, n)
             n = after
         first = below
-    pool[LEVELS_LIVE] -= row.levels
+    state[LEVELS_LIVE] -= row.levels
     row.root = -1
     row.top = -1
     row.best = -1
@@ -384,19 +391,18 @@ def clear(tree: Tree, side: int) -> None:
 
 
 @bare_kernel
-def rescale(tree: Tree, side: int, price_factor: int, size_factor: int) -> None:
+def rescale(state: Array, side: Word, price_factor: Word, size_factor: Word) -> None:
     """Multiply all prices and sizes of a side; the caller has seen that they fit int64."""
-    nodes = tree.nodes
-    first = tree.sides[side].root
+    first = side_row(state, side).root
     while first >= 0:
         n = first
         while n >= 0:
-            node = nodes[n]
+            node = node_row(state, n)
             # The last bound of an inner node is never read and may be anything.
             for j in range(node.count if node.height == 0 else node.count - 1):
                 node.keys[j] *= price_factor
                 if node.height == 0:
-                    tree.levels[node.refs[j]].price *= price_factor
-                    tree.levels[node.refs[j]].size *= size_factor
+                    level_row(state, node.refs[j]).price *= price_factor
+                    level_row(state, node.refs[j]).size *= size_factor
             n = node.next
-        first = nodes[first].refs[0] if nodes[first].height > 0 else -1
+        first = node_row(state, first).refs[0] if node_row(state, first).height > 0 else -1

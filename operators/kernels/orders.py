@@ -11,13 +11,12 @@ The caller sees to room (free orders): nothing here can fail half-way.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
+from operators.kernels.arrays import Array, Pools, Word, aligned, row_of, view_of
 from operators.kernels.jit import bare_kernel
-
-Array: TypeAlias = Any
 
 #: 64 bytes, one cache line. ``size`` at the instrument's exponent; ``level``: index into the level
 #: pool; ``prev``/``next``: neighbours in the level's queue, oldest first; -1: none.
@@ -31,11 +30,16 @@ ORDER: Final = np.dtype(
     }
 )
 
-# Counters of the pool (indices into Orders.pool).
-ORDERS_FREE: Final = 0  # head of the free list, -1: empty
-ORDERS_USED: Final = 1  # orders ever taken: all beyond are untouched
-ORDERS_LIVE: Final = 2
-POOL_COUNTERS: Final = 3
+# Places in the state (see :mod:`operators.kernels.arrays`): counters, then the pools.
+ORDERS_FREE: Final = 16  # head of the free list, -1: empty
+ORDERS_USED: Final = 17  # orders ever taken: all beyond are untouched
+ORDERS_LIVE: Final = 18
+ORDERS: Final = 20
+SLOTS: Final = 22
+POOLS: Final = {"orders": ORDERS, "slots": SLOTS}
+
+order_row: Any = row_of(ORDERS, ORDER)
+all_slots: Any = view_of(SLOTS, np.dtype(np.uint64))
 
 _C1: Final = np.uint64(0x9E3779B97F4A7C15)
 _C2: Final = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -48,24 +52,24 @@ _ONE: Final = np.uint64(1)
 _ZERO: Final = np.uint64(0)
 
 
-class Orders(NamedTuple):
-    """The resting orders of a shard. ``len(slots)`` is a power of two."""
-
-    rows: Array
-    slots: Array
-    pool: Array
-
-
-def new_orders(capacity: int) -> Orders:
+def start(pools: Pools, capacity: Word) -> None:
     """An empty store; ``capacity`` is a power of two."""
     assert capacity & (capacity - 1) == 0, capacity
-    pool = np.zeros(POOL_COUNTERS, np.int64)
-    pool[ORDERS_FREE] = -1
-    return Orders(np.zeros(capacity, ORDER), np.zeros(2 * capacity, np.uint64), pool)
+    pools.put("orders", aligned(capacity, ORDER))
+    pools.put("slots", aligned(2 * capacity, np.dtype(np.uint64)))
+    pools.state[[ORDERS_USED, ORDERS_LIVE]] = 0
+    pools.state[ORDERS_FREE] = -1
+
+
+def more_orders(pools: Pools, capacity: Word) -> None:
+    """Room for that many orders, a power of two; the table is built anew."""
+    pools.grow("orders", capacity)
+    pools.put("slots", aligned(2 * capacity, np.dtype(np.uint64)))
+    rebuild(pools.state)
 
 
 @bare_kernel
-def hash_of(hi: Array, lo: Array, kind: int, book: int) -> Array:
+def hash_of(hi: Array, lo: Array, kind: Word, book: Word) -> Array:
     """32 bits (in a uint64) of an order's key: id words, IdKind and book."""
     x = (lo >> _S3) ^ (hi * _C2) ^ (np.uint64(book * 128 + kind) << _S32)
     x = (x ^ (x >> _S29)) * _C1
@@ -74,9 +78,9 @@ def hash_of(hi: Array, lo: Array, kind: int, book: int) -> Array:
 
 
 @bare_kernel
-def find(orders: Orders, hi: Array, lo: Array, kind: int, book: int) -> int:
+def find(state: Array, hi: Array, lo: Array, kind: Word, book: Word) -> Word:
     """Index of an order, or -1."""
-    slots = orders.slots
+    slots = all_slots(state)
     mask = np.uint64(len(slots) - 1)
     tag = hash_of(hi, lo, kind, book)
     place = tag & mask
@@ -86,14 +90,14 @@ def find(orders: Orders, hi: Array, lo: Array, kind: int, book: int) -> int:
             return -1
         if entry >> _S32 == tag:
             i = np.int64(entry & _LOW) - 1
-            order = orders.rows[i]
+            order = order_row(state, i)
             if order.lo == lo and order.hi == hi and order.book == book and order.kind == kind:
-                return i  # type: ignore
+                return i
         place = (place + _ONE) & mask
 
 
 @bare_kernel
-def enter(slots: Array, tag: Array, i: int) -> None:
+def enter(slots: Array, tag: Array, i: Word) -> None:
     """Put order i with hash ``tag`` into the first free slot of its run."""
     mask = np.uint64(len(slots) - 1)
     place = tag & mask
@@ -103,7 +107,7 @@ def enter(slots: Array, tag: Array, i: int) -> None:
 
 
 @bare_kernel
-def _leave(slots: Array, tag: Array, i: int) -> None:
+def _leave(slots: Array, tag: Array, i: Word) -> None:
     mask = np.uint64(len(slots) - 1)
     mine = (tag << _S32) | np.uint64(i + 1)
     hole = tag & mask
@@ -123,57 +127,56 @@ def _leave(slots: Array, tag: Array, i: int) -> None:
 
 
 @bare_kernel
-def rebuild(orders: Orders) -> None:
+def rebuild(state: Array) -> None:
     """Enter every order of the pool into an empty table (after it has grown)."""
-    for i in range(orders.pool[ORDERS_USED]):
-        order = orders.rows[i]
+    for i in range(state[ORDERS_USED]):
+        order = order_row(state, i)
         if order.book >= 0:
-            enter(orders.slots, np.uint64(order.hash), i)
+            enter(all_slots(state), np.uint64(order.hash), i)
 
 
 @bare_kernel
-def add(orders: Orders, hi: Array, lo: Array, kind: int, book: int, size: int) -> int:
+def add(state: Array, hi: Array, lo: Array, kind: Word, book: Word, size: Word) -> Word:
     """A new order that is in no queue yet; its index. The id must not be there already."""
-    pool = orders.pool
-    i = pool[ORDERS_FREE]
+    i = state[ORDERS_FREE]
     if i >= 0:
-        pool[ORDERS_FREE] = orders.rows[i].next
+        state[ORDERS_FREE] = order_row(state, i).next
     else:
-        i = pool[ORDERS_USED]
-        pool[ORDERS_USED] += 1
-    pool[ORDERS_LIVE] += 1
+        i = state[ORDERS_USED]
+        state[ORDERS_USED] += 1
+    state[ORDERS_LIVE] += 1
     tag = hash_of(hi, lo, kind, book)
-    order = orders.rows[i]
+    order = order_row(state, i)
     order.hi = hi
     order.lo = lo
     order.kind = kind
     order.book = book
     order.size = size
     order.hash = tag
-    enter(orders.slots, tag, i)
-    return i  # type: ignore
+    enter(all_slots(state), tag, i)
+    return i
 
 
 @bare_kernel
-def forget(orders: Orders, i: int) -> None:
+def forget(state: Array, i: Word) -> None:
     """Order i, in no queue any more, goes."""
-    order = orders.rows[i]
-    _leave(orders.slots, np.uint64(order.hash), i)
+    order = order_row(state, i)
+    _leave(all_slots(state), np.uint64(order.hash), i)
     order.book = -1
-    order.next = orders.pool[ORDERS_FREE]
-    orders.pool[ORDERS_FREE] = i
-    orders.pool[ORDERS_LIVE] -= 1
+    order.next = state[ORDERS_FREE]
+    state[ORDERS_FREE] = i
+    state[ORDERS_LIVE] -= 1
 
 
 @bare_kernel
-def enqueue(orders: Orders, level: Array, ref: int, i: int) -> None:
+def enqueue(state: Array, level: Array, ref: Word, i: Word) -> None:
     """Order i joins the tail of a level (row ``level`` at index ``ref``)."""
-    order = orders.rows[i]
+    order = order_row(state, i)
     order.level = ref
     order.prev = level.tail
     order.next = -1
     if level.tail >= 0:
-        orders.rows[level.tail].next = i
+        order_row(state, level.tail).next = i
     else:
         level.head = i
     level.tail = i
@@ -182,15 +185,15 @@ def enqueue(orders: Orders, level: Array, ref: int, i: int) -> None:
 
 
 @bare_kernel
-def dequeue(orders: Orders, level: Array, i: int) -> None:
+def dequeue(state: Array, level: Array, i: Word) -> None:
     """Order i leaves the queue of its level, and its size with it."""
-    order = orders.rows[i]
+    order = order_row(state, i)
     if order.prev >= 0:
-        orders.rows[order.prev].next = order.next
+        order_row(state, order.prev).next = order.next
     else:
         level.head = order.next
     if order.next >= 0:
-        orders.rows[order.next].prev = order.prev
+        order_row(state, order.next).prev = order.prev
     else:
         level.tail = order.prev
     level.count -= 1
@@ -198,21 +201,21 @@ def dequeue(orders: Orders, level: Array, i: int) -> None:
 
 
 @bare_kernel
-def forget_queue(orders: Orders, level: Array) -> None:
+def forget_queue(state: Array, level: Array) -> None:
     """All orders of a level go."""
     i = level.head
     while i >= 0:
-        after = orders.rows[i].next
-        forget(orders, i)
+        after = order_row(state, i).next
+        forget(state, i)
         i = after
     level.head = -1
     level.tail = -1
 
 
 @bare_kernel
-def rescale_queue(orders: Orders, level: Array, factor: int) -> None:
+def rescale_queue(state: Array, level: Array, factor: Word) -> None:
     """Multiply the size of every order of a level."""
     i = level.head
     while i >= 0:
-        orders.rows[i].size *= factor
-        i = orders.rows[i].next
+        order_row(state, i).size *= factor
+        i = order_row(state, i).next

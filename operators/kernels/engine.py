@@ -1,0 +1,259 @@
+"""The engine: a run of EVENT rows through the books of a shard.
+
+Rows are taken one by one; what a row may do depends on its book's mode (:mod:`.sync`). The engine
+stops before a row that might not fit into an array, and says which; nothing is ever half applied.
+A bracketed group is begun only when its END is in sight: one that the batch cuts is carried whole
+into the next.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from operators.events import NO_SEQUENCE, EventKind
+from operators.kernels import (
+    engine_close,
+    engine_levels,
+    engine_orders,
+    engine_trades,
+    sync,
+)
+from operators.kernels import engine_state as es
+from operators.kernels.engine_bbo import venue_quote
+from operators.kernels.engine_report import check_time, fault, time_of
+from operators.kernels.engine_state import Array, Word
+from operators.kernels.jit import bare_kernel
+from operators.kernels.levels import LEVELS, LEVELS_LIVE, NODES, NODES_LIVE, NODES_PER_INSERT
+from operators.kernels.orders import ORDERS, ORDERS_LIVE
+from schemas.codes import QualityKind, RowFlag
+from schemas.units import NO_PRICE
+
+_ADD: Final = int(EventKind.ADD)
+_EXECUTE: Final = int(EventKind.EXECUTE)
+_CLEAR: Final = int(EventKind.CLEAR)
+_LEVEL: Final = int(EventKind.LEVEL)
+_ORDER_SIZE: Final = int(EventKind.ORDER_SIZE)
+_TRADE: Final = int(EventKind.TRADE)
+_CORRECTION: Final = int(EventKind.CORRECTION)
+_VENUE_BID: Final = int(EventKind.VENUE_BID)
+_VENUE_ASK: Final = int(EventKind.VENUE_ASK)
+_BEGIN: Final = int(EventKind.BEGIN)
+_END: Final = int(EventKind.END)
+_FEED_END: Final = int(EventKind.FEED_END)
+_DISCONNECT: Final = int(EventKind.DISCONNECT)
+_LAST: Final = int(RowFlag.LAST)
+_INCOMPLETE_GROUP: Final = int(QualityKind.INCOMPLETE_GROUP)
+
+#: Most rows that one event row can add to each output (END's truncations come on top), but for
+#: the quality events of venue quotes that settle all at once.
+_FEW: Final = 2
+_EACH: Final = 8
+_AT_ONCE: Final = es.RING
+
+
+@bare_kernel
+def _room(state: Array) -> tuple[Word, Word]:
+    """(rows that surely fit now, which array to grow where that is 0)."""
+    rows = state[es.TRADES + 1] - state[es.N_TRADES]
+    rows = min(rows, (state[es.QUOTES + 1] - state[es.N_QUOTES]) // _FEW)
+    rows = min(rows, (state[es.DEPTH + 1] - state[es.N_DEPTH]) // _FEW)
+    rows = min(rows, (state[es.EVENTS + 1] - state[es.N_EVENTS]) // (2 * _FEW))
+    rows = min(rows, (state[es.QUALITY + 1] - state[es.N_QUALITY] - _AT_ONCE) // _EACH)
+    rows = min(rows, (state[es.REJECTS + 1] - state[es.N_REJECTS]) // _FEW)
+    if rows <= 0:
+        return 0, es.MORE_OUTPUT
+    if state[LEVELS + 1] < state[es.MAX_LEVELS]:
+        rows = min(rows, state[LEVELS + 1] - state[LEVELS_LIVE])
+    rows = min(rows, (state[NODES + 1] - state[NODES_LIVE]) // NODES_PER_INSERT)
+    if rows <= 0:
+        return 0, es.MORE_LEVELS
+    if state[ORDERS + 1] < state[es.MAX_ORDERS]:
+        rows = min(rows, state[ORDERS + 1] - state[ORDERS_LIVE])
+    if rows <= 0:
+        return 0, es.MORE_ORDERS
+    rows = min(rows, state[es.PENDING + 1] - state[es.N_PENDING])
+    if rows <= 0:
+        return 0, es.MORE_PENDING
+    rows = min(rows, state[es.RINGS_AT + 1] - state[es.N_RINGS])
+    return rows, es.MORE_RINGS
+
+
+@bare_kernel
+def _fits(state: Array, rows: Word) -> bool:
+    """Do so many rows fit into every output?"""
+    return bool(
+        state[es.QUOTES + 1] - state[es.N_QUOTES] >= rows
+        and state[es.DEPTH + 1] - state[es.N_DEPTH] >= rows
+        and state[es.EVENTS + 1] - state[es.N_EVENTS] >= rows
+        and state[es.QUALITY + 1] - state[es.N_QUALITY] >= rows
+    )
+
+
+@bare_kernel
+def _everybody(state: Array, row: Array) -> None:
+    """A row that concerns all books of the shard, in order of their instruments."""
+    state[es.LATEST_TS] = max(state[es.LATEST_TS], row.ts_event, row.ts_recv)
+    if row.kind != _FEED_END and row.kind != _DISCONNECT:
+        return
+    for b in range(state[es.N_BOOKS]):
+        book = es.book_row(state, b)
+        ts = time_of(state, b, row)
+        if row.kind == _DISCONNECT:
+            sync.disconnect(state, b, row, ts)
+            continue
+        if book.open:
+            fault(state, b, ts, row.ts_recv, _INCOMPLETE_GROUP, NO_SEQUENCE, NO_SEQUENCE, NO_PRICE)
+            book.open = 0
+        if book.phase == es.AWAIT and book.first_delta_ts != 0:
+            sync.miss_snapshot(state, b, ts, row)
+    if row.kind == _FEED_END:
+        state[es.ENDED] = 1
+
+
+@bare_kernel
+def _group_end(rows: Array, i: Word, stop: Word) -> Word:
+    """Index of the END of the group that begins at i; -1 - j: cut short by row j."""
+    instrument = rows[i].instrument
+    for j in range(i + 1, stop):
+        kind = rows[j].kind
+        if kind == _END:
+            return j
+        if kind == _BEGIN or kind == _FEED_END or rows[j].instrument != instrument:
+            return -1 - j
+    return -1 - stop
+
+
+@bare_kernel
+def _incomplete(state: Array, b: Word, row: Array, ts: Word, at_end: bool) -> None:
+    """A group without END: none of it is applied, and the book is missing something."""
+    cause = fault(
+        state, b, ts, row.ts_recv, _INCOMPLETE_GROUP, row.sequence, row.sequence, NO_PRICE
+    )
+    book = es.book_row(state, b)
+    if not at_end and book.phase == es.LIVE and sync.has_source(book):
+        sync.go_stale(state, b, ts, row, cause)
+        sync.settle(book)
+
+
+@bare_kernel
+def _change_book(state: Array, b: Word, row: Array, ts: Word) -> None:
+    """A book row in a mode that applies it."""
+    kind = row.kind
+    if kind == _ADD:
+        engine_orders.add(state, b, row, ts)
+    elif kind == _LEVEL:
+        engine_levels.set_level(state, b, row, ts)
+    elif kind == _EXECUTE:
+        engine_trades.execute(state, b, row, ts, True)
+    elif kind == _CLEAR:
+        engine_levels.clear(state, b, row, ts)
+    else:
+        engine_orders.change(state, b, row, ts)
+
+
+@bare_kernel
+def _kept_out(state: Array, b: Word, row: Array, ts: Word) -> None:
+    """A book row while its book is not kept, or inside a group that is not applied."""
+    book = es.book_row(state, b)
+    if book.mode == es.BUFFER:
+        sync.buffer_row(state, b, row)
+        return
+    if row.kind == _EXECUTE and book.phase != es.LIVE:
+        engine_trades.execute(state, b, row, ts, False)
+    if book.mode != es.WAIT:
+        return
+    if row.kind == _CLEAR and row.side == 0:
+        sync.whole_clear(state, b, row, ts)
+    elif book.phase == es.AWAIT:
+        sync.miss_snapshot(state, b, ts, row)
+
+
+@bare_kernel
+def _bracket(
+    state: Array, rows: Array, i: Word, stop: Word, b: Word, final: bool, resumed: bool
+) -> tuple[Word, Word]:
+    """BEGIN or END at row i: (code, next row)."""
+    row = rows[i]
+    ts = time_of(state, b, row)
+    if row.kind == _END:
+        code = engine_close.end(state, b, row, ts, resumed)
+        return code, i + 1
+    last = _group_end(rows, i, stop)
+    if last < 0:
+        cut = -1 - last
+        if cut == stop and not final:
+            return es.CARRY, i
+        _incomplete(state, b, row, ts, cut == stop or rows[cut].kind == _FEED_END)
+        return es.DONE, cut
+    sync.begin(state, b, row, ts, last - i + 1)
+    return es.DONE, i + 1
+
+
+@bare_kernel
+def _direct_end(state: Array, b: Word, row: Array, ts: Word) -> None:
+    """A row with LAST outside brackets."""
+    book = es.book_row(state, b)
+    if not _TRADE <= row.kind <= _VENUE_ASK:
+        check_time(state, b, row, ts)
+    book.open = 0
+    if book.dirty & es.TOP or (book.dirty and book.slow):
+        engine_close.close_direct(state, b, row, ts)
+    book.dirty = 0
+
+
+@bare_kernel
+def run(state: Array, rows: Array, start: Word, final: bool, resumed: bool) -> tuple[Word, Word]:
+    """Apply ``rows[start:]``: (code, first row not applied).
+
+    ``final``: a group the rows cut short will never be completed. ``resumed``: row ``start`` is an
+    END whose replay has been done. Codes are those of engine_state: grow what is asked for and
+    call again; REPLAY: run the book's buffered rows, then call again ``resumed``.
+    """
+    i, stop = start, len(rows)
+    while i < stop:
+        fits, need = _room(state)
+        if fits <= 0:
+            return need, i
+        pause = min(stop, i + fits)
+        while i < pause:
+            row = rows[i]
+            if row.instrument < 0:
+                if not _fits(state, 3 * state[es.N_BOOKS]):
+                    return es.MORE_OUTPUT, i
+                _everybody(state, row)
+                i += 1
+                continue
+            b = es.all_books_of(state)[row.instrument]
+            if b < 0:
+                return es.NEW_BOOK, i
+            book = es.book_row(state, b)
+            kind = row.kind
+            if kind <= _ORDER_SIZE:
+                ts = time_of(state, b, row)
+                if book.mode == es.DIRECT or book.mode == es.APPLY:
+                    if book.max_levels > 0 and not _fits(state, engine_close.excess(state, b) + 8):
+                        return es.MORE_OUTPUT, i
+                    _change_book(state, b, row, ts)
+                    if book.mode == es.DIRECT:
+                        book.open = 1
+                else:
+                    _kept_out(state, b, row, ts)
+            elif kind == _BEGIN or kind == _END:
+                if not _fits(state, engine_close.excess(state, b) + 8):
+                    return es.MORE_OUTPUT, i
+                code, i = _bracket(state, rows, i, stop, b, final, resumed and i == start)
+                if code == es.REPLAY:
+                    return code, i - 1
+                if code == es.CARRY:
+                    return code, i
+                continue
+            elif _TRADE <= kind <= _CORRECTION:
+                engine_trades.print_row(state, b, row, time_of(state, b, row))
+            elif kind == _VENUE_BID or kind == _VENUE_ASK:
+                venue_quote(state, b, row, time_of(state, b, row))
+            elif kind == _DISCONNECT:
+                sync.disconnect(state, b, row, time_of(state, b, row))
+            if row.flags & _LAST and book.mode <= es.WAIT:
+                _direct_end(state, b, row, time_of(state, b, row))
+            i += 1
+    return es.DONE, i

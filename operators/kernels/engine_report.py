@@ -1,0 +1,110 @@
+"""Rows of the engine: quality events, book events, and the checks of time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from operators.kernels import engine_state as es
+from operators.kernels.engine_state import Array, Word
+from operators.kernels.jit import bare_kernel
+from schemas.codes import BookState, QualityKind, RowFlag
+from schemas.units import NO_PRICE
+
+_LATE: Final = int(QualityKind.LATE)
+_CLOCK_SKEW: Final = int(QualityKind.CLOCK_SKEW)
+_CROSSED: Final = int(BookState.CROSSED)
+_MAYBE_BAD: Final = int(RowFlag.MAYBE_BAD)
+_SHOWN: Final = int(RowFlag.LAST | RowFlag.SNAPSHOT | RowFlag.MAYBE_BAD)
+
+
+@bare_kernel
+def time_of(state: Array, b: Word, row: Array) -> Word:
+    """Event time of a row; where the venue gives none, the later of its arrival and the book's
+    latest event time."""
+    if row.ts_event != 0:
+        return row.ts_event
+    return max(es.book_row(state, b).ts_max, row.ts_recv)
+
+
+@bare_kernel
+def quality(
+    state: Array, b: Word, ts: Word, recv: Word, kind: Word, first: Word, last: Word,
+    value: Word, expected: Word, until: Word, cause: Word,
+) -> Word:  # fmt: skip
+    """A quality event; its row_sequence (-1 where they are not asked for).
+
+    Null: ids NO_SEQUENCE; ``value``, ``expected`` NO_PRICE; ``until`` 0; ``cause`` -1.
+    """
+    if state[es.EMIT_QUALITY] == 0:
+        return -1
+    n = state[es.N_QUALITY]
+    state[es.N_QUALITY] = n + 1
+    out = es.quality_out(state, n)
+    out.ts_event = ts
+    out.ts_recv = recv
+    out.sequence_from = first
+    out.sequence_to = last
+    out.ts_until = until
+    out.value = value
+    out.expected = expected
+    out.cause_id = cause if cause >= 0 else NO_PRICE
+    out.instrument = es.book_row(state, b).instrument
+    out.kind = kind
+    return state[es.QUALITY_BASE] + n
+
+
+@bare_kernel
+def fault(
+    state: Array, b: Word, ts: Word, recv: Word, kind: Word, first: Word, last: Word, value: Word
+) -> Word:
+    """A primary quality event with at most one value; its row_sequence."""
+    return quality(state, b, ts, recv, kind, first, last, value, NO_PRICE, 0, -1)
+
+
+@bare_kernel
+def check_time(state: Array, b: Word, row: Array, ts: Word) -> None:
+    """LATE and CLOCK_SKEW of a message group, trade or venue quote; moves the book's clock.
+
+    Rows without an event time of their own say nothing about it.
+    """
+    if row.ts_event == 0:
+        return
+    book = es.book_row(state, b)
+    if ts < book.ts_max:
+        fault(state, b, ts, row.ts_recv, _LATE, row.sequence, row.sequence, book.ts_max - ts)
+    else:
+        book.ts_max = ts
+    if row.ts_recv != 0:
+        skewed = row.ts_recv + state[es.SKEW_NS] < ts
+        if skewed and book.skewed == 0:
+            ahead = ts - row.ts_recv
+            fault(state, b, ts, row.ts_recv, _CLOCK_SKEW, row.sequence, row.sequence, ahead)
+        book.skewed = 1 if skewed else 0
+
+
+@bare_kernel
+def book_event(
+    state: Array, b: Word, ts: Word, row: Array, action: Word, side: Word, price: Word, size: Word,
+    hi: Array, lo: Array, kind: Word, flags: Word,
+) -> None:  # fmt: skip
+    """A row of ``book_events``. ``flags`` are those of the event row; maybe_bad is added here."""
+    n = state[es.N_EVENTS]
+    state[es.N_EVENTS] = n + 1
+    state[es.GROUP_EVENT] = n
+    book = es.book_row(state, b)
+    out = es.event_out(state, n)
+    out.ts_event = ts
+    out.ts_recv = row.ts_recv
+    out.sequence = row.sequence
+    out.price = price
+    out.size = size
+    out.order_id_hi = hi
+    out.order_id_lo = lo
+    out.order_id_kind = kind
+    out.instrument = book.instrument
+    out.action = action
+    out.side = side
+    bad = book.state == _CROSSED and book.may_cross == 0
+    out.flags = (flags & _SHOWN) | (_MAYBE_BAD if bad else 0)
+    out.price_scale = max(book.price_exp, 0)
+    out.size_scale = max(book.size_exp, 0)
