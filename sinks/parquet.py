@@ -202,7 +202,8 @@ class ParquetWriter:
     def finish(self) -> None:
         """The last snapshot is durable in the recovery folder: compaction may touch everything."""
         run = self._run
-        assert run is not None
+        if run is None:
+            return  # the flow was stopped before its sinks were opened: nothing was written
         try:
             folder = WriterFolder.acquire(self.root, self.writer)
         except SinkError:

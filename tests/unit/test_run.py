@@ -35,7 +35,7 @@ def _run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["--source", "nasdaq:FILE", "--sink", "null:"], "itch"),
         (["--source", "itch:/no/such/file?date=2019-12-30", "--sink", "null:"], "no file"),
         (["--source", SIM, "--sink", "mysql:X"], "parquet:DIR"),
-        (["--source", SIM, "--sink", "null:", "--intervals", "1x"], "1m"),
+        (["--source", SIM, "--sink", "null:", "--intervals", "1x"], "5m"),
         (["--source", SIM, "--sink", "null:", "--tables", "tades"], "trades"),
         (["--source", "sim:?events=many", "--sink", "null:"], "events"),
     ],
