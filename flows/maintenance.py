@@ -1,17 +1,20 @@
-"""Compaction and retention of a lake, with a report for people."""
+"""Compaction of a lake and migration of a database, with a report for people."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from sinks.compact import compact, drop_before
 
-from flows.errors import UsageError
+from flows.errors import RunFailed, UsageError
 from schemas.tables import TABLES
+from sinks.compact import compact, drop_before
+from sinks.dsn import check, shown
+from sinks.errors import SinkError
 
 
 def compact_lake(lake: Path, before: str | None, console: Console) -> dict[str, Any]:
@@ -32,3 +35,19 @@ def compact_lake(lake: Path, before: str | None, console: Console) -> dict[str, 
         table.add_row(name.replace("_", " "), str(value))
     console.print(table)
     return result
+
+
+def migrate_database(dsn: str, console: Console) -> dict[str, Any]:
+    """Bring the database up to this release. Raises UsageError or RunFailed with the fix."""
+    from infra.migrate import MigrationError, migrate
+
+    try:
+        check(dsn)
+        report = migrate(dsn, console.print)
+    except SinkError as error:
+        raise UsageError(str(error)) from None
+    except MigrationError as error:
+        raise RunFailed(str(error)) from None
+    done = f"applied {', '.join(report.applied)}" if report.applied else "nothing to do"
+    console.print(f"{shown(dsn)} (TimescaleDB {report.version}, {report.edition}): {done}")
+    return {"database": shown(dsn), **asdict(report)}

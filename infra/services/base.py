@@ -153,12 +153,7 @@ class Service(ABC):
         """Install if needed, start if needed, wait until it answers."""
         if self._alive() and self.answers():
             return self.state()
-        if not self.installed:
-            say(f"{self.name}: installing {self.version} (once)")
-            shutil.rmtree(self.files, ignore_errors=True)
-            self.files.mkdir(parents=True)
-            self.install()
-            (self.files / ".version").write_text(self.version)
+        self.ensure_installed(say)
         if not self._alive():
             if port_open(self.port):
                 raise ServiceError(
@@ -175,6 +170,16 @@ class Service(ABC):
             raise ServiceError(f"{self.name} ended at once; its log says: {self._log_tail()}")
         self.after_start()
         return self.state()
+
+    def ensure_installed(self, say: Callable[[str], None]) -> None:
+        """Install unless this version is there; ServiceError naming what is missing."""
+        if self.installed:
+            return
+        say(f"{self.name}: installing {self.version} (once)")
+        shutil.rmtree(self.files, ignore_errors=True)
+        self.files.mkdir(parents=True)
+        self.install()
+        (self.files / ".version").write_text(self.version)
 
     def down(self) -> None:
         """Stop our process gracefully, then by force; nothing is left running."""
