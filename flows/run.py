@@ -28,6 +28,7 @@ from flows.progress import Progress
 from flows.settings import Settings
 from flows.stats import RunStats, merge_summaries
 from flows.worker import Job, run_process
+from sinks.dsn import redacted
 from sinks.errors import SinkError
 from sinks.url import parse_sink
 from sources.errors import SourceError
@@ -73,7 +74,7 @@ def run(
         identity = {
             "flow": flow,
             "sources": [spec.text for spec in specs],
-            "sinks": list(sinks),
+            "sinks": [redacted(text) for text in sinks],
             "shards": settings.shards,
             "tables": sorted(settings.tables),
             "intervals": list(settings.intervals),

@@ -17,3 +17,8 @@ def disk_failed(doing: str, path: object, error: OSError) -> LakeFailed:
         f"{doing} {path}: {error.strerror or error}; mend that (free space, permissions, mount) "
         "and start the same command again: with the same --recovery nothing is lost or doubled"
     )
+
+
+class DatabaseFailed(OSError):  # noqa: N818 - reads as what happened
+    """The database was away for too long, or answered for other rows than ours: the text names
+    the server and how to go on."""

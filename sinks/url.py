@@ -1,6 +1,9 @@
-"""Sinks by URL: ``parquet:DIR``, ``jsonl:PATH`` or ``jsonl:-``, ``null:``.
+"""Sinks by URL: ``parquet:DIR``, ``timescale:DSN``, ``jsonl:PATH`` or ``jsonl:-``, ``null:``.
 
-``parquet:DIR?seal_rows=N&seal_after_s=S`` sets when rows become a file (ParquetOptions).
+``parquet:DIR?seal_rows=N&seal_after_s=S`` sets when rows become a file (ParquetOptions);
+``timescale:postgresql://user@host/database?sslmode=require&flush_rows=N`` when they are sent
+(TimescaleOptions; all other parameters are libpq's). Passwords are better left to the environment
+(PGPASSWORD, PGPASSFILE); none is ever printed or written to a recovery folder.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
+from sinks.dsn import EXAMPLE as DSN_EXAMPLE
+from sinks.dsn import check as check_dsn
+from sinks.dsn import redacted
 from sinks.errors import SinkError
 from sinks.jsonl import JsonlWriter
 from sinks.null import NullWriter
@@ -21,7 +27,8 @@ from sinks.writer import Writer
 
 @dataclass(frozen=True, slots=True)
 class SinkSpec:
-    """A checked sink URL. ``path`` is empty for ``null:``, ``-`` for standard output."""
+    """A checked sink URL. ``path`` is empty for ``null:``, ``-`` for standard output, the DSN for
+    ``timescale:``. ``text`` may hold a password: show ``redacted(text)``."""
 
     text: str
     scheme: str
@@ -29,47 +36,75 @@ class SinkSpec:
     options: dict[str, str]
 
 
-_NUMBERS: Final[dict[str, Callable[[str], int | float]]] = {
-    "seal_rows": int,
-    "seal_bytes": int,
-    "seal_after_s": float,
-    "max_pending_bytes": int,
+_Number = Callable[[str], int | float]
+_OPTIONS: Final[dict[str, dict[str, _Number]]] = {
+    "parquet": {
+        "seal_rows": int,
+        "seal_bytes": int,
+        "seal_after_s": float,
+        "max_pending_bytes": int,
+    },
+    "timescale": {
+        "flush_rows": int,
+        "flush_bytes": int,
+        "flush_after_s": float,
+        "outage_s": float,
+        "stall_s": float,
+        "direct_compress": int,
+    },
+    "jsonl": {},
+    "null": {},
 }
-_OPTIONS: Final[dict[str, frozenset[str]]] = {
-    "parquet": frozenset(_NUMBERS),
-    "jsonl": frozenset(),
-    "null": frozenset(),
-}
-_EXAMPLES: Final = "parquet:DIR, jsonl:PATH, jsonl:-, null:"
+_EXAMPLES: Final = f"parquet:DIR, timescale:{DSN_EXAMPLE}, jsonl:PATH, jsonl:-, null:"
+_DSN_SCHEMES: Final = ("postgresql://", "postgres://")
 
 
 def parse_sink(text: str) -> SinkSpec:
     """Check a sink URL without touching anything. Raises SinkError naming what is known."""
     scheme, colon, rest = text.partition(":")
     if not colon or scheme not in _OPTIONS:
-        raise SinkError(f"sink {text!r}: unknown kind; known sinks: {_EXAMPLES}")
-    path, _, query = rest.partition("?")
+        raise SinkError(f"sink {redacted(text)!r}: unknown kind; known sinks: {_EXAMPLES}")
+    path, options = _dsn(rest) if scheme == "timescale" else _path(rest)
     if scheme == "null":
         if path:
             raise SinkError(f"sink {text!r}: null: takes no path")
     elif not path:
-        raise SinkError(f"sink {text!r} names no path; write {scheme}:PATH")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+        what = DSN_EXAMPLE if scheme == "timescale" else "PATH"
+        raise SinkError(f"sink {text!r} names no destination; write {scheme}:{what}")
     for name, value in options.items():
         if name not in _OPTIONS[scheme]:
             known = ", ".join(sorted(_OPTIONS[scheme])) or "none"
             raise SinkError(f"sink {text!r}: unknown option {name!r}; {scheme}: takes {known}")
-        _number(text, name, value)
+        _number(scheme, text, name, value)
+    if scheme == "timescale":
+        check_dsn(path)
     return SinkSpec(text, scheme, path, options)
 
 
-def _number(text: str, name: str, value: str) -> int | float:
+def _path(rest: str) -> tuple[str, dict[str, str]]:
+    path, _, query = rest.partition("?")
+    return path, dict(parse_qsl(query, keep_blank_values=True))
+
+
+def _dsn(rest: str) -> tuple[str, dict[str, str]]:
+    """The DSN without the parameters that are ours, and those."""
+    address, mark, query = rest.partition("?")
+    if not mark or not rest.startswith(_DSN_SCHEMES):
+        return rest, {}
+    names = _OPTIONS["timescale"]
+    parts = query.split("&")
+    ours = [part for part in parts if part.partition("=")[0] in names]
+    theirs = "&".join(part for part in parts if part not in ours)
+    return f"{address}?{theirs}" if theirs else address, dict(parse_qsl("&".join(ours)))
+
+
+def _number(scheme: str, text: str, name: str, value: str) -> int | float:
     try:
-        number = _NUMBERS[name](value)
+        number = _OPTIONS[scheme][name](value)
     except ValueError:
         number = 0
     if not 0 < number < float("inf"):
-        raise SinkError(f"sink {text!r}: {name}={value!r} is no number above 0")
+        raise SinkError(f"sink {redacted(text)!r}: {name}={value!r} is no number above 0")
     return number
 
 
@@ -81,7 +116,12 @@ def open_writer(text: str, writer: str = "w0", recovery: str | None = None) -> W
         return NullWriter()
     if spec.scheme == "jsonl":
         return JsonlWriter(_jsonl_path(spec.path, writer))
-    numbers = {name: _number(text, name, value) for name, value in spec.options.items()}
+    numbers = {name: _number(spec.scheme, text, name, v) for name, v in spec.options.items()}
+    if spec.scheme == "timescale":
+        from sinks.timescale import TimescaleOptions, TimescaleWriter
+
+        chosen = dataclasses.replace(TimescaleOptions(), **numbers)  # type: ignore[arg-type]
+        return TimescaleWriter(spec.path, writer, recovery, chosen)
     options = dataclasses.replace(ParquetOptions(), **numbers)  # type: ignore[arg-type]
     return ParquetWriter(Path(spec.path), writer, recovery, options)
 

@@ -1,0 +1,319 @@
+"""The database sink: rows in, exactly-once TimescaleDB tables out.
+
+Rows collect in memory and go out in *flushes*: one transaction holds the COPY of every table and
+the writer's row in ``store.progress``, so the database is at every moment the whole outcome of a
+number of flushes, and says of which.
+
+Why that is exact. Per table and shard rows are numbered without gap and always the same, however
+often and however cut they are computed. A flush adds the next ones and moves the numbers in
+``progress`` with them, so what a run has stored is, per table and shard, all rows below the number
+noted there. After a crash the flow repeats from its snapshot, at which everything had been flushed
+(a barrier), so the first row that comes is at or below that number: rows below it are skipped, the
+others follow without gap or overlap. A commit whose answer was lost is found in the same way: the
+flush counts ``next`` up from the number it expects, first of all, which locks the row until the
+fate of an older session's flush is certain; if it finds its own outcome there, it was committed.
+If it finds another, somebody else writes as this run, and the writer ends without a row written.
+
+- Unit of parallelism: a writer id ("w0", "w1" ... by process); writers share nothing.
+- The snapshot holds: run and next row_sequence per table and shard.
+- A *run* is a fresh start with all its resumptions: the identity of its recovery folder, or a
+  number of its own without one. As in a lake, a fresh run adds to what earlier ones wrote.
+- A fresh start of a recovery folder that the database knows already (killed before the first
+  snapshot) skips what is there, for the same rows come again.
+- A slow database blocks ``write``: memory stays below about twice ``flush_bytes`` and one batch.
+  An outage is waited for, ``outage_s`` at most; then the run ends, to be resumed later.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any, Final, LiteralString, cast
+
+import psycopg
+import pyarrow as pa
+from psycopg.types.json import Jsonb
+
+from schemas import sql
+from schemas.tables import TABLES
+from sinks.copy_binary import HEADER, TRAILER, Words, encode, to_columns
+from sinks.errors import DatabaseFailed, SinkError
+from sinks.parquet_shape import Bare, concat, size
+from sinks.timescale_link import Link, unmigrated
+from sinks.writer import RowsLike
+
+SNAPSHOT_VERSION: Final = 1
+
+#: Next row_sequence by table and shard: everything below is stored.
+Marks = dict[str, dict[int, int]]
+
+_CLAIM: Final = (
+    "INSERT INTO store.progress (run, writer) VALUES (%s, %s) ON CONFLICT (run, writer) DO NOTHING"
+)
+_READ: Final = "SELECT next, rows FROM store.progress WHERE run = %s AND writer = %s"
+_ADVANCE: Final = (
+    "UPDATE store.progress SET next = next + 1, rows = %s, updated_at = now() "
+    "WHERE run = %s AND writer = %s AND next = %s"
+)
+_FORGET: Final = "DELETE FROM store.progress WHERE run = %s AND writer = %s"
+_STORED_COLUMNS: Final = (
+    "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) "
+    "FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
+    "JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "WHERE n.nspname = 'store' AND a.attnum > 0 AND NOT a.attisdropped"
+)
+_DIRECT_COMPRESS: Final = "SET LOCAL timescaledb.enable_direct_compress_copy=on"
+
+
+@dataclass(frozen=True, slots=True)
+class TimescaleOptions:
+    """A flush comes at ``flush_rows``, at ``flush_bytes`` of memory, or ``flush_after_s`` after its
+    first row. ``outage_s``: longest wait for a database that is away; ``stall_s``: longest silence
+    of one that is not. ``direct_compress``: rows go straight into the columnstore, for back-fills
+    (full edition only)."""
+
+    flush_rows: int = 100_000
+    flush_bytes: int = 64 << 20
+    flush_after_s: float = 1.0
+    outage_s: float = 300.0
+    stall_s: float = 30.0
+    direct_compress: int = 0
+
+
+class _Superseded(Exception):  # noqa: N818 - not an error yet
+    """The progress row is not where the flush expected it."""
+
+
+class TimescaleWriter:
+    """Writer of one database. ``recovery`` identifies the recovery folder that snapshots go to.
+
+    Raises SinkError (what was asked cannot be done; the text says what can) and DatabaseFailed
+    (the database was away for too long; every later call raises it again).
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        writer: str = "w0",
+        recovery: str | None = None,
+        options: TimescaleOptions | None = None,
+    ) -> None:
+        assert writer.isalnum(), writer
+        self.writer = writer
+        self._options = options or TimescaleOptions()
+        self._recovery = recovery
+        self._link = Link(
+            dsn, f"marketflow {writer}", self._options.outage_s, self._options.stall_s
+        )
+        self._words = Words()
+        self._run: str | None = None
+        self._next = 0
+        self._seen: Marks = {}
+        self._stored: Marks = {}
+        self._pending: dict[str, list[Bare]] = {}
+        self._rows = 0
+        self._bytes = 0
+        self._since = 0.0
+        self._failure: Exception | None = None
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def restore(self, state: Any) -> None:
+        """Go on after a snapshot: rows that the database has already will be skipped."""
+        if not isinstance(state, tuple) or state[0] != SNAPSHOT_VERSION:
+            raise SinkError(
+                f"recovery state of the database sink is not of format {SNAPSHOT_VERSION}: finish "
+                "with the release that wrote it, or start with an empty --recovery folder"
+            )
+        _, run, marks = state
+        self._open(run, known=True)
+        for table, shards in marks.items():
+            for shard, mark in shards.items():
+                if self._stored.get(table, {}).get(shard, 0) < mark:
+                    raise SinkError(
+                        f"{self._link.shown} holds fewer rows of {table} than the recovery folder "
+                        "counts on: it was put back to an older state; use the recovery folder of "
+                        "that state, or start anew with empty ones of both"
+                    )
+        self._seen = {table: dict(shards) for table, shards in marks.items()}
+
+    def _open(self, run: str, known: bool) -> None:
+        def claim(connection: psycopg.Connection[Any]) -> tuple[int, Any] | None:
+            self._check_tables(connection)
+            if not known:
+                connection.execute(_CLAIM, (run, self.writer))
+            return connection.execute(_READ, (run, self.writer)).fetchone()
+
+        found = self._link.run(claim)
+        if found is None:
+            raise SinkError(
+                f"{self._link.shown} knows nothing of the run that the recovery folder goes on "
+                "from: it is another database, or was emptied; name the right one, or start anew "
+                "with an empty --recovery folder"
+            )
+        self._run = run
+        self._next, self._stored = found[0], _marks(found[1])
+
+    def _check_tables(self, connection: psycopg.Connection[Any]) -> None:
+        found = set(connection.execute(_STORED_COLUMNS).fetchall())
+        catalog = {"timestamptz": "timestamp with time zone"}
+        for table in TABLES.values():
+            for column in sql.columns(table):
+                if (table.name, column.name, catalog.get(column.type, column.type)) not in found:
+                    raise unmigrated(
+                        self._link.shown, f"no store.{table.name}.{column.name} ({column.type})"
+                    )
+
+    def _begin_call(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._run is None:
+            self._open(self._recovery or uuid.uuid4().hex, known=False)
+
+    def close(self) -> None:
+        """Flush, and let go."""
+        self._begin_call()
+        self._flush()
+        if self._recovery is None:
+            # Nothing can resume this run.
+            self._link.run(lambda connection: connection.execute(_FORGET, self._identity))
+        self._link.drop()
+
+    def finish(self) -> None:
+        """Nothing to do: a flush is never undone."""
+
+    def abandon(self) -> None:
+        """Let go at once; what was not flushed comes again."""
+        self._link.let_go()
+
+    # -- rows ---------------------------------------------------------------------------------
+
+    def write(self, rows: RowsLike) -> None:
+        """Take the rows of one shard; may flush."""
+        self._begin_call()
+        for table, batch in rows.tables.items():
+            if batch.num_rows:
+                self._take(table, rows.shard, batch)
+        if self._due():
+            self._flush()
+
+    def _take(self, table: str, shard: int, batch: pa.RecordBatch) -> None:
+        """Rows of a shard come once and without gap; anything else is a bug upstream."""
+        sequences = batch.column("row_sequence")
+        first, last = sequences[0].as_py(), sequences[-1].as_py()
+        seen = self._seen.setdefault(table, {})
+        expected = seen.get(shard, 0)
+        assert first == expected and last - first == batch.num_rows - 1, (
+            f"{table}, shard {shard}: rows {first}..{last} ({batch.num_rows}) after {expected - 1}"
+        )
+        seen[shard] = last + 1
+        stored = self._stored.get(table, {}).get(shard, 0)
+        if last < stored:
+            return
+        columns = to_columns(TABLES[table], batch.slice(max(0, stored - first)), self._words)
+        if not self._rows:
+            self._since = time.monotonic()
+        self._pending.setdefault(table, []).append(columns)
+        self._rows += len(columns[0])
+        self._bytes += size(columns)
+
+    def _due(self) -> bool:
+        options = self._options
+        return self._rows > 0 and (
+            self._rows >= options.flush_rows
+            or self._bytes >= options.flush_bytes
+            or time.monotonic() - self._since >= options.flush_after_s
+        )
+
+    def idle(self) -> None:
+        """Called now and then while nothing arrives: rows do not stay invisible for long."""
+        if self._run is not None and self._failure is None and self._due():
+            self._flush()
+
+    def snapshot(self) -> Any:
+        """(version, run, marks), with everything stored. None without a recovery identity."""
+        self._begin_call()
+        self._flush()
+        if self._recovery is None:
+            return None
+        marks = {table: dict(shards) for table, shards in self._seen.items()}
+        return (SNAPSHOT_VERSION, self._run, marks)
+
+    # -- flushes ------------------------------------------------------------------------------
+
+    @property
+    def _identity(self) -> tuple[str | None, str]:
+        return (self._run, self.writer)
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        target: Marks = {table: dict(shards) for table, shards in self._stored.items()}
+        for table in self._pending:
+            shards = target.setdefault(table, {})
+            for shard, mark in self._seen[table].items():
+                shards[shard] = max(mark, shards.get(shard, 0))
+        try:
+            self._link.run(lambda connection: self._send(connection, target))
+        except Exception as error:
+            self._failure = error
+            raise
+        self._next += 1
+        self._stored = target
+        self._pending.clear()
+        self._rows = self._bytes = 0
+
+    def _send(self, connection: psycopg.Connection[Any], target: Marks) -> None:
+        """One flush as one transaction; returns when it is committed, now or by an earlier try."""
+        try:
+            with connection.transaction():
+                self._advance(connection, target)
+                if self._options.direct_compress:
+                    connection.execute(_DIRECT_COMPRESS)
+                for table, parts in self._pending.items():
+                    self._copy(connection, table, parts)
+        except _Superseded:
+            found = connection.execute(_READ, self._identity).fetchone()
+            if found is None or found[0] != self._next + 1 or _marks(found[1]) != target:
+                raise self._not_alone(found) from None
+
+    def _advance(self, connection: psycopg.Connection[Any], target: Marks) -> None:
+        # First of all: it waits for the end of any other session that flushes as this run.
+        noted = Jsonb({t: {str(s): n for s, n in shards.items()} for t, shards in target.items()})
+        done = connection.execute(_ADVANCE, (noted, *self._identity, self._next))
+        if done.rowcount != 1:
+            raise _Superseded
+
+    def _not_alone(self, found: tuple[int, Any] | None) -> DatabaseFailed:
+        if found is not None and found[0] > self._next:
+            return DatabaseFailed(
+                f"{self._link.shown}: another process writes as {self.writer} of this run: stop "
+                "it, then start the same command again"
+            )
+        return DatabaseFailed(
+            f"{self._link.shown} has lost rows that it had confirmed (put back to an older state, "
+            "or a standby that was behind took over): start anew with an empty --recovery folder "
+            "and emptied tables"
+        )
+
+    def _copy(self, connection: psycopg.Connection[Any], table: str, parts: list[Bare]) -> None:
+        described = TABLES[table]
+        with connection.cursor() as cursor, cursor.copy(copy_statement(table)) as copy:
+            copy.write(HEADER)
+            for piece in encode(described, concat(parts), self._words):
+                copy.write(piece)
+                self._link.alive()
+            copy.write(TRAILER)
+        self._link.alive()
+
+
+def copy_statement(table: str) -> LiteralString:
+    """COPY into a stored table, by column names: columns of a newer release stay null."""
+    names = ", ".join(sql.quoted(c.name) for c in sql.columns(TABLES[table]))
+    text = f"COPY {sql.STORE}.{sql.quoted(table)} ({names}) FROM STDIN (FORMAT binary)"
+    return cast(LiteralString, text)
+
+
+def _marks(value: Any) -> Marks:
+    return {table: {int(s): n for s, n in shards.items()} for table, shards in value.items()}
