@@ -63,11 +63,15 @@ def scan(
     )
 
 
-def sql(query: str, *, lake: str | Path) -> pl.DataFrame:
-    """The result of a SELECT over the lake's tables (DuckDB's SQL). Decimals are exact."""
-    from flows.sql import query_lake
+def sql(query: str, *, lake: str | Path | None = None, dsn: str | None = None) -> pl.DataFrame:
+    """The result of a SELECT over the tables of a lake (DuckDB's SQL) or of a database
+    (PostgreSQL's, see ``marketflow migrate``). Decimals are exact, times UTC."""
+    from flows.errors import UsageError
+    from flows.sql import query_frame
 
-    return query_lake(query, Path(lake), lambda relation: relation.pl())
+    if (lake is None) == (dsn is None):
+        raise UsageError("say where: sql(query, lake=DIR) or sql(query, dsn=DSN)")
+    return query_frame(query, None if lake is None else Path(lake), dsn)
 
 
 def book_at(symbol: str, ts: Moment, *, lake: str | Path, venue: str | None = None) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.errors import RunFailed, UsageError
-from flows.progress import stderr_console
+from flows.progress import show_warnings, stderr_console
 
 app = typer.Typer(
     name="marketflow",
@@ -30,6 +30,10 @@ err = stderr_console()
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on stdout, for machines.")]
 Lake = Annotated[Path | None, typer.Option("--lake", help="Folder of the lake [default: lake].")]
+Dsn = Annotated[
+    str | None,
+    typer.Option("--dsn", help="Database: postgresql://user@host/db (password: PGPASSWORD)."),
+]
 
 
 @app.command()
@@ -72,7 +76,7 @@ def run(
     binance:PATH?market=spot|usdm|coinm · capture:PATH · csv:/parquet:PATH?table=T ·
     sim:?events=N&seed=S. Several paths (comma-separated or a glob) are one continuous feed.
 
-    Sinks: parquet:DIR · jsonl:- or jsonl:PATH · null:
+    Sinks: parquet:DIR · timescale:DSN (once: migrate --dsn DSN) · jsonl:- or jsonl:PATH · null:
     """
     from flows import settings
     from flows.report import print_summary
@@ -98,17 +102,20 @@ def run(
 
 @app.command()
 def sql(
-    query: Annotated[str, typer.Argument(help="A SELECT over the lake's tables.")],
+    query: Annotated[str, typer.Argument(help="A SELECT over the tables.")],
     lake: Lake = None,
+    dsn: Dsn = None,
     output: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
 ) -> None:
-    """Query a lake with SQL (DuckDB). Prices are exact decimals, times keep nanoseconds."""
+    """Query a lake with SQL (DuckDB), or a database (--dsn). Prices are exact decimals; the same
+    query has the same answer in both, <time>_epoch_ns has the nanoseconds of both."""
     from flows import settings
     from flows.sql import print_query
 
+    _not_both(lake, dsn)
     folder = lake if lake is not None else Path(settings.load().lake)
-    print_query(query, folder, output, out, Console())
+    print_query(query, folder, dsn, output, out, Console())
 
 
 @app.command()
@@ -122,6 +129,47 @@ def compact(lake: Lake = None, before: str | None = None, as_json: Json = False)
 
     folder = lake if lake is not None else Path(settings.load().lake)
     report = compact_lake(folder, before, err)
+    if as_json:
+        _print_json(report)
+
+
+@app.command()
+def retention(
+    lake: Lake = None,
+    dsn: Dsn = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="TABLE=DAYS or TABLE=forever, instead of the default (repeatable)."),
+    ] = None,
+    as_of: Annotated[str | None, typer.Option(help="Day to count from [default: today].")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Forget what is old: whole days of a lake, whole chunks of a database. Never by itself.
+
+    Kept by default: book_events and depth 30 days, quotes and dead_letters 90, quality_events
+    365, all else for ever. Where the server can keep policies (full TimescaleDB) they are set, and
+    it goes on by itself; the Apache edition and a lake forget when this is run, so run it daily.
+    """
+    from flows.retention import forget
+
+    _not_both(lake, dsn)
+    report = forget(lake, dsn, keep or [], as_of, dry_run, err)
+    if as_json:
+        _print_json(report)
+
+
+@app.command()
+def migrate(
+    dsn: Annotated[
+        str, typer.Option("--dsn", help="postgresql://user@host/db (password: PGPASSWORD).")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Bring a database up to this release: hypertables, views, indexes. Again: changes nothing."""
+    from flows.maintenance import migrate_database
+
+    report = migrate_database(dsn, err)
     if as_json:
         _print_json(report)
 
@@ -184,12 +232,18 @@ def bench(
         print_results(results, Console())
 
 
+def _not_both(lake: Path | None, dsn: str | None) -> None:
+    if lake is not None and dsn is not None:
+        raise UsageError("--lake or --dsn, not both")
+
+
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
 
 def main() -> None:
     """Console script: user errors in one clear line, never a traceback."""
+    show_warnings(err)
     try:
         app()
     except BrokenPipeError:

@@ -1,8 +1,10 @@
 """A lake as a DuckDB connection: each table a view with the columns and order of its schema.
 
-Prices are DECIMAL(28,12), sums DECIMAL(38,12), times TIMESTAMP_NS in UTC, words VARCHAR; ``date``
-comes last and prunes whole folders. Filters on time, symbol and venue reach the row groups
-(through ``make_timestamp_ns(epoch_ns(...))`` too: checked with EXPLAIN ANALYZE on DuckDB 2).
+Prices are DECIMAL(28,12), sums DECIMAL(38,12), times TIMESTAMP_NS in UTC, words VARCHAR. Each time
+is followed by ``<time>_epoch_ns``, the same as BIGINT (a database's times end at microseconds:
+queries that compare nanoseconds in both use this). ``date`` comes last and prunes whole folders.
+Filters on time, symbol and venue reach the row groups (through
+``make_timestamp_ns(epoch_ns(...))`` too: checked with EXPLAIN ANALYZE on DuckDB 2).
 A view is the lake as it was when it was opened: open again to see what was written since.
 """
 
@@ -60,26 +62,38 @@ def open_lake(folder: Path | str) -> duckdb.DuckDBPyConnection:
 def _select(root: Path, table: Table) -> str:
     files = list_files(root, table.name)
     if not files:
-        columns = [f"NULL::{_SQL_TYPES[f.kind]} AS {_quoted(f.name)}" for f in table.fields]
+        columns = [part for field in table.fields for part in _absent(field)]
         return f"SELECT {', '.join(columns)}, NULL::DATE AS date WHERE false"
     paths = ", ".join(_text(str(path)) for path in files)
     types = "{'date': DATE, 'venue': VARCHAR}" if table.has_venue else "{'date': DATE}"
     # Files of older versions lack columns; while there is one version, the footers of all files
     # need not be read before every query.
     union = ", union_by_name = true" if table.version > 1 else ""
-    columns = [_column(field) for field in table.fields]
+    columns = [part for field in table.fields for part in _present(field)]
     return (
         f"SELECT {', '.join(columns)}, date FROM read_parquet([{paths}], "
         f"hive_partitioning = true, hive_types = {types}{union})"
     )
 
 
-def _column(field: Field) -> str:
+def _present(field: Field) -> list[str]:
     name = _quoted(field.name)
     if field.kind is Kind.TIME:
         # TIMESTAMPTZ_NS, as the files have it, lacks date functions.
-        return f"make_timestamp_ns(epoch_ns({name})) AS {name}"
-    return name
+        ns = f"epoch_ns({name})"
+        return [f"make_timestamp_ns({ns}) AS {name}", f"{ns} AS {_epoch_ns(field)}"]
+    return [name]
+
+
+def _absent(field: Field) -> list[str]:
+    parts = [f"NULL::{_SQL_TYPES[field.kind]} AS {_quoted(field.name)}"]
+    if field.kind is Kind.TIME:
+        parts.append(f"NULL::BIGINT AS {_epoch_ns(field)}")
+    return parts
+
+
+def _epoch_ns(field: Field) -> str:
+    return _quoted(f"{field.name}_epoch_ns")
 
 
 def _quoted(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -20,6 +21,20 @@ _REFRESH_S = 0.5
 def stderr_console() -> Console:
     """A console on its own copy of stderr: redirecting descriptor 2 does not touch it."""
     return Console(file=os.fdopen(os.dup(2), "w"))
+
+
+class _Warnings(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(record.getMessage(), style="yellow", markup=False, soft_wrap=True)
+
+
+def show_warnings(console: Console) -> None:
+    """What sinks and sources log (an outage they wait for) goes to people."""
+    logging.getLogger("marketflow").addHandler(_Warnings(console))
 
 
 def quantity(value: float) -> str:

@@ -1,32 +1,26 @@
-"""Queries over a lake, for the command line and for Python: read-only, errors in one clear line."""
+"""Queries over a lake (or a database): read-only, errors in one clear line."""
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from flows.answers import Answer, print_answer
 from flows.errors import RunFailed, UsageError
 from flows.lake import open_lake
 from schemas.tables import TABLES
-from sinks.jsonl import json_rows
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _T = TypeVar("_T")
 
-FORMATS: Final = ("table", "csv", "json", "parquet")
-_MAX_TABLE_ROWS: Final = 1000
 _BATCH_ROWS: Final = 65_536
 _ANY_WIDTH: Final = 100_000
 _READS: Final = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
@@ -84,138 +78,42 @@ def _one_line(error: duckdb.Error) -> str:
     return " ".join(text.split())
 
 
-def print_query(query: str, lake: Path, form: str, out: Path | None, console: Console) -> None:
-    """Run the query and write its result in ``form`` to ``out``, or to standard output.
+def print_query(
+    query: str, lake: Path, dsn: str | None, form: str, out: Path | None, console: Console
+) -> None:
+    """Run the query over the database of ``dsn``, or over the lake where that is None, and write
+    its result (see flows.answers.print_answer)."""
+    if dsn is not None:
+        from flows.database import query_database
 
-    ``json`` is a list of row objects: decimals as strings, times ISO 8601 with nanoseconds.
-    """
-    if form not in FORMATS:
-        raise UsageError(f"--format {form!r} is none of {', '.join(FORMATS)}")
-    if form == "parquet" and out is None and sys.stdout.isatty():
-        raise UsageError("--format parquet is not for a terminal: name a file with --out FILE")
-    if form == "table" and out is None:
-        query_lake(query, lake, lambda relation: _print_table(relation, console))
+        print_answer(lambda use: query_database(query, dsn, use), form, out, console)
         return
-    write = {"csv": _write_csv, "json": _write_json, "parquet": _write_parquet}.get(form)
-    if write is None:
-        raise UsageError("--out goes with --format csv, json or parquet")
-
-    begun = False
-
-    def write_out(relation: duckdb.DuckDBPyRelation) -> None:
-        nonlocal begun
-        if begun and out is None:  # half of it may be out already
-            raise RunFailed("the lake was compacted while the query ran: run it again")
-        begun = True
-        with _destination(out) as file:
-            write(relation, file)
-
-    query_lake(query, lake, write_out)
+    print_answer(
+        lambda use: query_lake(query, lake, lambda relation: use(_answer(relation))),
+        form,
+        out,
+        console,
+    )
 
 
-@contextmanager
-def _destination(out: Path | None) -> Iterator[IO[bytes]]:
-    """The file, whole or not at all; standard output without one."""
-    if out is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    temporary = out.with_name(f".{out.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        temporary.replace(out)
-    except OSError as error:
-        raise RunFailed(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+def query_frame(query: str, lake: Path | None, dsn: str | None) -> pl.DataFrame:
+    """The result as a polars frame, from the lake or else from the database."""
+    import polars as pl
+
+    if lake is not None:
+        return query_lake(query, lake, lambda relation: relation.pl())
+    from flows.database import query_database
+
+    assert dsn is not None
+
+    def frame(answer: Answer) -> pl.DataFrame:
+        made = pl.from_arrow(pa.Table.from_batches(answer.batches, answer.schema))
+        assert isinstance(made, pl.DataFrame)
+        return made
+
+    return query_database(query, dsn, frame)
 
 
-def _batches(relation: duckdb.DuckDBPyRelation) -> Iterator[pa.RecordBatch]:
-    yield from relation.to_arrow_reader(_BATCH_ROWS)
-
-
-def rows_of(relation: duckdb.DuckDBPyRelation, trim: bool = False) -> Iterator[dict[str, Any]]:
-    """Rows as exact JSON values; whole numbers of any size stay numbers. ``trim`` leaves out the
-    trailing zeros of decimals, for people."""
-    whole = [n for n, t in zip(relation.columns, relation.types, strict=True) if t == "HUGEINT"]
-    for batch in _batches(relation):
-        for row in json_rows(batch, trim=trim):
-            for name in whole:
-                row[name] = None if row[name] is None else int(row[name])
-            yield row
-
-
-def _write_json(relation: duckdb.DuckDBPyRelation, file: IO[bytes]) -> None:
-    file.write(b"[")
-    for number, row in enumerate(rows_of(relation)):
-        text = json.dumps(row, ensure_ascii=False)
-        file.write((",\n " if number else "\n ").encode() + text.encode())
-    file.write(b"\n]\n")
-
-
-def _write_csv(relation: duckdb.DuckDBPyRelation, file: IO[bytes]) -> None:
-    lines = _Lines(file)
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(relation.columns)
-    for row in rows_of(relation):
-        writer.writerow([_cell(value, "") for value in row.values()])
-
-
-class _Lines:
-    """Text in, UTF-8 out: what csv needs of a file, without owning it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def write(self, text: str) -> None:
-        self._file.write(text.encode())
-
-
-def _write_parquet(relation: duckdb.DuckDBPyRelation, file: IO[bytes]) -> None:
+def _answer(relation: duckdb.DuckDBPyRelation) -> Answer:
     reader = relation.to_arrow_reader(_BATCH_ROWS)
-    with pq.ParquetWriter(file, reader.schema, compression="zstd") as writer:
-        for batch in reader:
-            writer.write_batch(batch)
-
-
-def _print_table(relation: duckdb.DuckDBPyRelation, console: Console) -> None:
-    """A table, or one block per row where the table would be wider than the terminal."""
-    rows = [
-        [_cell(value, "NULL") for value in row.values()]
-        for row in rows_of(relation.limit(_MAX_TABLE_ROWS + 1), trim=True)
-    ]
-    names = relation.columns
-    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    if rows and console.is_terminal and sum(widths) + 3 * len(widths) + 1 > console.width:
-        _print_blocks(names, rows[:_MAX_TABLE_ROWS], console)
-    else:
-        table = Table()
-        for name, kind in zip(names, relation.types, strict=True):
-            text = str(kind) in ("VARCHAR", "BLOB", "BOOLEAN", "UUID")
-            table.add_column(Text(name), justify="left" if text else "right", no_wrap=True)
-        for row in rows[:_MAX_TABLE_ROWS]:
-            table.add_row(*map(Text, row))
-        if not console.is_terminal:  # a file or pipe has no width to be too wide for
-            console = Console(file=console.file, width=_ANY_WIDTH)
-        console.print(table)
-    if len(rows) > _MAX_TABLE_ROWS:
-        note = f"the first {_MAX_TABLE_ROWS} rows; --format csv, json or parquet has all of them"
-        Console(stderr=True).print(note)
-
-
-def _print_blocks(names: list[str], rows: list[list[str]], console: Console) -> None:
-    for number, row in enumerate(rows, 1):
-        console.rule(f"row {number}", align="left")
-        block = Table.grid(padding=(0, 2))
-        for name, value in zip(names, row, strict=True):
-            block.add_row(Text(name, style="bold"), Text(value))
-        console.print(block)
-
-
-def _cell(value: Any, null: str) -> str:
-    if value is None:
-        return null
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
+    return Answer(reader.schema, iter(reader))

@@ -1,0 +1,166 @@
+"""The answer to a query, whoever gave it, and the forms it is written in.
+
+The same query has the same answer in every form from a lake and from a database: decimals are
+exact, with the decimals of their type (whole numbers of any size are plain numbers), times are
+UTC with nanoseconds.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.errors import RunFailed, UsageError
+from sinks.jsonl import json_rows
+
+FORMATS: Final = ("table", "csv", "json", "parquet")
+_MAX_TABLE_ROWS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Columns, and the rows as they come; to be read once."""
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Rows as exact JSON values."""
+        whole = [f.name for f in self.schema if pa.types.is_decimal(f.type) and f.type.scale == 0]
+        for batch in self.batches:
+            for row in json_rows(_in_ns(batch), trim=False):
+                for name in whole:
+                    row[name] = None if row[name] is None else int(row[name])
+                yield row
+
+
+def _in_ns(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Times of coarser units shown like all others, where they are near enough to today."""
+    columns = []
+    for column in batch.columns:
+        if pa.types.is_timestamp(column.type):
+            with suppress(pa.ArrowInvalid):  # before 1677 or after 2262: shown as it is
+                column = column.cast(pa.timestamp("ns", column.type.tz))
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def print_answer(
+    ask: Callable[[Callable[[Answer], None]], None], form: str, out: Path | None, console: Console
+) -> None:
+    """Have ``ask`` answer, and write that in ``form`` to ``out`` or to standard output.
+
+    ``json`` is a list of row objects: decimals as strings, times ISO 8601 with nanoseconds. ``ask``
+    may call twice when the first answer broke off.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"--format {form!r} is none of {', '.join(FORMATS)}")
+    if form == "parquet" and out is None and sys.stdout.isatty():
+        raise UsageError("--format parquet is not for a terminal: name a file with --out FILE")
+    if form == "table" and out is None:
+        ask(lambda answer: _print_table(answer, console))
+        return
+    write = {"csv": _write_csv, "json": _write_json, "parquet": _write_parquet}.get(form)
+    if write is None:
+        raise UsageError("--out goes with --format csv, json or parquet")
+
+    begun = False
+
+    def write_out(answer: Answer) -> None:
+        nonlocal begun
+        if begun and out is None:  # half of it may be out already
+            raise RunFailed("the lake was compacted while the query ran: run it again")
+        begun = True
+        with _destination(out) as file:
+            write(answer, file)
+
+    ask(write_out)
+
+
+@contextmanager
+def _destination(out: Path | None) -> Iterator[IO[bytes]]:
+    """The file, whole or not at all; standard output without one."""
+    if out is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    temporary = out.with_name(f".{out.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(out)
+    except OSError as error:
+        raise RunFailed(f"cannot write {out}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_json(answer: Answer, file: IO[bytes]) -> None:
+    file.write(b"[")
+    for number, row in enumerate(answer.rows()):
+        text = json.dumps(row, ensure_ascii=False)
+        file.write((",\n " if number else "\n ").encode() + text.encode())
+    file.write(b"\n]\n")
+
+
+def _write_csv(answer: Answer, file: IO[bytes]) -> None:
+    lines = _Lines(file)
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(answer.schema.names)
+    for row in answer.rows():
+        writer.writerow([_cell(value, "") for value in row.values()])
+
+
+class _Lines:
+    """Text in, UTF-8 out: what csv needs of a file, without owning it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        self._file.write(text.encode())
+
+
+def _write_parquet(answer: Answer, file: IO[bytes]) -> None:
+    with pq.ParquetWriter(file, answer.schema, compression="zstd") as writer:
+        for batch in answer.batches:
+            writer.write_batch(batch)
+
+
+def _print_table(answer: Answer, console: Console) -> None:
+    table = Table()
+    for field in answer.schema:
+        kind = field.type
+        text = not (pa.types.is_primitive(kind) or pa.types.is_decimal(kind))
+        left = text or pa.types.is_boolean(kind)
+        table.add_column(Text(field.name), justify="left" if left else "right", overflow="fold")
+    shown = 0
+    for row in answer.rows():
+        shown += 1
+        if shown > _MAX_TABLE_ROWS:
+            break
+        table.add_row(*(Text(_cell(value, "NULL")) for value in row.values()))
+    console.print(table)
+    if shown > _MAX_TABLE_ROWS:
+        note = f"the first {_MAX_TABLE_ROWS} rows; --format csv, json or parquet has all of them"
+        Console(stderr=True).print(note)
+
+
+def _cell(value: Any, null: str) -> str:
+    if value is None:
+        return null
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)

@@ -1,0 +1,220 @@
+"""Queries over a database, with the results of the same query over a lake.
+
+The session reads only, in UTC. Times come as TIMESTAMP_NS in UTC like a lake's (the server itself
+ends at microseconds; ``<time>_epoch_ns`` has them all), numerics as exact decimals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final, LiteralString, NamedTuple, TypeVar, cast
+
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import pq
+from psycopg.types.string import TextLoader
+
+from flows.answers import Answer
+from flows.errors import RunFailed, UsageError
+from schemas.tables import TABLES
+from sinks import dsn as dsn_module
+from sinks.errors import SinkError
+
+_T = TypeVar("_T")
+
+_BATCH_ROWS: Final = 65_536
+_MAX_DIGITS: Final = 38
+_NUMERIC: Final = 1700
+_TIMESTAMPTZ: Final = 1184
+_NAIVE_NS: Final = pa.timestamp("ns")
+_PLAIN: Final[dict[int, pa.DataType]] = {
+    16: pa.bool_(),
+    17: pa.binary(),
+    20: pa.int64(),
+    21: pa.int16(),
+    23: pa.int32(),
+    700: pa.float32(),
+    701: pa.float64(),
+    1082: pa.date32(),
+    1114: _NAIVE_NS,
+    _TIMESTAMPTZ: _NAIVE_NS,
+}
+_ARRAYS: Final[dict[int, int]] = {1231: _NUMERIC, 1005: 21, 1007: 23, 1016: 20, 1022: 701, 1009: 25}
+#: Parsed by Arrow from the server's text, a column at a time.
+_AS_TEXT: Final = (_NUMERIC, _TIMESTAMPTZ, 1114, 1082)
+_READS: Final = re.compile(r"select|with|values|table|\(")
+_TELLS: Final = re.compile(r"explain|show")
+_COMMENTS: Final = re.compile(r"\A(?:\s+|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
+
+
+class _Column(NamedTuple):
+    name: str
+    oid: int
+    typmod: int
+
+    @property
+    def item(self) -> int:
+        """Type of the values, or of an array's."""
+        return _ARRAYS.get(self.oid, self.oid)
+
+    @property
+    def is_open(self) -> bool:
+        """A numeric without declared digits: they are known when all rows are."""
+        return self.item == _NUMERIC and self.typmod < 0
+
+
+def query_database(query: str, dsn: str, use: Callable[[Answer], _T]) -> _T:
+    """Run a SELECT over the database and hand its answer to ``use``.
+
+    Raises UsageError (the query or the DSN is wrong) or RunFailed, with the fix in the text.
+    """
+    try:
+        dsn_module.check(dsn)
+        with dsn_module.connect(dsn, "marketflow sql", autocommit=True) as connection:
+            connection.execute("SET timezone = 'UTC'")
+            connection.execute("SET datestyle = 'ISO'")
+            connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return use(_answer(connection, query))
+    except SinkError as error:
+        raise UsageError(str(error)) from None
+    except psycopg.Error as error:
+        raise _explained(dsn, error) from None
+
+
+def _answer(connection: psycopg.Connection[Any], query: str) -> Answer:
+    first = query[_COMMENTS.match(query).end() :].lower()  # type: ignore[union-attr]
+    if not _READS.match(first) and not _TELLS.match(first):
+        word = (re.split(r"\W", first)[0] or "this").upper()
+        raise UsageError(
+            f"{word} is not allowed here, the database is only read: write a SELECT; to keep a "
+            "result use --format parquet --out FILE"
+        )
+    # Prepared, the server takes exactly one statement.
+    prepared = connection.pgconn.prepare(b"", query.encode())
+    described = connection.pgconn.describe_prepared(b"")
+    for result in (prepared, described):
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(result)
+    columns = [
+        _Column((described.fname(i) or b"?").decode(), described.ftype(i), described.fmod(i))
+        for i in range(described.nfields)
+    ]
+    cursor: Any
+    if _READS.match(first):
+        cursor = connection.cursor("marketflow")
+        cursor.itersize = _BATCH_ROWS
+    else:
+        cursor = connection.cursor()
+    for column in columns:
+        if column.item in _AS_TEXT or (column.item not in _PLAIN):
+            cursor.adapters.register_loader(column.item, TextLoader)
+    cursor.execute(cast(LiteralString, query))
+    return _columns(cursor, columns)
+
+
+def _columns(cursor: Any, columns: list[_Column]) -> Answer:
+    """Rows as they come; all at once where the digits of a numeric must be known first."""
+    rows = cursor.fetchall() if any(c.is_open for c in columns) else cursor.fetchmany(_BATCH_ROWS)
+    arrays = [_array(column, [row[i] for row in rows], None) for i, column in enumerate(columns)]
+    schema = pa.schema(
+        [pa.field(c.name, array.type) for c, array in zip(columns, arrays, strict=True)]
+    )
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        found = rows
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        while len(found) == _BATCH_ROWS:
+            found = cursor.fetchmany(_BATCH_ROWS)
+            yield pa.RecordBatch.from_arrays(
+                [
+                    _array(c, [row[i] for row in found], schema.field(i).type)
+                    for i, c in enumerate(columns)
+                ],
+                schema=schema,
+            )
+
+    return Answer(schema, batches())
+
+
+def _array(column: _Column, values: list[Any], kind: pa.DataType | None) -> pa.Array:
+    if column.oid not in _ARRAYS:
+        return _flat(column, values, kind)
+    items = [item for value in values if value is not None for item in value]
+    if any(isinstance(item, list) for item in items):
+        raise UsageError(f"column {column.name} is an array of arrays: unnest it")
+    inner = _flat(column, items, None if kind is None else kind.value_type)
+    offsets, end = [], 0
+    for value in values:
+        offsets.append(None if value is None else end)
+        end += len(value or ())
+    return pa.ListArray.from_arrays(pa.array([*offsets, end], pa.int32()), inner)
+
+
+def _flat(column: _Column, values: list[Any], kind: pa.DataType | None) -> pa.Array:
+    if column.item == _NUMERIC:
+        return _decimals(column, values, kind)
+    plain = _PLAIN.get(column.item, pa.string())
+    if column.item not in _AS_TEXT:
+        return pa.array(values, plain)
+    texts = pa.array(values, pa.string())
+    if column.item == _TIMESTAMPTZ:
+        texts = pc.replace_substring_regex(texts, r"\+00$", "")
+    try:
+        return texts.cast(plain)
+    except pa.ArrowInvalid:
+        raise UsageError(
+            f"column {column.name} holds a time that no TIMESTAMP_NS can (infinity, or far from "
+            "today): write it as text, such as to_char(…)"
+        ) from None
+
+
+def _decimals(column: _Column, texts: list[str | None], kind: pa.DataType | None) -> pa.Array:
+    if kind is None and column.typmod >= 0:
+        # numeric(precision, scale) as PostgreSQL notes it, see numeric_typmod_scale.
+        precision, scale = ((column.typmod - 4) >> 16) & 0xFFFF, (column.typmod - 4) & 0x7FF
+        if scale <= precision <= _MAX_DIGITS:
+            kind = pa.decimal128(precision, scale)
+    known = [text for text in texts if text is not None]
+    if any(text.lstrip("-")[:1] in "NI" for text in known):
+        raise UsageError(f"column {column.name} holds NaN or Infinity: cast it to float8")
+    if kind is None:
+        kind = pa.decimal128(_MAX_DIGITS, _common_scale(column, known))
+    return pa.array(texts, pa.string()).cast(kind)
+
+
+def _common_scale(column: _Column, texts: list[str]) -> int:
+    """The decimals that show every value as the server does, or at least exactly."""
+    parts = [text.lstrip("-").partition(".") for text in texts]
+    whole = max((len(w) for w, _, _ in parts), default=0)
+    for scale in (
+        max((len(f) for _, _, f in parts), default=0),
+        max((len(f.rstrip("0")) for _, _, f in parts), default=0),
+    ):
+        if whole + scale <= _MAX_DIGITS:
+            return scale
+    raise UsageError(
+        f"column {column.name} needs more than {_MAX_DIGITS} digits: round it, such as "
+        "round(…, 12), or cast it to text"
+    )
+
+
+def _explained(dsn: str, error: psycopg.Error) -> UsageError | RunFailed:
+    refused = dsn_module.refusal(dsn, error)
+    if refused is not None:
+        return UsageError(refused)
+    text = dsn_module.one_line(error)
+    code = error.sqlstate or ""
+    if code == "42P01":
+        return UsageError(
+            f"{text}; tables of a migrated database: {', '.join(TABLES)} (marketflow migrate "
+            "--dsn DSN makes them)"
+        )
+    if code == "42601":
+        return UsageError(f'{text}; write one SELECT, such as "SELECT count(*) FROM trades"')
+    if code == "25006":
+        return UsageError(f"{text}: write a SELECT")
+    if code.startswith(("42", "22", "0A")):
+        return UsageError(text)
+    return RunFailed(f"{dsn_module.shown(dsn)}: {text}")
