@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from sources.errors import SourceError
 from sources.open import open_reader
-from sources.reader import DEFAULT_LIMITS, Limits, Reader
+from sources.reader import DEFAULT_LIMITS, Limits, Reader, SettlingReader
 from sources.url import SourceSpec
+
+if TYPE_CHECKING:
+    from sources.kafka_fetcher import Hub
 
 SNAPSHOT_VERSION: Final = 1
 #: A constant in the past: the engine asks again at once instead of resting for a millisecond.
@@ -32,6 +35,7 @@ class _Feed(StatefulSourcePartition[tuple[str, pa.RecordBatch], _Snapshot]):
         self._text = text
         self._reader = reader
         self._stop = stop
+        self._last: Any = None
 
     def next_batch(self) -> list[tuple[str, pa.RecordBatch]]:
         if self._stop.is_set() or self._reader is None:
@@ -39,14 +43,19 @@ class _Feed(StatefulSourcePartition[tuple[str, pa.RecordBatch], _Snapshot]):
         batch = self._reader.read()
         if batch is None:
             raise StopIteration
-        return [(self._key, batch)]
+        return [(self._key, batch)] if batch.num_rows else []
 
     def next_awake(self) -> datetime:
         return _AT_ONCE
 
     def snapshot(self) -> _Snapshot:
-        position = self._reader.position() if self._reader is not None else None
-        return (SNAPSHOT_VERSION, self._text, position)
+        if self._reader is None:
+            return (SNAPSHOT_VERSION, self._text, None)
+        # The engine begins an epoch only when the snapshot of the one before is durable.
+        if isinstance(self._reader, SettlingReader) and self._last is not None:
+            self._reader.settle(self._last)
+        self._last = self._reader.position()
+        return (SNAPSHOT_VERSION, self._text, self._last)
 
     def close(self) -> None:
         if self._reader is not None:
@@ -56,14 +65,16 @@ class _Feed(StatefulSourcePartition[tuple[str, pa.RecordBatch], _Snapshot]):
 class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
     """Frames of ``specs``, each item (feed index as text, RecordBatch of schemas.frames.FRAMES).
 
-    Unit of parallelism: one feed (all paths of one URL); its part is named by its index.
+    Unit of parallelism: one feed (all paths of one URL, one partition of a topic); its part is
+    named by its index. ``None`` among the specs is a feed that another process reads.
     Snapshot: the URL without secrets and the reader's position after the last batch given.
     Delivery: exactly once into the flow's state; after a crash reading goes on at the snapshot and
     the batches since then come again, with the same frames (they may be cut elsewhere).
-    Slow peer: there is no peer to wait for and no buffer beyond the reader's own; when the flow is
-    slow, the file is read slower.
+    Slow peer: no buffer beyond the reader's own; when the flow is slow, the feed is read slower.
+    A feed whose server has nothing makes the engine wait for a millisecond at most.
     Stop: when ``stop`` is set every feed ends after the batch it gave last, which makes the engine
-    take a final snapshot; nothing is flushed and no END frame is made up.
+    take a final snapshot; nothing is flushed and no END frame is made up. The source stops itself
+    so where it can go on only from a new start: ``restart`` then says why.
 
     The engine cannot forget a part: ``parts`` (at least the number of specs) keeps those of a run
     with more feeds listed, and they end at once.
@@ -71,7 +82,7 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
 
     def __init__(
         self,
-        specs: Sequence[SourceSpec],
+        specs: Sequence[SourceSpec | None],
         stop: threading.Event,
         *,
         parts: int = 0,
@@ -81,6 +92,19 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
         self._stop = stop
         self._parts = max(parts, len(specs))
         self._limits = limits
+        self._hub: Hub | None = None
+
+    @property
+    def restart(self) -> str | None:
+        """Why the run has to be started again to go on; None: it has not."""
+        return None if self._hub is None else self._hub.restart
+
+    def _shared(self) -> Hub:
+        if self._hub is None:
+            from sources.kafka_fetcher import Hub
+
+            self._hub = Hub(self._stop, self._limits)
+        return self._hub
 
     def list_parts(self) -> list[str]:
         return [str(index) for index in range(self._parts)]
@@ -89,9 +113,9 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
         self, step_id: str, for_part: str, resume_state: _Snapshot | None
     ) -> StatefulSourcePartition[tuple[str, pa.RecordBatch], _Snapshot]:
         index = int(for_part)
-        if index >= len(self._specs):
+        spec = self._specs[index] if index < len(self._specs) else None
+        if spec is None:
             return _Feed(for_part, "", None, self._stop)
-        spec = self._specs[index]
         position = None
         if resume_state is not None:
             version, text, position = resume_state
@@ -107,4 +131,5 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
                     "now: resume with the same --source in the same order, or start with an empty "
                     "--recovery folder"
                 )
-        return _Feed(for_part, spec.text, open_reader(spec, position, self._limits), self._stop)
+        reader = open_reader(spec, position, self._limits, self._shared)
+        return _Feed(for_part, spec.text, reader, self._stop)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from sources.errors import SourceError
 from sources.reader import DEFAULT_LIMITS, Limits, Reader
 from sources.url import SourceSpec
 
+if TYPE_CHECKING:
+    from sources.kafka_fetcher import Hub
 
-def open_reader(spec: SourceSpec, position: Any = None, limits: Limits = DEFAULT_LIMITS) -> Reader:
+
+def open_reader(
+    spec: SourceSpec,
+    position: Any = None,
+    limits: Limits = DEFAULT_LIMITS,
+    hub: Callable[[], Hub] | None = None,
+) -> Reader:
     """The reader of a source, from its start or from a ``position()`` of an earlier one.
 
-    SourceError if a file is gone or no longer holds that position.
+    ``hub`` makes what the Kafka feeds of a process share. SourceError if a file or topic is gone
+    or no longer holds that position.
     """
     match spec.scheme:
         case "itch":
@@ -52,4 +62,11 @@ def open_reader(spec: SourceSpec, position: Any = None, limits: Limits = DEFAULT
             from sources.simulator import open_simulator
 
             return open_simulator(spec, position)
+        case "kafka":
+            from sources.kafka import KafkaReader
+            from sources.kafka_url import parse_feed
+
+            assert hub is not None and spec.partition is not None, spec
+            feed = parse_feed(spec.place, spec.params)
+            return KafkaReader(hub(), feed, spec.partition, position, late=spec.late)
     raise SourceError(f"no reader for {spec.scheme}:")

@@ -7,7 +7,7 @@ Invariants of every reader: the frames do not depend on :class:`Limits`; opening
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -37,7 +37,8 @@ class Reader(Protocol):
     """A feed that is being read."""
 
     def read(self) -> pa.RecordBatch | None:
-        """The next frames (schemas.frames.FRAMES, at least one row); None after the END frame."""
+        """The next frames (schemas.frames.FRAMES); None after the END frame. No rows: nothing has
+        come yet (only a feed that waits for others says that)."""
         ...
 
     def position(self) -> Any:
@@ -46,4 +47,13 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Release files; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class SettlingReader(Reader, Protocol):
+    """A reader whose server likes to know what will not be asked for again."""
+
+    def settle(self, position: Any) -> None:
+        """The snapshot that holds this position is durable."""
         ...

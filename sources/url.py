@@ -12,15 +12,18 @@ import glob
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from schemas.kafka import SECURITY_PARAMS
+from schemas.kafka import redacted as redacted_url
 from schemas.tables import TABLES
 from sources import sniff
 from sources.errors import SourceError
+from sources.kafka_url import parse_feed
 
 __all__ = ["SourceError", "SourceSpec", "parse_source"]
 
@@ -68,6 +71,20 @@ _TABLE: Final = {
     "venue": _Param(_text, "venue=KRAKEN", required=False),
     "symbol": _Param(_text, "symbol=BTC/USD", required=False),
 }
+#: Their values are checked by sources.kafka_url.
+_KAFKA: Final = {
+    name: _Param(_text, example, required=False)
+    for name, example in (
+        ("from", "from=earliest"),
+        ("to", "to=latest"),
+        ("venue", "venue=binance"),
+        ("table", "table=trades"),
+        ("group", "group=marketflow"),
+        ("registry", "registry=URL"),
+        ("patience_s", "patience_s=300"),
+        *((name, f"{name}=VALUE") for name in SECURITY_PARAMS),
+    )
+}
 _SCHEMES: Final[dict[str, _Scheme]] = {
     "itch": _Scheme("itch:PATH?date=YYYY-MM-DD", {"date": _Param(_date, "date=2019-12-30")}),
     "lobster": _Scheme(
@@ -87,6 +104,7 @@ _SCHEMES: Final[dict[str, _Scheme]] = {
     "csv": _Scheme("csv:PATH?table=TABLE", _TABLE),
     "parquet": _Scheme("parquet:PATH?table=TABLE", _TABLE),
     "sim": _Scheme("sim:?events=N&seed=N", None, takes_paths=False),
+    "kafka": _Scheme("kafka://HOST:PORT/TOPIC?from=…&to=…", _KAFKA, takes_paths=False),
 }
 
 
@@ -96,7 +114,9 @@ class SourceSpec:
 
     ``params`` are the query's values as text, ``book_paths`` the files of LOBSTER's ``book``;
     ``text`` is the URL as given with secrets blotted out, fit for print and for comparing a
-    resumed run with the run before.
+    resumed run with the run before. A topic is read by partition: :meth:`of_partition` is the
+    source of one (``late``: it may be younger than the run, and is read from its start);
+    ``place`` is where the topic is.
     """
 
     scheme: str
@@ -104,10 +124,20 @@ class SourceSpec:
     text: str
     params: dict[str, str] = field(default_factory=dict)
     book_paths: tuple[Path, ...] = ()
+    place: str = field(default="", repr=False)
+    partition: int | None = None
+    late: bool = False
+
+    def of_partition(self, partition: int, late: bool = False) -> SourceSpec:
+        """One partition of a topic as a source of its own."""
+        text = f"{self.text} partition {partition}"
+        return replace(self, text=text, partition=partition, late=late)
 
     @property
     def name(self) -> str:
-        """Short name of the feed, such as ``itch:S120130-v50.txt``."""
+        """Short name of the feed, such as ``itch:S120130-v50.txt`` or ``kafka:raw.binance``."""
+        if self.place:
+            return f"{self.scheme}:{self.place.rpartition('/')[2]}"
         if not self.paths:
             return self.scheme
         more = f"+{len(self.paths) - 1}" if len(self.paths) > 1 else ""
@@ -125,6 +155,9 @@ def parse_source(text: str) -> SourceSpec:
     place = rest[: match.start()] if match else rest
     params = _params(name, scheme, query)
     redacted = _redact(text, query)
+    if name == "kafka":
+        parse_feed(place, params)
+        return SourceSpec(name, (), redacted_url(redacted), params, place=place)
     if not scheme.takes_paths:
         if place:
             raise SourceError(f"{redacted}: {name}: takes no path; write {scheme.form}")

@@ -1,0 +1,181 @@
+"""What is asked of a Kafka cluster besides messages: topics, ends, times, lag; and its outages.
+
+An outage is waited out with growing pauses, and said: what is waited for, why, and for how long
+still. Only then it is an error. A refusal (wrong password, no permission) is an error at once,
+with the broker's own reason.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from schemas.kafka import KafkaAddress
+from sources.errors import FeedFailed, SourceError
+
+log = logging.getLogger("marketflow.kafka")
+
+_T = TypeVar("_T")
+_TIMEOUT_S: Final = 5.0
+_FIRST_PAUSE_S: Final = 0.25
+_LONGEST_PAUSE_S: Final = 5.0
+#: At the start nobody waits long for an address that may be mistyped.
+START_PATIENCE_S: Final = 30.0
+#: No waiting mends these.
+_REFUSED: Final = {
+    KafkaError._AUTHENTICATION: "check the username and the password",
+    KafkaError._SSL: "check security=, ca=, certificate= and key=",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "check the username and the password",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the user needs Read and Describe on the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "the user needs Read on the group; or set group=",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the user is not let in",
+}
+_GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+
+
+def refusal(address: KafkaAddress, code: int, reason: str) -> SourceError | None:
+    """The error to raise when waiting will not help."""
+    fix = _REFUSED.get(code)
+    return None if fix is None else SourceError(f"kafka at {address.brokers}: {reason}; {fix}")
+
+
+class Cluster:
+    """Questions to one cluster. ``stop`` ends a wait early (as an outage would)."""
+
+    def __init__(self, address: KafkaAddress, group: str, stop: threading.Event) -> None:
+        self.address = address
+        self._stop = stop
+        self._code, self._reason = 0, ""
+        quiet = {**address.config(), "error_cb": self._on_error, "log_level": 0}
+        try:
+            self._client = Consumer(
+                {**quiet, "group.id": group, "enable.auto.commit": False},
+            )
+            self._admin = AdminClient({**address.config(), "log_level": 0})
+        except KafkaException as error:
+            raise SourceError(f"kafka: {error.args[0].str()}") from None
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.note(error.code(), error.str())
+
+    def note(self, code: int, reason: str) -> None:
+        """Remember why things fail: a refusal stays, anything else is replaced."""
+        if self._code not in _REFUSED:
+            self._code, self._reason = code, reason
+
+    def ask(self, question: Callable[[Consumer], _T], patience_s: float, what: str) -> _T:
+        """The answer, however often it takes. FeedFailed after ``patience_s`` of outage."""
+        deadline = time.monotonic() + patience_s
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            self._code, self._reason = 0, ""
+            try:
+                return question(self._client)
+            except KafkaException as error:
+                cause: KafkaError = error.args[0]
+            self._client.poll(0)  # tells error_cb what was behind it
+            refused = refusal(self.address, self._code, self._reason) or refusal(
+                self.address, cause.code(), cause.str()
+            )
+            if refused is not None:
+                raise refused
+            why = self._reason or cause.str()
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise FeedFailed(
+                    f"kafka at {self.address.brokers} does not answer ({what}): {why}; check the "
+                    "address and that the brokers run, then start the same command again"
+                )
+            log.warning(
+                "waiting for kafka at %s (%s): %s; giving up in %.0f s",
+                self.address.brokers, what, why, left_s,
+            )  # fmt: skip
+            if self._stop.wait(min(pause_s, left_s)):
+                raise FeedFailed(f"stopped while waiting for kafka at {self.address.brokers}")
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def partitions(self, topic: str, patience_s: float = START_PATIENCE_S) -> int:
+        """Number of partitions of a topic; SourceError naming the fix if there is none such."""
+
+        def count(client: Consumer) -> int | None:
+            found = client.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
+            if found.error is None:
+                return len(found.partitions)
+            if found.error.code() in _GONE:
+                return None
+            raise KafkaException(found.error)
+
+        found = self.ask(count, patience_s, f"partitions of {topic}")
+        if found is None:
+            raise SourceError(self._no_topic(topic))
+        return found
+
+    def _no_topic(self, topic: str) -> str:
+        known = self.ask(
+            lambda client: list(client.list_topics(timeout=_TIMEOUT_S).topics), 0, "topics"
+        )
+        near = difflib.get_close_matches(topic, known, n=1)
+        hint = f"did you mean {near[0]}? Or " if near else ""
+        return (
+            f"kafka at {self.address.brokers} has no topic {topic}: {hint}create it with "
+            f"marketflow topics --brokers {self.address.brokers}"
+        )
+
+    def topic_id(self, topic: str) -> str:
+        """The id a topic got when it was created; empty where the cluster does not tell."""
+        try:
+            future = self._admin.describe_topics(TopicCollection([topic]))[topic]
+            return str(future.result(timeout=_TIMEOUT_S).topic_id)
+        except (KafkaException, TimeoutError):
+            return ""
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """(first offset that is kept, offset after the last)."""
+        place = TopicPartition(topic, partition)
+
+        def query(client: Consumer) -> tuple[int, int]:
+            low, high = client.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+            return low, high
+
+        return self.ask(query, START_PATIENCE_S, f"ends of {topic}[{partition}]")
+
+    def at_time(self, topic: str, partition: int, ms: int) -> int | None:
+        """Offset of the first message at or after a time; None if there is none yet."""
+
+        def query(client: Consumer) -> int:
+            place = TopicPartition(topic, partition, ms)
+            (found,) = client.offsets_for_times([place], timeout=_TIMEOUT_S)
+            if found.error is not None:
+                raise KafkaException(found.error)
+            return int(found.offset)
+
+        offset = self.ask(query, START_PATIENCE_S, f"times of {topic}[{partition}]")
+        return None if offset < 0 else offset
+
+    def commit(self, positions: Iterable[tuple[str, int, int]]) -> None:
+        """Tell the group where we are. For lag tools: nothing rests on it, nothing waits for it."""
+        offsets = [TopicPartition(*position) for position in positions]
+        try:
+            self._client.commit(offsets=offsets, asynchronous=True)
+            self._client.poll(0)
+        except KafkaException as error:
+            log.warning("kafka group is not told positions: %s", error.args[0].str())
+
+    def counts(self) -> dict[str, int] | None:
+        """Partitions of every topic; None if no broker answers."""
+        try:
+            known = self._client.list_topics(timeout=_TIMEOUT_S).topics
+        except KafkaException:
+            return None
+        return {topic: len(found.partitions) for topic, found in known.items()}
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._client.close()

@@ -1,0 +1,146 @@
+"""Messages of a table topic to frames as operators.venues.tables reads them: Arrow streams.
+
+An Arrow message is such a stream already and passes as it is. Runs of Avro or JSON rows become one
+stream each; their offset is the first one's, and rows follow it without a gap. A message that this
+release cannot read (damage, another table, a version or schema id it does not know) is a BROKEN
+frame that says why, and so a dead letter.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import wire, wire_rows
+from schemas.fields import Table
+from schemas.frames import FrameKind
+from schemas.wire import WireError
+from sources import framing
+from sources.errors import FeedFailed
+
+_MAX_HEADS: Final = 256
+
+
+class Registry:
+    """Avro schemas by id: those of this release, and where a URL is given those of a registry."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client: Any = None
+        self._known = {} if url else dict(wire_rows.local_schemas())
+
+    def schema(self, schema_id: int) -> str:
+        """The writer's schema; WireError where nobody knows the id."""
+        if schema_id not in self._known:
+            self._known[schema_id] = self._fetched(schema_id)
+        return self._known[schema_id]
+
+    def _fetched(self, schema_id: int) -> str:
+        if not self._url:
+            raise WireError(
+                f"Avro schema id {schema_id} is of no table of this release; where a registry "
+                "gives ids, name it with registry=URL"
+            )
+        from confluent_kafka.schema_registry import SchemaRegistryClient, SchemaRegistryError
+
+        if self._client is None:
+            self._client = SchemaRegistryClient({"url": self._url})
+        try:
+            return str(self._client.get_schema(schema_id).schema_str)
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404:
+                raise WireError(f"the registry knows no schema {schema_id}") from None
+            raise FeedFailed(f"schema registry at {self._url}: {error}") from None
+        except OSError as error:
+            raise FeedFailed(f"schema registry at {self._url} does not answer: {error}") from None
+        except Exception as error:
+            # The client passes on what its HTTP library raises, without a type of its own.
+            raise FeedFailed(f"schema registry at {self._url}: {error}") from error
+
+
+class RowFrames:
+    """Translates the batches of one partition of a table topic."""
+
+    def __init__(self, table: Table, registry: str = "") -> None:
+        self._table = table
+        self._registry = Registry(registry)
+        #: Beginnings of Arrow messages (their schema) that were found good.
+        self._heads: set[bytes] = set()
+
+    def frames(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch with every message a stream of rows, or BROKEN."""
+        payload = batch.column("payload")
+        values = [payload[i].as_buffer() for i in range(batch.num_rows)]
+        if all(self._is_good_arrow(value) for value in values):
+            return batch
+        offsets = batch.column("offset").to_pylist()
+        pieces: list[pa.RecordBatch] = []
+        rows: list[wire_rows.Row] = []
+        first = 0
+
+        def flush() -> None:
+            if rows:
+                stream = wire.to_arrow(self._table, wire_rows.to_batch(self._table, rows))
+                pieces.append(framing.single(FrameKind.DATA, first, stream))
+                rows.clear()
+
+        for i, value in enumerate(values):
+            try:
+                row = self._row(value.to_pybytes())
+            except WireError as error:
+                flush()
+                pieces.append(
+                    framing.single(FrameKind.BROKEN, offsets[i], value.to_pybytes(), str(error))
+                )
+                continue
+            if row is None:
+                flush()
+                pieces.append(batch.slice(i, 1))
+                continue
+            if not rows or offsets[i] != first + len(rows):
+                flush()
+                first = offsets[i]
+            rows.append(row)
+        flush()
+        return _joined(pieces)
+
+    def _row(self, value: bytes) -> wire_rows.Row | None:
+        """The row of a message; None if it is a good Arrow stream. WireError if it is neither."""
+        if value.startswith(wire.ARROW_START):
+            self._check(value)
+            return None
+        if value.startswith(wire.AVRO_MAGIC):
+            schema = self._registry.schema(wire_rows.avro_schema_id(value))
+            return wire_rows.from_avro(self._table, value, schema)
+        if value.lstrip()[:1] == b"{":
+            return wire_rows.from_json(self._table, value)
+        raise WireError("neither Arrow, Avro nor JSON" if value else "an empty message")
+
+    def _is_good_arrow(self, value: pa.Buffer) -> bool:
+        return _head(value) in self._heads
+
+    def _check(self, value: bytes) -> None:
+        wire.check_arrow(self._table, value)
+        if len(self._heads) < _MAX_HEADS:
+            self._heads.add(_head(pa.py_buffer(value)))
+
+
+def _head(value: pa.Buffer) -> bytes:
+    """The schema message at the start of an Arrow stream."""
+    view = memoryview(value)
+    return bytes(view[: 8 + int.from_bytes(view[4:8], "little")]) if len(view) > 8 else b""
+
+
+def _joined(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """One batch of frames; dictionaries of connections are brought together."""
+    connections = pa.chunked_array([p.column("connection").dictionary_decode() for p in pieces])
+    return framing.batch(
+        np.concatenate([p.column("offset").to_numpy() for p in pieces]),
+        pa.concat_arrays([p.column("payload") for p in pieces]),
+        ts_recv=np.concatenate([p.column("ts_recv").to_numpy() for p in pieces]),
+        kinds=np.concatenate([p.column("kind").to_numpy() for p in pieces]),
+        connections=connections.combine_chunks().dictionary_encode(),
+        notes=pa.concat_arrays([p.column("note") for p in pieces]),
+    )
