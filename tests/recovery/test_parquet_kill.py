@@ -54,7 +54,7 @@ def child(folder: Path) -> None:
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     chance = random.Random(5)
     kills = 0
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (tmp_path / "done").exists():
         assert time.monotonic() < deadline
         process = subprocess.Popen(
@@ -80,7 +80,7 @@ def _until_writing(folder: Path) -> float:
     """Imports take far longer than the writing: wait until the lock is taken anew."""
     lock = folder / "lake" / "_marketflow" / "w0" / "lock"
     before = lock.stat().st_mtime_ns if lock.exists() else 0
-    for _ in range(1000):
+    for _ in range(6000):
         if lock.exists() and lock.stat().st_mtime_ns != before:
             return 0.0
         time.sleep(0.01)

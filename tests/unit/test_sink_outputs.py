@@ -182,7 +182,7 @@ def test_urls() -> None:
     for text, message in {
         "postgres:x": "known sinks: parquet:DIR",
         "lake": "known sinks: parquet:DIR",
-        "parquet:": "names no path",
+        "parquet:": "names no",
         "null:x": "takes no path",
         "parquet:x?rows=5": "unknown option 'rows'; parquet: takes .*seal_rows",
         "parquet:x?seal_rows=0": "no number above 0",
