@@ -179,9 +179,12 @@ def _decimals(column: _Column, texts: list[str | None], kind: pa.DataType | None
     known = [text for text in texts if text is not None]
     if any(text.lstrip("-")[:1] in "NI" for text in known):
         raise UsageError(f"column {column.name} holds NaN or Infinity: cast it to float8")
+    values = pa.array(texts, pa.string())
     if kind is None:
         kind = pa.decimal128(_MAX_DIGITS, _common_scale(column, known))
-    return pa.array(texts, pa.string()).cast(kind)
+        # Zeros may be left out, nothing else is.
+        values = pc.replace_substring_regex(values, rf"(\.\d{{{kind.scale}}})0+$", r"\1")
+    return values.cast(kind)
 
 
 def _common_scale(column: _Column, texts: list[str]) -> int:
