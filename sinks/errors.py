@@ -22,3 +22,7 @@ def disk_failed(doing: str, path: object, error: OSError) -> LakeFailed:
 class DatabaseFailed(OSError):  # noqa: N818 - reads as what happened
     """The database was away for too long, or answered for other rows than ours: the text names
     the server and how to go on."""
+
+
+class KafkaFailed(ConnectionError):  # noqa: N818 - reads as what happened
+    """The brokers were away for too long or refused: the text names them and how to go on."""

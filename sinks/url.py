@@ -1,4 +1,5 @@
-"""Sinks by URL: ``parquet:DIR``, ``timescale:DSN``, ``jsonl:PATH`` or ``jsonl:-``, ``null:``.
+"""Sinks by URL: ``parquet:DIR``, ``timescale:DSN``, ``kafka://HOST:PORT/PREFIX`` (see
+sinks.kafka_url), ``jsonl:PATH`` or ``jsonl:-``, ``null:``.
 
 ``parquet:DIR?seal_rows=N&seal_after_s=S`` sets when rows become a file (ParquetOptions);
 ``timescale:postgresql://user@host/database?sslmode=require&flush_rows=N`` when they are sent
@@ -20,6 +21,8 @@ from sinks.dsn import check as check_dsn
 from sinks.dsn import redacted
 from sinks.errors import SinkError
 from sinks.jsonl import JsonlWriter
+from sinks.kafka_url import EXAMPLE as KAFKA_EXAMPLE
+from sinks.kafka_url import parse_kafka_sink
 from sinks.null import NullWriter
 from sinks.parquet import ParquetOptions, ParquetWriter
 from sinks.writer import Writer
@@ -28,7 +31,8 @@ from sinks.writer import Writer
 @dataclass(frozen=True, slots=True)
 class SinkSpec:
     """A checked sink URL. ``path`` is empty for ``null:``, ``-`` for standard output, the DSN for
-    ``timescale:``. ``text`` may hold a password: show ``redacted(text)``."""
+    ``timescale:``, the prefix of topics for ``kafka:``. ``text`` may hold a password: show
+    ``redacted(text)``."""
 
     text: str
     scheme: str
@@ -55,13 +59,17 @@ _OPTIONS: Final[dict[str, dict[str, _Number]]] = {
     "jsonl": {},
     "null": {},
 }
-_EXAMPLES: Final = f"parquet:DIR, timescale:{DSN_EXAMPLE}, jsonl:PATH, jsonl:-, null:"
+_EXAMPLES: Final = (
+    f"parquet:DIR, timescale:{DSN_EXAMPLE}, kafka:{KAFKA_EXAMPLE}, jsonl:PATH, jsonl:-, null:"
+)
 _DSN_SCHEMES: Final = ("postgresql://", "postgres://")
 
 
 def parse_sink(text: str) -> SinkSpec:
     """Check a sink URL without touching anything. Raises SinkError naming what is known."""
     scheme, colon, rest = text.partition(":")
+    if scheme == "kafka" and colon:
+        return SinkSpec(text, scheme, parse_kafka_sink(text).prefix, {})
     if not colon or scheme not in _OPTIONS:
         raise SinkError(f"sink {redacted(text)!r}: unknown kind; known sinks: {_EXAMPLES}")
     path, options = _dsn(rest) if scheme == "timescale" else _path(rest)
@@ -114,6 +122,10 @@ def open_writer(text: str, writer: str = "w0", recovery: str | None = None) -> W
     spec = parse_sink(text)
     if spec.scheme == "null":
         return NullWriter()
+    if spec.scheme == "kafka":
+        from sinks.kafka import KafkaWriter
+
+        return KafkaWriter(parse_kafka_sink(text), writer, recovery)
     if spec.scheme == "jsonl":
         return JsonlWriter(_jsonl_path(spec.path, writer))
     numbers = {name: _number(spec.scheme, text, name, v) for name, v in spec.options.items()}

@@ -1,0 +1,266 @@
+"""``kafka://``: a topic per table, exactly once for readers of committed messages.
+
+Rows of a shard go to partition shard modulo P, in order. They are sent in transactions that are
+committed after ``commit_ms`` at the latest, and at every snapshot.
+
+- Unit of parallelism: a process ("w0", "w1" ...); its shards are its own.
+- The snapshot holds, per partition, the offset after our last message, and per table and shard the
+  next row_sequence. Going on, the rows behind those offsets that are committed already are found
+  by scanning (sinks.kafka_scan) and are not sent again; a batch that straddles them is cut.
+- Guarantee: exactly once, for consumers with isolation.level=read_committed, across crashes of the
+  process, of the brokers and of both; without a recovery folder at least nothing is lost within a
+  run. The flow makes the same rows again, so it does not matter that they are cut into other
+  messages.
+- A second run that writes to the same prefix shuts the first one out (transactional id
+  ``marketflow.<prefix>.<writer>``): a frozen process that wakes up again ends with an error.
+- Slow brokers block ``write``: memory stays below the library's queue (64 MB) and one transaction.
+- Outages are waited out for ``patience_s``; a message that is refused ends the flow.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pyarrow as pa
+
+from schemas import wire_rows
+from schemas.fields import Table
+from schemas.tables import TABLES
+from schemas.wire import Message, partition_of_shard
+from sinks import kafka_messages
+from sinks.errors import SinkError
+from sinks.kafka_link import Link
+from sinks.kafka_scan import Offsets, Scanner, Written
+from sinks.kafka_url import KafkaSinkSpec
+from sinks.writer import RowsLike
+
+SNAPSHOT_VERSION: Final = 1
+#: A reader of the ends of topics must outlast a transaction that its writer left open.
+_SCAN_S: Final = 60.0
+
+
+class KafkaWriter:
+    """Writer of the topics below one prefix. ``recovery`` identifies the recovery folder that
+    snapshots go to, None without one.
+
+    Raises SinkError (what was asked cannot be done) and KafkaFailed (outage, refusal).
+    """
+
+    def __init__(self, spec: KafkaSinkSpec, writer: str = "w0", recovery: str | None = None):
+        self._spec = spec
+        self._run = recovery or ""
+        name = f"marketflow.{spec.prefix}.{writer}"
+        self._link = Link(spec.address, name, spec.patience_s)
+        self._scanner = Scanner(self._link, name, self._run, max(_SCAN_S, spec.patience_s))
+        self._partitions: dict[str, int] = {}
+        self._offsets: Offsets = {}
+        #: Next row_sequence by (table, shard): to come, and already in the topics.
+        self._marks: Written = {}
+        self._written: Written = {}
+        self._encoders: dict[str, Callable[[pa.RecordBatch], Iterator[Message]]] = {}
+        self._opened = False
+        self._change = threading.Condition()
+        self._pause = threading.Event()
+        self._closed = False
+        self._committed_s = 0.0
+        self._failure: BaseException | None = None
+        self._committer = threading.Thread(target=self._commit_on_time, name="kafka", daemon=True)
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def restore(self, state: Any) -> None:
+        """Go on from a snapshot: shut out whoever still writes, find what is there already."""
+        if not isinstance(state, tuple) or state[0] != SNAPSHOT_VERSION:
+            raise SinkError(
+                f"recovery state of the kafka sink is not of format {SNAPSHOT_VERSION}: finish "
+                "with the release that wrote it, or start with an empty --recovery folder and a "
+                "new prefix"
+            )
+        _, partitions, offsets, marks = state
+        self._find_topics()
+        for topic, count in partitions.items():
+            if self._partitions.get(topic) != count:
+                raise SinkError(
+                    f"kafka topic {topic} had {count} partitions when the run was interrupted and "
+                    f"has {self._partitions.get(topic, 'none')} now: a shard would change its "
+                    "partition; go on with a new prefix and an empty --recovery folder"
+                )
+        self._link.open()
+        # A topic that is younger than the snapshot holds nothing from before it.
+        self._offsets = {place: offsets.get(place, 0) for place in self._places()}
+        self._marks = dict(marks)
+        self._written = self._scanner.written(self._offsets)
+        self._start()
+
+    def _open(self) -> None:
+        """A fresh start, unless there was a restore."""
+        if self._opened:
+            return
+        self._find_topics()
+        self._link.open()
+        if self._run:
+            self._offsets, again = self._scanner.begin(self._places())
+            if again:
+                # An earlier start of this run ended before its first snapshot was durable.
+                self._written = self._scanner.written(self._offsets)
+        self._start()
+
+    def _start(self) -> None:
+        self._opened = True
+        self._committer.start()
+
+    def _find_topics(self) -> None:
+        spec = self._spec
+        known = self._link.list_topics()
+        topics = {f"{spec.prefix}.{name}" for name in TABLES}
+        self._partitions = {topic: known[topic] for topic in topics & known.keys()}
+        if not self._partitions:
+            raise SinkError(
+                f"kafka at {spec.address.brokers} has no topic {spec.prefix}.<table>: create them "
+                + self._remedy()
+            )
+        for topic, count in self._partitions.items():
+            if spec.partitions and count != spec.partitions:
+                raise SinkError(
+                    f"kafka topic {topic} has {count} partitions, the sink says partitions="
+                    f"{spec.partitions}: say partitions={count}, or use another prefix"
+                )
+
+    def _remedy(self) -> str:
+        brokers, prefix = self._spec.address.brokers, self._spec.prefix
+        return f"with marketflow topics --brokers {brokers} --prefix {prefix}"
+
+    def _places(self) -> list[tuple[str, int]]:
+        return [(topic, p) for topic, count in self._partitions.items() for p in range(count)]
+
+    # -- rows ---------------------------------------------------------------------------------
+
+    def write(self, rows: RowsLike) -> None:
+        """Send the rows of one shard; blocks while the brokers are slower than we are."""
+        with self._change:
+            self._check()
+            self._open()
+            for name, batch in rows.tables.items():
+                if batch.num_rows:
+                    self._send(TABLES[name], rows.shard, batch)
+            self._change.notify_all()
+
+    def _send(self, table: Table, shard: int, batch: pa.RecordBatch) -> None:
+        batch = self._unwritten(table.name, shard, batch)
+        if not batch.num_rows:
+            return
+        topic = f"{self._spec.prefix}.{table.name}"
+        if topic not in self._partitions:
+            raise SinkError(
+                f"kafka at {self._spec.address.brokers} has no topic {topic}: create it "
+                f"{self._remedy()}, or leave the table out with --tables"
+            )
+        partition = partition_of_shard(shard, self._partitions[topic])
+        for message in self._encoder(table)(kafka_messages.cut_raw(batch)):
+            self._link.send(topic, partition, message)
+
+    def _unwritten(self, table: str, shard: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows that are not in the topic yet. Rows of a shard come once and without gap;
+        anything else is a bug upstream, and would be a lost or doubled row after a crash."""
+        sequences = batch.column("row_sequence")
+        first, last = sequences[0].as_py(), sequences[-1].as_py()
+        key = (table, shard)
+        expected = self._marks.get(key, 0)
+        assert first == expected and last - first == batch.num_rows - 1, (
+            f"{table}, shard {shard}: rows {first}..{last} ({batch.num_rows}) after {expected - 1}"
+        )
+        self._marks[key] = last + 1
+        return batch.slice(max(0, self._written.get(key, 0) - first))
+
+    def _encoder(self, table: Table) -> Callable[[pa.RecordBatch], Iterator[Message]]:
+        if table.name not in self._encoders:
+            self._encoders[table.name] = self._made_encoder(table)
+        return self._encoders[table.name]
+
+    def _made_encoder(self, table: Table) -> Callable[[pa.RecordBatch], Iterator[Message]]:
+        run = self._run.encode()
+        if self._spec.format == "arrow":
+            return lambda batch: kafka_messages.arrow_messages(table, batch, run)
+        values = kafka_messages.json_values
+        if self._spec.format == "avro":
+            schema_id = wire_rows.local_schema_id(table)
+            if self._spec.registry:
+                topic = f"{self._spec.prefix}.{table.name}"
+                schema_id = kafka_messages.registered_id(self._spec.registry, topic, table)
+            values = kafka_messages.avro_values(table, schema_id)
+        return lambda batch: kafka_messages.row_messages(table, batch, run, values(batch))
+
+    # -- commits ------------------------------------------------------------------------------
+
+    def _commit_on_time(self) -> None:
+        """Thread: commit what has been open for ``commit_ms``."""
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._closed or self._link.pending)
+                if self._closed:
+                    return
+            # Rows that come meanwhile join the transaction; the first one after a rest goes alone.
+            if self._pause.wait(self._committed_s + self._spec.commit_ms / 1000 - time.monotonic()):
+                return
+            with self._change:
+                if self._closed or self._failure is not None:
+                    return
+                try:
+                    self._link.commit()
+                    self._committed_s = time.monotonic()
+                except BaseException as error:  # it is raised again in the writer's thread
+                    self._failure = error
+                    return
+
+    def snapshot(self) -> Any:
+        """(version, partitions per topic, offsets, marks). None without a recovery identity:
+        nothing will ever be restored."""
+        with self._change:
+            self._check()
+            self._open()
+            self._link.commit()
+            if not self._run:
+                return None
+            self._offsets |= self._link.next_offsets
+            return (
+                SNAPSHOT_VERSION,
+                dict(self._partitions),
+                dict(self._offsets),
+                dict(self._marks),
+            )
+
+    def idle(self) -> None:
+        """Nothing to do: commits have a clock of their own."""
+        self._check()
+
+    def close(self) -> None:
+        """Commit, and let go."""
+        with self._change:
+            self._check()
+            self._open()
+            self._link.commit()
+        self._end()
+
+    def finish(self) -> None:
+        """Nothing is kept for later."""
+
+    def abandon(self) -> None:
+        """Let go without committing; what is open is undone."""
+        self._end()
+        with self._change:
+            self._link.drop()
+
+    def _end(self) -> None:
+        self._pause.set()
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+        if self._committer.is_alive():
+            self._committer.join()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure

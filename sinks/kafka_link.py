@@ -1,0 +1,270 @@
+"""A transactional producer that survives outages: what it was given is committed, once, in order.
+
+Messages of the open transaction are kept until its commit is known. When the brokers make it void
+(an outage, a time-out) they are sent again in a new one: readers of committed messages never see
+the first attempt. A second producer with the same transactional id fences this one for good.
+
+Everything is bounded: a transaction by size, the queue of the library by memory (full: ``send``
+waits), waiting by ``patience_s``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from schemas.kafka import KafkaAddress
+from schemas.wire import Message
+from sinks.errors import KafkaFailed, SinkError
+
+log = logging.getLogger("marketflow.kafka")
+
+_T = TypeVar("_T")
+_CALL_S: Final = 5.0
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
+_MAX_OPEN_BYTES: Final = 16 << 20
+MAX_MESSAGE_BYTES: Final = 16 << 20
+_FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED})
+#: No waiting mends these.
+_REFUSED: Final = {
+    KafkaError._AUTHENTICATION: "check the username and the password",
+    KafkaError._SSL: "check security=, ca=, certificate= and key=",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "check the username and the password",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the user needs Write and Describe on the topics",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: (
+        "the user needs Write and Describe on the transactional id"
+    ),
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the user is not let in",
+    KafkaError.MSG_SIZE_TOO_LARGE: "raise the topic's max.message.bytes",
+    KafkaError.INVALID_TIMESTAMP: (
+        "the topic takes no such times: set its message.timestamp.before.max.ms and .after.max.ms"
+    ),
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic was deleted: create it with marketflow topics",
+    KafkaError._UNKNOWN_TOPIC: "the topic was deleted: create it with marketflow topics",
+    KafkaError._UNKNOWN_PARTITION: "the topic has fewer partitions than at the start",
+}
+
+
+class _Sent(NamedTuple):
+    topic: str
+    partition: int
+    message: Message
+
+
+class Patience:
+    """How long an outage has lasted, and the pauses between attempts."""
+
+    def __init__(self, brokers: str, doing: str, patience_s: float) -> None:
+        self._brokers, self._doing = brokers, doing
+        self._deadline = time.monotonic() + patience_s
+        self._pause_s = _FIRST_PAUSE_S
+
+    def wait(self, why: str) -> None:
+        """Say what is waited for, and wait; KafkaFailed when it has been long enough."""
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise KafkaFailed(
+                f"kafka at {self._brokers} does not answer ({self._doing}): {why}; mend that and "
+                "start the same command again: with the same --recovery nothing is lost or doubled"
+            )
+        log.warning(
+            "waiting for kafka at %s (%s): %s; giving up in %.0f s",
+            self._brokers, self._doing, why, left_s,
+        )  # fmt: skip
+        time.sleep(min(self._pause_s, left_s))
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+
+class Link:
+    """The producer. Used under its owner's lock.
+
+    ``next_offsets`` is, per (topic, partition), the offset after our last message there.
+    """
+
+    def __init__(
+        self,
+        address: KafkaAddress,
+        transactional_id: str,
+        patience_s: float,
+        transaction_timeout_s: int = 30,
+    ) -> None:
+        self.address = address
+        self.transactional_id = transactional_id
+        self.next_offsets: dict[tuple[str, int], int] = {}
+        self._patience_s = patience_s
+        self._code, self._reason = 0, ""
+        self._delivery: KafkaError | None = None
+        self._open: list[_Sent] = []
+        self._open_bytes = 0
+        self._begun = False
+        self._void = False
+        config: dict[str, Any] = {
+            **address.config(),
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": 1000 * transaction_timeout_s,
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "message.max.bytes": MAX_MESSAGE_BYTES,
+            "queue.buffering.max.kbytes": 65_536,
+            "on_delivery": self._delivered,
+            "error_cb": self._on_error,
+            "log_level": 0,
+        }
+        try:
+            self._producer = Producer(config)
+        except KafkaException as error:
+            raise SinkError(f"kafka: {error.args[0].str()}") from None
+
+    def _on_error(self, error: KafkaError) -> None:
+        if self._code not in _REFUSED:
+            self._code, self._reason = error.code(), error.str()
+
+    def _delivered(self, error: KafkaError | None, message: Any) -> None:
+        if error is not None:
+            self._delivery = self._delivery or error
+            return
+        key = (message.topic(), message.partition())
+        self.next_offsets[key] = max(self.next_offsets.get(key, 0), message.offset() + 1)
+
+    # -- calls that may have to be repeated ---------------------------------------------------
+
+    def ask(self, doing: str, call: Callable[[], _T]) -> _T:
+        """The result of ``call``, however often it takes. Raises SinkError, KafkaFailed."""
+        patience = Patience(self.address.brokers, doing, self._patience_s)
+        while True:
+            self._code, self._reason = 0, ""
+            try:
+                return call()
+            except KafkaException as error:
+                cause: KafkaError = error.args[0]
+            self._serve()
+            self.check(cause)
+            patience.wait(self._reason or cause.str())
+
+    def _serve(self) -> None:
+        """Have the library tell what it knows: delivery reports, errors."""
+        try:
+            self._producer.poll(0)
+        except KafkaException as error:
+            self.check(error.args[0])
+
+    def check(self, error: KafkaError) -> None:
+        """Raise what waiting cannot mend."""
+        brokers = self.address.brokers
+        if error.code() in _FENCED:
+            raise SinkError(
+                f"kafka at {brokers}: another run writes as {self.transactional_id!r} now, and "
+                "this one is shut out: one run at a time may write to a prefix"
+            )
+        for code, reason in ((self._code, self._reason), (error.code(), error.str())):
+            if code in _REFUSED:
+                raise SinkError(f"kafka at {brokers}: {reason}; {_REFUSED[code]}")
+        if error.fatal():
+            raise KafkaFailed(
+                f"kafka at {brokers}: {error.str()}; start the same command again: with the same "
+                "--recovery nothing is lost or doubled"
+            )
+
+    def list_topics(self) -> dict[str, int]:
+        """Partitions of every topic."""
+        listed: Any = self.ask("topics", lambda: self._producer.list_topics(timeout=_CALL_S))
+        return {name: len(topic.partitions) for name, topic in listed.topics.items()}
+
+    def open(self) -> None:
+        """Shut out every earlier producer of our id; its open transaction is undone."""
+        self.ask("becoming the writer", lambda: self._producer.init_transactions(_CALL_S))
+
+    # -- messages -----------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything was sent that is not committed."""
+        return bool(self._open)
+
+    def send(self, topic: str, partition: int, message: Message) -> None:
+        """Put a message into the transaction, which is begun where none is open."""
+        sent = _Sent(topic, partition, message)
+        self._open.append(sent)
+        self._open_bytes += len(message.value)
+        if not self._void:
+            self._try(sent)
+        if self._open_bytes > _MAX_OPEN_BYTES or self._void:
+            self.commit()
+
+    def _try(self, sent: _Sent) -> None:
+        """Hand a message to the library; where its transaction is void it is sent again later."""
+        topic, partition, (key, value, headers, ts_ms) = sent
+        try:
+            if not self._begun:
+                self._producer.begin_transaction()
+                self._begun = True
+            patience: Patience | None = None
+            while True:
+                try:
+                    self._producer.produce(
+                        topic, value, key, partition, timestamp=ts_ms, headers=headers
+                    )
+                    self._producer.poll(0)
+                    return
+                except BufferError:
+                    # The library's queue is full: that is how slow brokers slow us.
+                    self._producer.poll(0.1)
+                if patience is None:
+                    patience = Patience(self.address.brokers, "sending", self._patience_s)
+                elif self._reason:
+                    patience.wait(self._reason)
+        except KafkaException as error:
+            self.check(error.args[0])
+            self._void = True
+
+    def commit(self) -> None:
+        """Make everything sent visible; returns when it is. Raises SinkError, KafkaFailed."""
+        if not self._open:
+            return
+        patience = Patience(self.address.brokers, "committing", self._patience_s)
+        while True:
+            self._code, self._reason = 0, ""
+            try:
+                if self._void:
+                    self._again()
+                self._producer.commit_transaction(_CALL_S)
+                self._forget()
+                return
+            except KafkaException as error:
+                cause: KafkaError = error.args[0]
+            self._serve()
+            if self._delivery is not None:
+                self.check(self._delivery)
+            self.check(cause)
+            self._void = self._void or cause.txn_requires_abort() or not cause.retriable()
+            patience.wait(self._reason or cause.str())
+
+    def _again(self) -> None:
+        """Undo the void transaction and send its messages anew."""
+        if self._begun:
+            self._producer.abort_transaction(_CALL_S)
+            self._begun = False
+        self._void, self._delivery = False, None
+        for sent in self._open:
+            self._try(sent)
+            if self._void:
+                return
+
+    def _forget(self) -> None:
+        self._open.clear()
+        self._open_bytes = 0
+        self._begun, self._void, self._delivery = False, False, None
+
+    def drop(self) -> None:
+        """Undo what is not committed, as far as the brokers can be reached; never raises."""
+        if self._begun:
+            try:
+                self._producer.abort_transaction(_CALL_S)
+            except KafkaException as error:
+                log.warning("kafka: the open transaction ends by itself: %s", error.args[0].str())
+        self._forget()
