@@ -2,8 +2,9 @@
 
 How they are compared depends on ``bbo_tolerance``:
 
-- 0, and the quotes carry update ids of the book's own sequence (Binance): when a group of the book
-  ends at id u, the best prices must equal the venue's last quote with an id <= u.
+- 0, and the quotes carry update ids of the book's own sequence (Binance): the best prices at the
+  end of a group with id u must equal the venue's last quote with an id <= u. Which quote that is
+  shows when the first one with a later id comes, so groups wait for it in their ring.
 - t > 0: channels race. A quote must equal the best prices at one of the t groups before it, the
   current one, or one of the t after it.
 
@@ -118,12 +119,32 @@ def compare_at_group_end(state: Array, b: Word, ts: Word, recv: Word) -> None:
         return
     if book.applied == NO_SEQUENCE:
         return
-    oldest = max(book.venue_count - es.RING, 0)
-    for k in range(book.venue_count - 1, oldest - 1, -1):
-        quote = rings.venue[k % es.RING]
-        if quote.at <= book.applied:
-            _judge(state, b, ts, recv, quote.at, book.applied, _difference(quote, own))
+    book.own_count += 1
+    if book.venue_count > 0:
+        newest = rings.venue[(book.venue_count - 1) % es.RING].at
+        _settle_before(state, b, ts, recv, newest)
+
+
+@bare_kernel
+def _settle_before(state: Array, b: Word, ts: Word, recv: Word, quote_id: Word) -> None:
+    """Tolerance 0: compare the waiting groups with ids below ``quote_id``, the newest quote's.
+
+    ``venue_open`` counts the groups that were compared; groups that fell out of the ring are not.
+    """
+    book = es.book_row(state, b)
+    rings = es.ring_row(state, book.bbo)
+    book.venue_open = max(book.venue_open, book.own_count - es.RING)
+    while book.venue_open < book.own_count:
+        own = rings.own[book.venue_open % es.RING]
+        if own.at >= quote_id:
             return
+        oldest = max(book.venue_count - es.RING, 0)
+        for k in range(book.venue_count - 1, oldest - 1, -1):
+            quote = rings.venue[k % es.RING]
+            if quote.at <= own.at:
+                _judge(state, b, ts, recv, quote.at, own.at, _difference(quote, own))
+                break
+        book.venue_open += 1
 
 
 @bare_kernel
@@ -142,6 +163,8 @@ def _enter_ring(state: Array, b: Word, row: Array, ts: Word) -> None:
         book.bbo = state[es.N_RINGS]
         state[es.N_RINGS] += 1
     rings = es.ring_row(state, book.bbo)
+    if book.bbo_tolerance == 0 and row.sequence != NO_SEQUENCE:
+        _settle_before(state, b, ts, row.ts_recv, row.sequence)
     quote = rings.venue[book.venue_count % es.RING]
     quote.at = row.sequence
     quote.group = book.groups
