@@ -260,7 +260,10 @@ def main() -> None:
 
 def exit_code(error: BaseException) -> int | None:
     """2 for wrong use, 1 for an operation that failed, None for a bug (keep the traceback)."""
-    if isinstance(error, UsageError):
+    from sinks.errors import SinkError
+    from sources.errors import SourceError
+
+    if isinstance(error, UsageError | SourceError | SinkError):
         return 2
     if isinstance(error, RunFailed | OSError):
         return 1

@@ -61,6 +61,8 @@ def run(
             parse_sink(text)
     except (SourceError, SinkError) as error:
         raise UsageError(str(error)) from None
+    if processes > 1 and "jsonl:-" in sinks:
+        raise UsageError("several processes cannot share standard output: use jsonl:PATH")
     if not specs or not sinks:
         raise UsageError("a run needs at least one --source and one --sink")
     job = Job(

@@ -126,7 +126,7 @@ class ChecksumRule(IntEnum):
     BITGET = 3  # as OKX
 
 
-#: What the book engine must know of an instrument; one row per instrument, index = EVENT.instrument.
+#: What the book engine must know of an instrument; the row's index is EVENT.instrument.
 INSTRUMENT: Final = np.dtype(
     [
         ("shard", "<i4"),

@@ -18,7 +18,7 @@ class Side(IntEnum):
 
 
 class AggressorSide(IntEnum):
-    """Who took liquidity (FIX 2446). ``none``: crossed, hidden, auction or not told by the venue."""
+    """Who took liquidity (FIX 2446). ``none``: a cross, hidden, or not told by the venue."""
 
     NONE = 0
     BUY = 1
