@@ -28,6 +28,8 @@ Word: TypeAlias = Any
 
 _LINE_BYTES: Final = 64
 _WORD: Final = ir.IntType(64)
+_FLAG: Final = ir.IntType(32)
+_BYTES: Final = ir.IntType(8).as_pointer()
 # Untyped parts of numba.
 _make_array: Any = arrayobj.make_array
 _populate_array: Any = arrayobj.populate_array
@@ -76,6 +78,26 @@ def view_of(place: int, dtype: np.dtype[Any]) -> Any:
             return array._getvalue()
 
         return array_type(state), codegen
+
+    return intrinsic(typed)
+
+
+def prefetch_of(place: int, dtype: np.dtype[Any]) -> Any:
+    """``hint(state, index)``: the row will be wanted soon; costs next to nothing."""
+
+    def typed(typing_context: Any, state: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            base = _load(context, builder, signature.args[0], args[0], place)
+            index = context.cast(builder, args[1], signature.args[1], types.int64)
+            offset = builder.mul(index, ir.Constant(_WORD, dtype.itemsize))
+            row = builder.inttoptr(builder.add(base, offset), _BYTES)
+            kind = ir.FunctionType(ir.VoidType(), [_BYTES, _FLAG, _FLAG, _FLAG])
+            hint = builder.module.declare_intrinsic("llvm.prefetch", [_BYTES], kind)
+            # For reading, to be kept in all caches, data.
+            builder.call(hint, [row, _FLAG(0), _FLAG(3), _FLAG(1)])
+            return context.get_dummy_value()
+
+        return types.void(state, index), codegen
 
     return intrinsic(typed)
 

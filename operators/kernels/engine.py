@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from operators.events import NO_SEQUENCE, EventKind
 from operators.kernels import (
     engine_close,
     engine_levels,
     engine_orders,
     engine_trades,
+    orders,
     sync,
 )
 from operators.kernels import engine_state as es
@@ -49,6 +52,9 @@ _INCOMPLETE_GROUP: Final = int(QualityKind.INCOMPLETE_GROUP)
 _FEW: Final = 2
 _EACH: Final = 8
 _AT_ONCE: Final = es.RING
+#: How many rows ahead the slots of orders are asked for, and the orders themselves.
+_FAR: Final = 24
+_NEAR: Final = 12
 
 
 @bare_kernel
@@ -202,6 +208,25 @@ def _direct_end(state: Array, b: Word, row: Array, ts: Word) -> None:
 
 
 @bare_kernel
+def _look_ahead(state: Array, rows: Array, i: Word, stop: Word) -> None:
+    """Have the memory that coming order rows want fetched while the rows before them are worked
+    on: it lies anywhere, and waiting for it would take half of the time."""
+    books = es.all_books_of(state)
+    if i + _FAR < stop:
+        row = rows[i + _FAR]
+        if row.kind <= _EXECUTE and row.instrument >= 0:
+            b = books[row.instrument]
+            if b >= 0:
+                orders.expect(state, row.order_hi, row.order_lo, np.int64(row.order_kind), b)
+    if i + _NEAR < stop:
+        row = rows[i + _NEAR]
+        if _ADD < row.kind <= _EXECUTE and row.instrument >= 0:
+            b = books[row.instrument]
+            if b >= 0:
+                orders.expect_order(state, row.order_hi, row.order_lo, np.int64(row.order_kind), b)
+
+
+@bare_kernel
 def run(state: Array, rows: Array, start: Word, final: bool, resumed: bool) -> tuple[Word, Word]:
     """Apply ``rows[start:]``: (code, first row not applied).
 
@@ -216,6 +241,7 @@ def run(state: Array, rows: Array, start: Word, final: bool, resumed: bool) -> t
             return need, i
         pause = min(stop, i + fits)
         while i < pause:
+            _look_ahead(state, rows, i, stop)
             row = rows[i]
             if row.instrument < 0:
                 if not _fits(state, 3 * state[es.N_BOOKS]):

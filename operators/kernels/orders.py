@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from operators.kernels.arrays import Array, Pools, Word, aligned, row_of, view_of
+from operators.kernels.arrays import Array, Pools, Word, aligned, prefetch_of, row_of, view_of
 from operators.kernels.jit import bare_kernel
 
 #: 64 bytes, one cache line. ``size`` at the instrument's exponent; ``level``: index into the level
@@ -40,6 +40,8 @@ POOLS: Final = {"orders": ORDERS, "slots": SLOTS}
 
 order_row: Any = row_of(ORDERS, ORDER)
 all_slots: Any = view_of(SLOTS, np.dtype(np.uint64))
+_hint_order: Any = prefetch_of(ORDERS, ORDER)
+_hint_slot: Any = prefetch_of(SLOTS, np.dtype(np.uint64))
 
 _C1: Final = np.uint64(0x9E3779B97F4A7C15)
 _C2: Final = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -94,6 +96,22 @@ def find(state: Array, hi: Array, lo: Array, kind: Word, book: Word) -> Word:
             if order.lo == lo and order.hi == hi and order.book == book and order.kind == kind:
                 return i
         place = (place + _ONE) & mask
+
+
+@bare_kernel
+def expect(state: Array, hi: Array, lo: Array, kind: Word, book: Word) -> None:
+    """An order with this key will be looked up or added soon."""
+    mask = np.uint64(len(all_slots(state)) - 1)
+    _hint_slot(state, np.int64(hash_of(hi, lo, kind, book) & mask))
+
+
+@bare_kernel
+def expect_order(state: Array, hi: Array, lo: Array, kind: Word, book: Word) -> None:
+    """As :func:`expect`, a little later: most orders are in the first slot of their run."""
+    slots = all_slots(state)
+    entry = slots[hash_of(hi, lo, kind, book) & np.uint64(len(slots) - 1)]
+    if entry != _ZERO:
+        _hint_order(state, np.int64(entry & _LOW) - 1)
 
 
 @bare_kernel
