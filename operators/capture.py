@@ -13,6 +13,7 @@ from operators.events import EVENT, NO_INSTRUMENTS, EventBatch, EventKind
 from operators.feeds import Decoded, FrameColumns, JsonFeed
 from operators.rejects import Rejects
 from operators.venues import DECODERS, VENUES
+from operators.venues.binance import Binance, BinanceFeed
 from schemas.codes import RejectReason
 from schemas.frames import FrameKind
 from schemas.shards import DEFAULT_SHARDS
@@ -61,7 +62,11 @@ class CaptureFeed:
 
     def _open(self, exchange: str) -> None:
         self._exchange = exchange
-        self._feed = JsonFeed(VENUES[exchange](), self._shards)
+        venue = VENUES[exchange]()
+        if isinstance(venue, Binance):
+            self._feed = BinanceFeed(venue.market, self._shards)
+        else:
+            self._feed = JsonFeed(venue, self._shards)
 
     def _homeless(self, frames: pa.RecordBatch) -> Decoded:
         """Nobody can read these: all but the end mark are dead letters."""
