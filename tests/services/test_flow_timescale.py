@@ -1,0 +1,73 @@
+"""The whole flow into the database: killed and resumed, it ends as an undisturbed one in a lake."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.services.timescale import Timescale
+from tests.lake_model import lake_rows
+from tests.stored import stored_rows
+
+pytestmark = pytest.mark.services
+_SOURCE = "sim:?events=40000&symbols=12&seed=5"
+_ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "100", "MARKETFLOW_BATCH_ROWS": "400"}
+_KILLS = 3
+
+
+def command(*more: str) -> list[str]:
+    start = [sys.executable, "-m", "flows.cli", "run", "market_data", "--json"]
+    return [*start, "--source", _SOURCE, *more]
+
+
+def kill_all(child: subprocess.Popen) -> None:
+    """The run and its worker processes, which have sessions of their own."""
+    family = psutil.Process(child.pid).children(recursive=True)
+    for process in (psutil.Process(child.pid), *family):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    child.communicate()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_flow_ends_like_an_undisturbed_one(
+    timescale: Timescale, database: str, tmp_path: Path, processes: int
+) -> None:
+    calm = subprocess.run(
+        command("--sink", f"parquet:{tmp_path / 'lake'}"),
+        capture_output=True, text=True, env={**os.environ, **_ENVIRONMENT}, timeout=120,
+    )  # fmt: skip
+    assert calm.returncode == 0, calm.stderr
+    rough = command(
+        "--sink", f"timescale:{database}?flush_rows=2000",
+        "--recovery", str(tmp_path / "recovery"), "--processes", str(processes),
+    )  # fmt: skip
+    chance = random.Random()
+    for kill in range(_KILLS + 1):
+        child = subprocess.Popen(
+            rough, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **_ENVIRONMENT},
+        )  # fmt: skip
+        if kill < _KILLS:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(chance.uniform(1.0, 4.0))
+            if child.poll() is None:
+                kill_all(child)
+                continue
+        out, errors = child.communicate(timeout=120)
+        assert child.returncode == 0, errors
+        break
+    expected = {
+        name: {key: row[:-1] for key, row in rows.items()}
+        for name, rows in lake_rows(tmp_path / "lake").items()
+    }
+    assert stored_rows(database) == expected
+    assert json.loads(out)["tables"] == json.loads(calm.stdout)["tables"]
