@@ -74,9 +74,11 @@ def run(
 
     Sources: itch:PATH?date=YYYY-MM-DD · lobster:MESSAGES?book=BOOK&symbol=S&date=… · dbn:PATH ·
     binance:PATH?market=spot|usdm|coinm · capture:PATH · csv:/parquet:PATH?table=T ·
-    sim:?events=N&seed=S. Several paths (comma-separated or a glob) are one continuous feed.
+    kafka://HOST:PORT/TOPIC?from=…&to=… · sim:?events=N&seed=S. Several paths (comma-separated or
+    a glob) are one continuous feed.
 
-    Sinks: parquet:DIR · timescale:DSN (once: migrate --dsn DSN) · jsonl:- or jsonl:PATH · null:
+    Sinks: parquet:DIR · timescale:DSN (once: migrate --dsn DSN) · kafka://HOST:PORT/PREFIX (once:
+    topics --brokers HOST:PORT --prefix PREFIX) · jsonl:- or jsonl:PATH · null:
     """
     from flows import settings
     from flows.report import print_summary
@@ -190,6 +192,30 @@ def services(
         _print_json(states)
     else:
         print_states(states, err)
+
+
+@app.command()
+def topics(
+    brokers: Annotated[str, typer.Option(help="Kafka brokers, HOST:PORT[,HOST:PORT].")],
+    prefix: Annotated[str, typer.Option(help="Topics of tables are PREFIX.<table>.")] = "md",
+    partitions: Annotated[int, typer.Option(min=1, max=1024, help="Of each topic.")] = 4,
+    raw: Annotated[str, typer.Option(help="Venues recorded as raw.<venue>, comma-separated.")] = "",
+    output: Annotated[str, typer.Option("--format", help="arrow, avro or json.")] = "arrow",
+    security: Annotated[str, typer.Option(help="plaintext, ssl, sasl_plaintext, sasl_ssl.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Create the Kafka topics that are missing; show those that differ, and change none of them.
+
+    User, password and certificates come from MARKETFLOW_KAFKA_* (USERNAME, PASSWORD, CA ...).
+    """
+    from flows.topics import print_topics, run_topics
+
+    venues = [venue for venue in raw.split(",") if venue]
+    outcomes = run_topics(brokers, prefix, partitions, venues, output, security)
+    if as_json:
+        _print_json(outcomes)
+    else:
+        print_topics(outcomes, err)
 
 
 @app.command()

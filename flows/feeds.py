@@ -5,10 +5,21 @@ from __future__ import annotations
 from datetime import date
 
 from operators.feeds import FeedDecoder
+from operators.venues import DECODERS, VENUES
 from sources.errors import SourceError
+from sources.kafka_url import parse_feed
 from sources.url import SourceSpec
 
 _DEFAULT_DATE = "2026-03-02"
+#: Raw topics whose HEADER frames name the venue.
+CAPTURE = "CAPTURE"
+_BINANCE = {
+    "BINANCE": "spot",
+    "BINANCE_USDM": "usdm",
+    "BINANCE_FUTURES": "usdm",
+    "BINANCE_COINM": "coinm",
+    "BINANCE_DELIVERY": "coinm",
+}
 
 
 def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:
@@ -40,6 +51,8 @@ def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:
             from operators.venues.tables import TableDecoder
 
             return TableDecoder(params["table"], shards=shards)
+        case "kafka":
+            return _topic(spec, shards)
         case "sim" if params.get("format", "itch") == "itch":
             return _itch(params.get("date", _DEFAULT_DATE), shards)
         case "sim":
@@ -57,3 +70,29 @@ def _binance(market: str, shards: int) -> FeedDecoder:
     from operators.venues.binance import BinanceFeed
 
     return BinanceFeed(market, shards)
+
+
+def _topic(spec: SourceSpec, shards: int) -> FeedDecoder:
+    """Rows of a table, or the raw frames of a venue."""
+    feed = parse_feed(spec.place, spec.params)
+    if feed.table:
+        from operators.venues.tables import TableDecoder
+
+        return TableDecoder(feed.table, shards=shards)
+    check_venue(feed.venue)
+    if feed.venue == CAPTURE:
+        from operators.capture import CaptureFeed
+
+        return CaptureFeed(shards)
+    if feed.venue in _BINANCE:
+        return _binance(_BINANCE[feed.venue], shards)
+    from operators.feeds import JsonFeed
+
+    return JsonFeed(VENUES[feed.venue](), shards)
+
+
+def check_venue(venue: str) -> None:
+    """SourceError unless raw frames of this venue can be decoded; "" is no venue."""
+    if venue and venue != CAPTURE and venue not in VENUES:
+        known = ", ".join(name.lower() for name in (*DECODERS, CAPTURE))
+        raise SourceError(f"kafka: venue={venue.lower()} is none we can decode; known: {known}")

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from flows.errors import UsageError
+from flows.partitions import Feed
 
 FORMAT: Final = 1
 _NOTE: Final = "run.json"
@@ -41,12 +43,30 @@ def prepare(folder: Path, identity: dict[str, Any], processes: int) -> None:
         store = _store(folder, process)
         store.mkdir(exist_ok=True)
         init_db_dir(store, 1)
+    _write(folder, {**wanted, "id": uuid.uuid4().hex})
+
+
+def _write(folder: Path, note: dict[str, Any]) -> None:
     temporary = folder / f".{_NOTE}"
     with temporary.open("w") as file:
-        file.write(json.dumps({**wanted, "id": uuid.uuid4().hex}, indent=1))
+        file.write(json.dumps(note, indent=1))
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(note)
+    temporary.rename(folder / _NOTE)
+
+
+def known_feeds(folder: Path) -> list[Feed]:
+    """The feeds that this run had so far; none before its first start."""
+    note = json.loads((folder / _NOTE).read_text())
+    return [Feed(*feed) for feed in note.get("feeds", [])]
+
+
+def keep_feeds(folder: Path, feeds: Sequence[Feed]) -> None:
+    """Note the feeds that the run has from now on."""
+    note = json.loads((folder / _NOTE).read_text())
+    listed = [list(feed) for feed in feeds]
+    if note.get("feeds") != listed:
+        _write(folder, {**note, "feeds": listed})
 
 
 def identity(folder: Path) -> str:

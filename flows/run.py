@@ -24,6 +24,7 @@ from rich.console import Console
 from flows import recovery as recovery_folder
 from flows import settings as settings_module
 from flows.errors import RunFailed, UsageError
+from flows.partitions import Feed, list_feeds
 from flows.progress import Progress
 from flows.settings import Settings
 from flows.stats import RunStats, merge_summaries
@@ -65,13 +66,7 @@ def run(
         raise UsageError("several processes cannot share standard output: use jsonl:PATH")
     if not specs or not sinks:
         raise UsageError("a run needs at least one --source and one --sink")
-    job = Job(
-        tuple(sources),
-        tuple(sinks),
-        settings.model_dump(mode="json"),
-        processes=processes,
-        recovery=None if recovery is None else str(recovery),
-    )
+    known: list[Feed] = []
     if recovery is not None:
         identity = {
             "flow": flow,
@@ -82,6 +77,18 @@ def run(
             "intervals": list(settings.intervals),
         }
         recovery_folder.prepare(Path(recovery), identity, processes)
+        known = recovery_folder.known_feeds(Path(recovery))
+    feeds = list_feeds(specs, known, settings.shards, threading.Event())
+    if recovery is not None:
+        recovery_folder.keep_feeds(Path(recovery), feeds)
+    job = Job(
+        tuple(sources),
+        tuple(sinks),
+        settings.model_dump(mode="json"),
+        tuple(feeds),
+        processes=processes,
+        recovery=None if recovery is None else str(recovery),
+    )
     started = time.monotonic()
     crew = _Here(job) if processes == 1 else _Crew(job)
     with Progress(flow, crew.progress, console or Console(stderr=True, quiet=True)):

@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from bytewax.run import cli_main
-from operators.book import BookConfig
 
 from flows import feeds, market_data, recovery
 from flows.errors import RunFailed, UsageError
 from flows.market_data import MarketDataConfig
+from flows.partitions import Feed
+from flows.progress import show_warnings, stderr_console
 from flows.quiet import engine_noise, replay
 from flows.settings import Settings
 from flows.stats import RunStats
 from operators.bars import BarsConfig
-from operators.normalise import Normaliser, ShardPlan
+from operators.book import BookConfig
+from operators.normalise import Normaliser
 from schemas.units import NS_PER_MS
 from sinks.errors import SinkError
 from sinks.outputs import WriterSink
@@ -46,6 +48,7 @@ class Job:
     sources: tuple[str, ...]
     sinks: tuple[str, ...]
     settings: dict[str, Any]
+    feeds: tuple[Feed, ...]
     process: int = 0
     processes: int = 1
     recovery: str | None = None
@@ -57,15 +60,21 @@ class Job:
     def from_json(cls, text: str) -> Job:
         values = json.loads(text)
         return cls(
-            **{**values, "sources": tuple(values["sources"]), "sinks": tuple(values["sinks"])}
+            **{
+                **values,
+                "sources": tuple(values["sources"]),
+                "sinks": tuple(values["sinks"]),
+                "feeds": tuple(Feed(*feed) for feed in values["feeds"]),
+            }
         )
 
 
 def _config(job: Job, specs: list[SourceSpec], settings: Settings) -> MarketDataConfig:
     def normaliser(feed: int) -> Normaliser:
         spec = specs[feed]
-        plan = ShardPlan(feed, settings.shards, job.process, job.processes)
-        return Normaliser(spec.name, feeds.decoder(spec, settings.shards), plan)
+        plan = job.feeds[feed].plan(feed, settings.shards, job.process, job.processes)
+        decoder = feeds.decoder(spec, settings.shards)
+        return Normaliser(spec.name, decoder, plan, spec.partition or 0)
 
     wanted = frozenset(settings.tables)
     needed = wanted | {"trades"} if "bars" in wanted else wanted
@@ -91,12 +100,15 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     Raises UsageError or RunFailed with the fix in the text.
     """
     settings = Settings(**job.settings)
-    specs = [parse_source(text) for text in job.sources]
+    sources = [parse_source(text) for text in job.sources]
+    specs = [feed.spec(sources) for feed in job.feeds]
     identity = recovery.identity(Path(job.recovery)) if job.recovery else None
     writers = [open_writer(text, f"w{job.process}", identity) for text in job.sinks]
     sink = WriterSink([stats, *writers], tables=frozenset(settings.tables))
     limits = replace(DEFAULT_LIMITS, max_rows=settings.batch_rows)
-    source = FeedSource(specs, stop, limits=limits)
+    read = [feed.is_read_by(i, job.process, job.processes) for i, feed in enumerate(job.feeds)]
+    mine = [spec if ours else None for spec, ours in zip(specs, read, strict=True)]
+    source = FeedSource(mine, stop, limits=limits)
     flow = market_data.build(source, sink, _config(job, specs, settings))
     config = recovery.config(Path(job.recovery), job.process) if job.recovery else None
     # Without a recovery folder a snapshot would be work for nobody.
@@ -110,6 +122,8 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     if failure is None:
         sink.finish()
         replay(noise)
+        if source.restart is not None:
+            raise RunFailed(source.restart)
         return
     sink.abandon()
     explained = explain(failure)
@@ -141,6 +155,7 @@ def main() -> int:
     stop, done, lock = threading.Event(), threading.Event(), threading.Lock()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    show_warnings(stderr_console())
     job = Job.from_json(sys.stdin.readline())
     stats = RunStats()
 

@@ -61,8 +61,11 @@ class ShardPlan:
 class Normaliser:
     """Core of the normalise step: ``apply(frames) -> Normalised``."""
 
-    def __init__(self, feed_name: str, decoder: FeedDecoder, plan: ShardPlan) -> None:
+    def __init__(
+        self, feed_name: str, decoder: FeedDecoder, plan: ShardPlan, partition: int = 0
+    ) -> None:
         self.feed_name = feed_name
+        self.partition = partition
         self.decoder = decoder
         self.plan = plan
         self._dead_letters = 0
@@ -135,7 +138,7 @@ class Normaliser:
             "feed": pa.DictionaryArray.from_arrays(
                 pa.array(np.zeros(n, np.int32)), pa.array([self.feed_name], pa.string())
             ),
-            "partition": pa.array(np.zeros(n, np.int32)),
+            "partition": pa.array(np.full(n, self.partition, np.int32)),
         }
         schema = arrow.schema(DEAD_LETTERS)
         columns = [added[f.name] if f.name in added else dead.column(f.name) for f in schema]
