@@ -1,0 +1,197 @@
+"""The whole flow: ITCH file to a Parquet lake, by tables, by processes and by length; start-up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from flows import settings
+from flows.run import run
+from sources.simulator import write_itch
+from tests.benchmarks import feeds, per_event
+from tests.benchmarks.harness import Result, benchmark, rate
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_MAIN: Final = "trades,quotes,bars"
+_MIB: Final = 1 << 20
+
+
+@contextmanager
+def _day(messages: int) -> Iterator[tuple[str, Path]]:
+    """(URL of a simulated day's file of 100 symbols, a folder for lakes)."""
+    with tempfile.TemporaryDirectory(prefix="marketflow-bench-") as folder:
+        path = Path(folder) / "day.itch"
+        write_itch(path, messages)
+        path.read_bytes()  # from the page cache: the disk is not what is measured
+        yield f"itch:{path}?date={feeds.DAY}", Path(folder)
+
+
+def _run(source: str, folder: Path, tables: str, processes: int = 1) -> dict[str, Any]:
+    lake = folder / "lake"
+    chosen = settings.load(tables=tables)
+    try:
+        return run(
+            "market_data", [source], [f"parquet:{lake}"], processes=processes, settings=chosen
+        )
+    finally:
+        shutil.rmtree(lake, ignore_errors=True)
+
+
+def _peer(count: int) -> float:
+    data = b"".join(
+        batch.column("payload")[0].as_py() for batch in feeds.frames_of(f"sim:?events={count}")
+    )
+    return per_event.measure(data, count)
+
+
+@benchmark("whole flow")
+def whole_flow(quick: bool) -> Iterator[Result]:
+    """Warm kernels, one process and its writer thread on one core."""
+    count = 100_000 if quick else 4_000_000
+    slow = {"bytewax, an object per message": _peer(20_000 if quick else 100_000)}
+    with _day(count) as (source, folder):
+        for tables, target in ((_MAIN, 2e6), (f"{_MAIN},book_events", 1.2e6)):
+            made: dict[str, int] = {}
+
+            def once(tables: str = tables, made: dict[str, int] = made) -> int:
+                summary = _run(source, folder, tables)
+                made.update(summary["tables"])
+                return int(summary["messages"])
+
+            value = rate(once, runs=1 if quick else 3)
+            rows = ", ".join(f"{rows:,} {name}" for name, rows in sorted(made.items()))
+            conditions = (
+                f"ITCH file of {count:,} simulated messages of 100 symbols (in the page cache) -> "
+                f"Parquet lake ({rows}), kernels warm, flow and writer thread pinned to 1 core"
+            )
+            yield Result(
+                f"ITCH file to lake: {tables}", value, "messages/s", target, conditions, peers=slow
+            )
+
+
+@benchmark("two processes", pinned=False)
+def two_processes(quick: bool) -> Iterator[Result]:
+    """Two processes, each with its own shards, against one pinned to one core.
+
+    The time to start up is taken out: it is that of a run without the middle of the day.
+    """
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    long, short = (400_000, 100_000) if quick else (6_000_000, 1_000_000)
+    rates: dict[int, float] = {}
+    with _day(long) as (whole, folder):
+        part = folder / "part.itch"
+        write_itch(part, short)
+        brief = f"itch:{part}?date={feeds.DAY}"
+        for processes in (1, 2):
+            seconds = {
+                source: _timed(source, folder, processes, cores[:processes])
+                for source in (brief, whole)
+            }
+            rates[processes] = (long - short) / (seconds[whole] - seconds[brief])
+    conditions = (
+        f"tables {_MAIN}; {long:,} less {short:,} simulated messages of 100 symbols, so that the "
+        f"start of processes does not count; 1 process on 1 core {rates[1] / 1e6:.2f} M/s, 2 on "
+        f"{len(cores)} cores {rates[2] / 1e6:.2f} M/s"
+    )
+    yield Result("second process on a second core", rates[2] / rates[1], "×", 1.8, conditions)
+
+
+def _timed(source: str, folder: Path, processes: int, cores: list[int]) -> float:
+    """Seconds of a run of fresh processes on these cores."""
+    started = time.perf_counter()
+    _command(
+        ["--source", source, "--sink", f"parquet:{folder / 'lake'}", "--tables", _MAIN,
+         "--processes", str(processes)], cores=cores,
+    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    shutil.rmtree(folder / "lake")
+    return seconds
+
+
+def _command(
+    arguments: list[str], *, cores: list[int] | None = None, **environment: str
+) -> dict[str, Any]:
+    """``marketflow run market_data`` in a fresh process; its summary."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores or before)  # children inherit it
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "from flows.cli import main; main()", "run", "market_data",
+             *arguments, "--json"],
+            cwd=_ROOT, capture_output=True, text=True, check=False,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+    finally:
+        os.sched_setaffinity(0, before)
+    if done.returncode:
+        raise RuntimeError(f"marketflow run failed: {done.stderr[-800:]}")
+    summary: dict[str, Any] = json.loads(done.stdout)
+    return summary
+
+
+def _peak_rss() -> int:
+    """Most memory of this process since :func:`_forget_peak`, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM")
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+@benchmark("growth")
+def growth(quick: bool) -> Iterator[Result]:
+    """Rate and peak memory as the feed gets longer; all in one process, shortest first."""
+    lengths = (100_000, 1_000_000) if quick else (1_000_000, 10_000_000, 100_000_000)
+    rates, peaks = [], []
+    with tempfile.TemporaryDirectory(prefix="marketflow-bench-") as folder:
+        _run("sim:?events=100000", Path(folder), _MAIN)  # kernels
+        for length in lengths:
+            _forget_peak()
+            summary = _run(f"sim:?events={length}", Path(folder), _MAIN)
+            rates.append(summary["messages"] / summary["seconds"])
+            peaks.append(_peak_rss())
+    steps = ", ".join(
+        f"{n / 1e6:g} M: {value / 1e6:.2f} M/s, {peak / _MIB:.0f} MiB"
+        for n, value, peak in zip(lengths, rates, peaks, strict=True)
+    )
+    conditions = (
+        f"simulated feed made on the way (sim:, 100 symbols) -> lake, tables {_MAIN}, pinned to "
+        f"1 core; {steps}"
+    )
+    span = f"{lengths[-1] // 1_000_000} M against {lengths[0] / 1e6:g} M messages"
+    yield Result(f"rate of {span}", rates[-1] / rates[0], "×", 0.9, conditions)
+    yield Result(
+        f"peak memory of {span}", peaks[-1] / peaks[0], "×", 1.5, conditions, better="lower"
+    )
+
+
+@benchmark("start-up")
+def start_up(quick: bool) -> Iterator[Result]:
+    """A small run from the shell: with an empty kernel cache, and again."""
+    feed = "sim:?events=2000&symbols=20"
+    with tempfile.TemporaryDirectory(prefix="marketflow-bench-") as folder:
+        seconds = []
+        for number in range(1 if quick else 4):
+            cache = {} if quick else {"NUMBA_CACHE_DIR": f"{folder}/kernels"}
+            started = time.perf_counter()
+            _command(["--source", feed, "--sink", f"parquet:{folder}/{number}"], **cache)
+            seconds.append(time.perf_counter() - started)
+    conditions = f"marketflow run {feed}, all tables, Parquet lake, pinned to 1 core"
+    if not quick:  # compiling takes what it takes
+        yield Result(
+            "first run, nothing compiled", seconds[0], "s", 60, conditions, better="lower"
+        )  # fmt: skip
+    later = sorted(seconds[1:] or seconds)[len(seconds[1:]) // 2]
+    yield Result("later run", later, "s", 3, conditions, better="lower")
