@@ -57,8 +57,13 @@ def avro_text(table: Table) -> str:
 
 @cache
 def local_schema_id(table: Table) -> int:
-    """Id of the schema where no registry gives one: 31 bits of BLAKE2b over :func:`avro_text`."""
-    digest = blake2b(avro_text(table).encode(), digest_size=4).digest()
+    """Id of the schema where no registry gives one: 31 bits of BLAKE2b over table and version.
+
+    Within a version only codes are appended, which leaves what was written readable.
+    """
+    digest = blake2b(
+        f"{avro.NAMESPACE}.{table.name}.{table.version}".encode(), digest_size=4
+    ).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
@@ -188,6 +193,8 @@ def from_json(table: Table, value: bytes) -> Row:
 def _json_value(kind: Kind, value: Any) -> Any:
     match kind:
         case Kind.DECIMAL | Kind.SUM:
+            if not isinstance(value, str):
+                raise ValueError(f"{value!r} is no decimal in quotes: a number may be inexact")
             steps = _EXACT.multiply(_EXACT.create_decimal(value), _STEPS)
             if steps != steps.to_integral_value():
                 raise ValueError(f"{value!r} has more than {units.COLUMN_SCALE} decimals")

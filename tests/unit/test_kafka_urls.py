@@ -1,0 +1,130 @@
+"""Kafka URLs: what they mean, what is refused with which fix, and that no secret is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.kafka import SECURITY_PARAMS
+from sinks.errors import SinkError
+from sinks.kafka_url import parse_kafka_sink
+from sinks.url import parse_sink
+from sources.errors import SourceError
+from sources.kafka_url import Bound, parse_feed
+from sources.url import parse_source
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SECURITY_PARAMS:
+        monkeypatch.delenv(f"MARKETFLOW_KAFKA_{name.upper()}", raising=False)
+
+
+def feed(query: str = "", topic: str = "raw.binance"):
+    spec = parse_source(f"kafka://b1:9092,b2:9093/{topic}{query}")
+    return parse_feed(spec.place, spec.params)
+
+
+def test_topics_say_by_their_name_what_they_hold() -> None:
+    assert feed().venue == "BINANCE"
+    assert feed(topic="raw.binance_usdm").venue == "BINANCE_USDM"
+    assert feed(topic="md.trades").table == "trades"
+    assert feed(topic="a.b.quotes").table == "quotes"
+    assert feed("?venue=kraken", "anything").venue == "KRAKEN"
+    assert feed("?table=funding", "anything").table == "funding"
+    assert feed().address.brokers == "b1:9092,b2:9093"
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("earliest", Bound("earliest")),
+        ("latest", Bound("latest")),
+        ("17", Bound(offset=17)),
+        ("0:5,3:7", Bound(offsets=((0, 5), (3, 7)))),
+        ("1970-01-01T00:00:01Z", Bound(time_ms=1000)),
+        ("1970-01-01T01:00:01.0005+01:00", Bound(time_ms=1001)),
+        ("1970-01-02", Bound(time_ms=86_400_000)),
+    ],
+)
+def test_bounds(text: str, bound: Bound) -> None:
+    assert feed(f"?from={text}").start == bound
+    if text != "earliest":
+        assert feed(f"?to={text}").end == bound
+
+
+@pytest.mark.parametrize(
+    ("url", "fix"),
+    [
+        ("kafka:b:1/t", "write kafka://HOST:PORT"),
+        ("kafka://b/raw.binance", "no HOST:PORT"),
+        ("kafka://b:99999/raw.binance", "no HOST:PORT"),
+        ("kafka://b:1", "names no topic"),
+        ("kafka://b:1/a b", "names no topic"),
+        ("kafka://b:1/prices", "Add venue=NAME"),
+        ("kafka://b:1/md.bars", "cannot be an input"),
+        ("kafka://b:1/x?venue=a&table=trades", "give one"),
+        ("kafka://b:1/raw.binance?from=yesterday", "none of earliest, latest"),
+        ("kafka://b:1/raw.binance?from=0:1,0:2", "names a partition twice"),
+        ("kafka://b:1/raw.binance?to=earliest", "is no end"),
+        ("kafka://b:1/raw.binance?form=earliest", "did you mean from"),
+        ("kafka://b:1/raw.binance?patience_s=-1", "no number of seconds"),
+        ("kafka://b:1/raw.binance?username=u&password=p", "security=sasl_ssl"),
+        ("kafka://b:1/raw.binance?security=sasl_ssl", "MARKETFLOW_KAFKA_PASSWORD"),
+        ("kafka://b:1/raw.binance?security=tls", "none of plaintext"),
+        ("kafka://b:1/raw.binance?security=ssl&mechanism=GSSAPI", "none of PLAIN"),
+        ("kafka://b:1/raw.binance?password_file=/nowhere/at/all", "password_file /nowhere"),
+    ],
+)
+def test_wrong_sources_name_the_fix(url: str, fix: str) -> None:
+    with pytest.raises(SourceError, match=fix.replace("?", r"\?")):
+        parse_source(url)
+
+
+def test_secrets_are_used_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec = parse_source(
+        "kafka://me:p%40ss@b:1/raw.binance?security=sasl_ssl&key_password=hush&ca=/etc/ca.pem"
+    )
+    security = parse_feed(spec.place, spec.params).address.security
+    assert (security.username, security.password, security.key_password) == ("me", "p@ss", "hush")
+    assert security.config()["ssl.ca.location"] == "/etc/ca.pem"
+    for secret in ("p%40ss", "p@ss", "hush"):
+        assert secret not in repr(spec.of_partition(3).text) + spec.text + repr(security)
+    secret_file = tmp_path / "password"
+    secret_file.write_text("from a file\n")
+    monkeypatch.setenv("MARKETFLOW_KAFKA_USERNAME", "env")
+    monkeypatch.setenv("MARKETFLOW_KAFKA_PASSWORD_FILE", str(secret_file))
+    monkeypatch.setenv("MARKETFLOW_KAFKA_SECURITY", "sasl_plaintext")
+    for found in (feed().address, parse_kafka_sink("kafka://b:1/md").address):
+        assert found.config() == {
+            "bootstrap.servers": found.brokers,
+            "security.protocol": "sasl_plaintext",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": "env",
+            "sasl.password": "from a file",
+        }
+    assert parse_kafka_sink("kafka://b:1/md?security=plaintext").address.security.password == ""
+
+
+def test_sinks() -> None:
+    spec = parse_kafka_sink("kafka://b:1/md?format=avro&partitions=8&commit_ms=20")
+    assert (spec.prefix, spec.format, spec.partitions, spec.commit_ms) == ("md", "avro", 8, 20)
+    assert parse_sink("kafka://b:1/md").scheme == "kafka"
+
+
+@pytest.mark.parametrize(
+    ("url", "fix"),
+    [
+        ("kafka://b:1", "names no topic"),
+        ("kafka://b:1/md?format=xml", "none of arrow, avro, json"),
+        ("kafka://b:1/md?partitions=0", "no number above 0"),
+        ("kafka://b:1/md?registry=http://r", "goes with format=avro"),
+        ("kafka://b:1/md?linger=5", "no option 'linger'"),
+        ("kafka://u:secret@b:1/md", "security=sasl_ssl"),
+    ],
+)
+def test_wrong_sinks_name_the_fix(url: str, fix: str) -> None:
+    with pytest.raises(SinkError, match=fix) as caught:
+        parse_sink(url)
+    assert "secret" not in str(caught.value)
