@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ def prepare(folder: Path, identity: dict[str, Any], processes: int) -> None:
     if note.is_file():
         _check(folder, wanted)
         return
+    _clear_unfinished(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(
             f"{folder} is not empty and holds no {_NOTE}: it is no recovery folder; name an "
@@ -67,6 +69,17 @@ def keep_feeds(folder: Path, feeds: Sequence[Feed]) -> None:
     listed = [list(feed) for feed in feeds]
     if note.get("feeds") != listed:
         _write(folder, {**note, "feeds": listed})
+
+
+def _clear_unfinished(folder: Path) -> None:
+    """Killed while it was made: the note comes last, so no run has used these stores."""
+    ours = [folder / f".{_NOTE}", *folder.glob("process-*")]
+    if folder.is_dir() and all(path in ours for path in folder.iterdir()):
+        for path in ours:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def identity(folder: Path) -> str:

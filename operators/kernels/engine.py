@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from operators.events import NO_SEQUENCE, EventKind
 from operators.kernels import (
     engine_close,
@@ -22,7 +20,7 @@ from operators.kernels import (
     sync,
 )
 from operators.kernels import engine_state as es
-from operators.kernels.engine_bbo import venue_quote
+from operators.kernels.engine_bbo import settle_at_end, venue_quote
 from operators.kernels.engine_report import check_time, fault, time_of
 from operators.kernels.engine_state import Array, Word
 from operators.kernels.jit import bare_kernel
@@ -107,6 +105,7 @@ def _everybody(state: Array, row: Array) -> None:
         if row.kind == _DISCONNECT:
             sync.disconnect(state, b, row, ts)
             continue
+        settle_at_end(state, b, ts, row.ts_recv)
         if book.open:
             fault(state, b, ts, row.ts_recv, _INCOMPLETE_GROUP, NO_SEQUENCE, NO_SEQUENCE, NO_PRICE)
             book.open = 0
@@ -217,13 +216,13 @@ def _look_ahead(state: Array, rows: Array, i: Word, stop: Word) -> None:
         if row.kind <= _EXECUTE and row.instrument >= 0:
             b = books[row.instrument]
             if b >= 0:
-                orders.expect(state, row.order_hi, row.order_lo, np.int64(row.order_kind), b)
+                orders.expect(state, row.order_hi, row.order_lo, row.order_kind, b)
     if i + _NEAR < stop:
         row = rows[i + _NEAR]
         if _ADD < row.kind <= _EXECUTE and row.instrument >= 0:
             b = books[row.instrument]
             if b >= 0:
-                orders.expect_order(state, row.order_hi, row.order_lo, np.int64(row.order_kind), b)
+                orders.expect_order(state, row.order_hi, row.order_lo, row.order_kind, b)
 
 
 @bare_kernel
@@ -244,7 +243,7 @@ def run(state: Array, rows: Array, start: Word, final: bool, resumed: bool) -> t
             _look_ahead(state, rows, i, stop)
             row = rows[i]
             if row.instrument < 0:
-                if not _fits(state, 3 * state[es.N_BOOKS]):
+                if not _fits(state, 4 * state[es.N_BOOKS]):
                     return es.MORE_OUTPUT, i
                 _everybody(state, row)
                 i += 1

@@ -148,6 +148,31 @@ def _settle_before(state: Array, b: Word, ts: Word, recv: Word, quote_id: Word) 
 
 
 @bare_kernel
+def settle_at_end(state: Array, b: Word, ts: Word, recv: Word) -> None:
+    """Tolerance 0, the feed is over: what still waits is compared with the last quote there was.
+
+    At most one BBO_MISMATCH per book comes of it.
+    """
+    book = es.book_row(state, b)
+    if book.bbo < 0 or book.bbo_tolerance > 0:
+        return
+    rings = es.ring_row(state, book.bbo)
+    told = False
+    oldest = max(book.venue_count - es.RING, 0)
+    for n in range(max(book.venue_open, book.own_count - es.RING), book.own_count):
+        own = rings.own[n % es.RING]
+        for k in range(book.venue_count - 1, oldest - 1, -1):
+            quote = rings.venue[k % es.RING]
+            if quote.at <= own.at:
+                difference = _difference(quote, own)
+                book.mismatched = 1 if told else book.mismatched
+                told = told or (difference != 0 and book.mismatched == 0)
+                _judge(state, b, ts, recv, quote.at, own.at, difference)
+                break
+    book.venue_open = book.own_count
+
+
+@bare_kernel
 def forget_quotes(book: Array) -> None:
     """Nothing can be compared across an outage."""
     book.venue_count = 0

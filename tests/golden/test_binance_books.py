@@ -11,6 +11,7 @@ import pytest
 
 from operators.book import BookConfig, BookShard
 from operators.venues.binance import BinanceFeed
+from schemas.frames import FrameKind
 from tests.captures import TestFrame, batches, capture_frames
 from tests.golden.test_binance import SESSIONS, session
 from tests.reference import binance as twin
@@ -24,7 +25,8 @@ class Run:
         self.books = BookShard(0, BookConfig())
         self.stats: Counter[str] = Counter()
         tables: dict[str, list[pa.RecordBatch]] = {}
-        for batch in batches(rows, 8_192):
+        end = rows[-1]._replace(kind=FrameKind.END, payload=b"")
+        for batch in batches([*rows, end], 8_192):
             done = self.books.apply(feed.apply(batch).events)
             self.stats.update(done.stats)
             for name, table in done.tables.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, Overflow
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,7 @@ def test_times_of_other_writers() -> None:
 @example("9223372036854775807")
 @example("9223372036.854775807")
 @example("9999999999.0")
+@example("1e1000000")
 def test_fixed_point_numbers(text: str) -> None:
     values, codes = np.zeros(1, np.int64), np.zeros(1, np.int8)
     fields.fixed_point(*spans([text]), 9, NO_PRICE, values, codes)
@@ -155,7 +156,10 @@ def test_fixed_point_numbers(text: str) -> None:
         told = Decimal(text)
     else:
         try:
-            told = Decimal(text) * 10**9
+            told = Decimal(text).scaleb(9)
+        except Overflow:
+            assert codes[0] != numbers.OK
+            return
         except InvalidOperation:
             assert codes[0] == numbers.GARBAGE
             return
