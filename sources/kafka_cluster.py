@@ -23,6 +23,8 @@ from sources.errors import FeedFailed, SourceError
 log = logging.getLogger("marketflow.kafka")
 
 _T = TypeVar("_T")
+#: How long one attempt may take: short at first, so that a refusal is told soon.
+_FIRST_TIMEOUT_S: Final = 0.5
 _TIMEOUT_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 5.0
@@ -70,14 +72,15 @@ class Cluster:
         if self._code not in _REFUSED:
             self._code, self._reason = code, reason
 
-    def ask(self, question: Callable[[Consumer], _T], patience_s: float, what: str) -> _T:
-        """The answer, however often it takes. FeedFailed after ``patience_s`` of outage."""
+    def ask(self, question: Callable[[Consumer, float], _T], patience_s: float, what: str) -> _T:
+        """The answer of ``question(client, timeout_s)``, however often it takes. FeedFailed after
+        ``patience_s`` of outage."""
         deadline = time.monotonic() + patience_s
-        pause_s = _FIRST_PAUSE_S
+        timeout_s, pause_s = _FIRST_TIMEOUT_S, _FIRST_PAUSE_S
         while True:
             self._code, self._reason = 0, ""
             try:
-                return question(self._client)
+                return question(self._client, timeout_s)
             except KafkaException as error:
                 cause: KafkaError = error.args[0]
             self._client.poll(0)  # tells error_cb what was behind it
@@ -93,10 +96,12 @@ class Cluster:
                     f"kafka at {self.address.brokers} does not answer ({what}): {why}; check the "
                     "address and that the brokers run, then start the same command again"
                 )
-            log.warning(
-                "waiting for kafka at %s (%s): %s; giving up in %.0f s",
-                self.address.brokers, what, why, left_s,
-            )  # fmt: skip
+            if timeout_s > _FIRST_TIMEOUT_S:
+                log.warning(
+                    "waiting for kafka at %s (%s): %s; giving up in %.0f s",
+                    self.address.brokers, what, why, left_s,
+                )  # fmt: skip
+            timeout_s = min(2 * timeout_s, _TIMEOUT_S)
             if self._stop.wait(min(pause_s, left_s)):
                 raise FeedFailed(f"stopped while waiting for kafka at {self.address.brokers}")
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -104,8 +109,8 @@ class Cluster:
     def partitions(self, topic: str, patience_s: float = START_PATIENCE_S) -> int:
         """Number of partitions of a topic; SourceError naming the fix if there is none such."""
 
-        def count(client: Consumer) -> int | None:
-            found = client.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
+        def count(client: Consumer, timeout_s: float) -> int | None:
+            found = client.list_topics(topic, timeout=timeout_s).topics[topic]
             if found.error is None:
                 return len(found.partitions)
             if found.error.code() in _GONE:
@@ -119,7 +124,9 @@ class Cluster:
 
     def _no_topic(self, topic: str) -> str:
         known = self.ask(
-            lambda client: list(client.list_topics(timeout=_TIMEOUT_S).topics), 0, "topics"
+            lambda client, timeout_s: list(client.list_topics(timeout=timeout_s).topics),
+            START_PATIENCE_S,
+            "topics",
         )
         near = difflib.get_close_matches(topic, known, n=1)
         hint = f"did you mean {near[0]}? Or " if near else ""
@@ -140,8 +147,8 @@ class Cluster:
         """(first offset that is kept, offset after the last)."""
         place = TopicPartition(topic, partition)
 
-        def query(client: Consumer) -> tuple[int, int]:
-            low, high = client.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+        def query(client: Consumer, timeout_s: float) -> tuple[int, int]:
+            low, high = client.get_watermark_offsets(place, timeout=timeout_s)
             return low, high
 
         return self.ask(query, START_PATIENCE_S, f"ends of {topic}[{partition}]")
@@ -149,9 +156,9 @@ class Cluster:
     def at_time(self, topic: str, partition: int, ms: int) -> int | None:
         """Offset of the first message at or after a time; None if there is none yet."""
 
-        def query(client: Consumer) -> int:
+        def query(client: Consumer, timeout_s: float) -> int:
             place = TopicPartition(topic, partition, ms)
-            (found,) = client.offsets_for_times([place], timeout=_TIMEOUT_S)
+            (found,) = client.offsets_for_times([place], timeout=timeout_s)
             if found.error is not None:
                 raise KafkaException(found.error)
             return int(found.offset)

@@ -274,6 +274,6 @@ class Fetcher:
                 )
 
 
-def _answers(client: Any) -> bool:
-    client.list_topics(timeout=5.0)
+def _answers(client: Any, timeout_s: float) -> bool:
+    client.list_topics(timeout=timeout_s)
     return True
