@@ -38,7 +38,7 @@ Dsn = Annotated[
 
 @app.command()
 def demo(
-    events: Annotated[int, typer.Option(min=1000, help="Simulated ITCH messages.")] = 2_000_000,
+    events: Annotated[int, typer.Option(min=1000, help="Simulated ITCH messages.")] = 1_000_000,
     out: Annotated[Path, typer.Option(help="Where the demo's lake goes.")] = Path("lake/demo"),
     as_json: Json = False,
 ) -> None:
