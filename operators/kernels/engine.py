@@ -23,7 +23,7 @@ from operators.kernels import engine_state as es
 from operators.kernels.engine_bbo import settle_at_end, venue_quote
 from operators.kernels.engine_report import check_time, fault, time_of
 from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import bare_kernel, kernel_part
 from operators.kernels.levels import LEVELS, LEVELS_LIVE, NODES, NODES_LIVE, NODES_PER_INSERT
 from operators.kernels.orders import ORDERS, ORDERS_LIVE
 from schemas.codes import QualityKind, RowFlag
@@ -55,7 +55,7 @@ _FAR: Final = 24
 _NEAR: Final = 12
 
 
-@bare_kernel
+@kernel_part
 def _room(state: Array) -> tuple[Word, Word]:
     """(rows that surely fit now, which array to grow where that is 0)."""
     rows = state[es.TRADES + 1] - state[es.N_TRADES]
@@ -82,7 +82,7 @@ def _room(state: Array) -> tuple[Word, Word]:
     return rows, es.MORE_RINGS
 
 
-@bare_kernel
+@kernel_part
 def _fits(state: Array, rows: Word) -> bool:
     """Do so many rows fit into every output?"""
     return bool(
@@ -93,7 +93,7 @@ def _fits(state: Array, rows: Word) -> bool:
     )
 
 
-@bare_kernel
+@kernel_part
 def _everybody(state: Array, row: Array) -> None:
     """A row that concerns all books of the shard, in order of their instruments."""
     state[es.LATEST_TS] = max(state[es.LATEST_TS], row.ts_event, row.ts_recv)
@@ -115,7 +115,7 @@ def _everybody(state: Array, row: Array) -> None:
         state[es.ENDED] = 1
 
 
-@bare_kernel
+@kernel_part
 def _group_end(rows: Array, i: Word, stop: Word) -> Word:
     """Index of the END of the group that begins at i; -1 - j: cut short by row j."""
     instrument = rows[i].instrument
@@ -128,7 +128,7 @@ def _group_end(rows: Array, i: Word, stop: Word) -> Word:
     return -1 - stop
 
 
-@bare_kernel
+@kernel_part
 def _incomplete(state: Array, b: Word, row: Array, ts: Word, at_end: bool) -> None:
     """A group without END: none of it is applied, and the book is missing something."""
     cause = fault(
@@ -140,7 +140,7 @@ def _incomplete(state: Array, b: Word, row: Array, ts: Word, at_end: bool) -> No
         sync.settle(book)
 
 
-@bare_kernel
+@kernel_part
 def _change_book(state: Array, b: Word, row: Array, ts: Word) -> None:
     """A book row in a mode that applies it."""
     kind = row.kind
@@ -156,7 +156,7 @@ def _change_book(state: Array, b: Word, row: Array, ts: Word) -> None:
         engine_orders.change(state, b, row, ts)
 
 
-@bare_kernel
+@kernel_part
 def _kept_out(state: Array, b: Word, row: Array, ts: Word) -> None:
     """A book row while its book is not kept, or inside a group that is not applied."""
     book = es.book_row(state, b)
@@ -173,7 +173,7 @@ def _kept_out(state: Array, b: Word, row: Array, ts: Word) -> None:
         sync.miss_snapshot(state, b, ts, row)
 
 
-@bare_kernel
+@kernel_part
 def _bracket(
     state: Array, rows: Array, i: Word, stop: Word, b: Word, final: bool, resumed: bool
 ) -> tuple[Word, Word]:
@@ -194,7 +194,7 @@ def _bracket(
     return es.DONE, i + 1
 
 
-@bare_kernel
+@kernel_part
 def _direct_end(state: Array, b: Word, row: Array, ts: Word) -> None:
     """A row with LAST outside brackets."""
     book = es.book_row(state, b)
@@ -206,7 +206,7 @@ def _direct_end(state: Array, b: Word, row: Array, ts: Word) -> None:
     book.dirty = 0
 
 
-@bare_kernel
+@kernel_part
 def _look_ahead(state: Array, rows: Array, i: Word, stop: Word) -> None:
     """Have the memory that coming order rows want fetched while the rows before them are worked
     on: it lies anywhere, and waiting for it would take half of the time."""

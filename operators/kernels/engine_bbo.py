@@ -23,7 +23,7 @@ from operators.kernels import levels
 from operators.kernels.engine_numbers import price_of, size_of
 from operators.kernels.engine_report import check_time, fault
 from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import kernel_part
 from schemas.codes import BookState, Origin, QualityKind
 from schemas.units import NO_PRICE
 
@@ -34,7 +34,7 @@ _BBO_MISMATCH: Final = int(QualityKind.BBO_MISMATCH)
 _VENUE_BID: Final = int(EventKind.VENUE_BID)
 
 
-@bare_kernel
+@kernel_part
 def _difference(venue: Array, own: Array) -> Word:
     """Which values differ (bits as in the module's docstring); an untold size is no difference."""
     found = 0
@@ -49,7 +49,7 @@ def _difference(venue: Array, own: Array) -> Word:
     return found
 
 
-@bare_kernel
+@kernel_part
 def _judge(
     state: Array, b: Word, ts: Word, recv: Word, first: Word, last: Word, difference: Word
 ) -> None:
@@ -62,7 +62,7 @@ def _judge(
     book.mismatched = 1 if difference else 0
 
 
-@bare_kernel
+@kernel_part
 def _own_best(state: Array, b: Word, out: Array) -> None:
     """Best prices as they are now into a BEST row."""
     out.bid_price = out.ask_price = NO_PRICE
@@ -80,7 +80,7 @@ def _own_best(state: Array, b: Word, out: Array) -> None:
         )
 
 
-@bare_kernel
+@kernel_part
 def _settle_open(state: Array, b: Word, ts: Word, recv: Word) -> None:
     """Compare the newest own entry with the quotes that wait for a match."""
     book = es.book_row(state, b)
@@ -102,7 +102,7 @@ def _settle_open(state: Array, b: Word, ts: Word, recv: Word) -> None:
         book.venue_open += 1
 
 
-@bare_kernel
+@kernel_part
 def compare_at_group_end(state: Array, b: Word, ts: Word, recv: Word) -> None:
     """A group of a book with rings has ended, and the book is shown."""
     book = es.book_row(state, b)
@@ -125,7 +125,7 @@ def compare_at_group_end(state: Array, b: Word, ts: Word, recv: Word) -> None:
         _settle_before(state, b, ts, recv, newest)
 
 
-@bare_kernel
+@kernel_part
 def _settle_before(state: Array, b: Word, ts: Word, recv: Word, quote_id: Word) -> None:
     """Tolerance 0: compare the waiting groups with ids below ``quote_id``, the newest quote's.
 
@@ -147,7 +147,7 @@ def _settle_before(state: Array, b: Word, ts: Word, recv: Word, quote_id: Word) 
         book.venue_open += 1
 
 
-@bare_kernel
+@kernel_part
 def settle_at_end(state: Array, b: Word, ts: Word, recv: Word) -> None:
     """Tolerance 0, the feed is over: what still waits is compared with the last quote there was.
 
@@ -172,7 +172,7 @@ def settle_at_end(state: Array, b: Word, ts: Word, recv: Word) -> None:
     book.venue_open = book.own_count
 
 
-@bare_kernel
+@kernel_part
 def forget_quotes(book: Array) -> None:
     """Nothing can be compared across an outage."""
     book.venue_count = 0
@@ -181,7 +181,7 @@ def forget_quotes(book: Array) -> None:
     book.mismatched = 0
 
 
-@bare_kernel
+@kernel_part
 def _enter_ring(state: Array, b: Word, row: Array, ts: Word) -> None:
     book = es.book_row(state, b)
     if book.bbo < 0:
@@ -213,7 +213,7 @@ def _enter_ring(state: Array, b: Word, row: Array, ts: Word) -> None:
     book.venue_count += 1
 
 
-@bare_kernel
+@kernel_part
 def _show_venue(state: Array, b: Word, row: Array, ts: Word) -> None:
     book = es.book_row(state, b)
     if state[es.EMIT_QUOTES] == 0:
@@ -235,7 +235,7 @@ def _show_venue(state: Array, b: Word, row: Array, ts: Word) -> None:
     out.size_scale = max(book.size_exp, 0)
 
 
-@bare_kernel
+@kernel_part
 def venue_quote(state: Array, b: Word, row: Array, ts: Word) -> None:
     """VENUE_BID, then VENUE_ASK: a ``quotes`` row where the venue's best changed.
 

@@ -11,7 +11,7 @@ from operators.kernels import engine_bbo, engine_show, levels, orders, sync
 from operators.kernels import engine_state as es
 from operators.kernels.engine_report import book_event, fault, quality
 from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import kernel_part
 from schemas.codes import Action, BookState, QualityKind, RowFlag
 from schemas.units import NO_PRICE
 
@@ -28,7 +28,7 @@ _CRC_MASK: Final = 0xFFFFFFFF
 _ZERO: Final = np.uint64(0)
 
 
-@bare_kernel
+@kernel_part
 def excess(state: Array, b: Word) -> Word:
     """Levels beyond those the venue maintains, after one more row at most."""
     most = es.book_row(state, b).max_levels
@@ -38,7 +38,7 @@ def excess(state: Array, b: Word) -> Word:
     return max(bids + 1 - most, 0) + max(asks + 1 - most, 0)
 
 
-@bare_kernel
+@kernel_part
 def _truncate(state: Array, b: Word, row: Array, ts: Word) -> None:
     """Drop what is beyond the levels the venue maintains: it will not tell when they go."""
     book = es.book_row(state, b)
@@ -58,7 +58,7 @@ def _truncate(state: Array, b: Word, row: Array, ts: Word) -> None:
                 )  # fmt: skip
 
 
-@bare_kernel
+@kernel_part
 def show(state: Array, b: Word, row: Array, ts: Word, sequence: Word) -> bool:
     """Judge a LIVE book at the end of a group and show what changed; False: it went stale."""
     book = es.book_row(state, b)
@@ -81,7 +81,7 @@ def show(state: Array, b: Word, row: Array, ts: Word, sequence: Word) -> bool:
     return True
 
 
-@bare_kernel
+@kernel_part
 def close_direct(state: Array, b: Word, row: Array, ts: Word) -> None:
     """End of a group outside brackets that changed something."""
     book = es.book_row(state, b)
@@ -93,7 +93,7 @@ def close_direct(state: Array, b: Word, row: Array, ts: Word) -> None:
         book.mode = es.WAIT
 
 
-@bare_kernel
+@kernel_part
 def _verify(state: Array, b: Word, row: Array, ts: Word) -> bool:
     """The venue's checksum, where END carries one."""
     if row.count != 1 or es.book_row(state, b).checksum_rule == 0:
@@ -110,7 +110,7 @@ def _verify(state: Array, b: Word, row: Array, ts: Word) -> bool:
     return False
 
 
-@bare_kernel
+@kernel_part
 def _crossed(state: Array, b: Word, row: Array, ts: Word) -> bool:
     """Is the full state just taken crossed? Then it is no way out of an outage."""
     if es.book_row(state, b).may_cross or engine_show.state_of(state, b) != _CROSSED_STATE:
@@ -120,7 +120,7 @@ def _crossed(state: Array, b: Word, row: Array, ts: Word) -> bool:
     return True
 
 
-@bare_kernel
+@kernel_part
 def _reveal(state: Array, b: Word, row: Array, ts: Word) -> None:
     """The full state (and what was replayed onto it) is complete: show it."""
     book = es.book_row(state, b)
@@ -133,7 +133,7 @@ def _reveal(state: Array, b: Word, row: Array, ts: Word) -> None:
     show(state, b, row, ts, book.applied)
 
 
-@bare_kernel
+@kernel_part
 def end(state: Array, b: Word, row: Array, ts: Word, resumed: bool) -> Word:
     """END of a bracketed group; REPLAY if buffered rows must be applied first, else DONE.
 

@@ -18,7 +18,7 @@ from operators.kernels.engine_numbers import price_of, size_of
 from operators.kernels.engine_orders import drop_level, full, touch
 from operators.kernels.engine_report import book_event, fault
 from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import kernel_part
 from schemas.codes import Action, QualityKind
 from schemas.units import NO_PRICE
 
@@ -30,7 +30,7 @@ _NO_OP: Final = int(QualityKind.NO_OP)
 _ZERO: Final = np.uint64(0)
 
 
-@bare_kernel
+@kernel_part
 def _no_price(state: Array, b: Word, row: Array, ts: Word) -> None:
     state[es.NO_OPS] += 1
     if es.book_row(state, b).mode == es.APPLY:
@@ -39,7 +39,7 @@ def _no_price(state: Array, b: Word, row: Array, ts: Word) -> None:
         fault(state, b, ts, row.ts_recv, _NO_OP, row.sequence, row.sequence, 1)
 
 
-@bare_kernel
+@kernel_part
 def _put(state: Array, b: Word, row: Array, ref: Word, size: Word) -> None:
     """Set an existing level. Orders it may have had become anonymous: the venue said its size."""
     level = levels.level_row(state, ref)
@@ -52,7 +52,7 @@ def _put(state: Array, b: Word, row: Array, ref: Word, size: Word) -> None:
     touch(state, b, ref)
 
 
-@bare_kernel
+@kernel_part
 def set_level(state: Array, b: Word, row: Array, ts: Word) -> None:
     """LEVEL. A size that cannot be taken takes the level out: an old size would be wrong."""
     if row.price == 0:
@@ -95,7 +95,7 @@ def set_level(state: Array, b: Word, row: Array, ts: Word) -> None:
         )
 
 
-@bare_kernel
+@kernel_part
 def clear(state: Array, b: Word, row: Array, ts: Word) -> None:
     """CLEAR of a side, or (side 0) of the whole book."""
     if row.side == 0:
@@ -108,6 +108,6 @@ def clear(state: Array, b: Word, row: Array, ts: Word) -> None:
     es.book_row(state, b).dirty = es.TOP | es.ANY
     if state[es.EMIT_EVENTS]:
         book_event(
-            state, b, ts, row, _CLEARED, np.int64(row.side), NO_PRICE, NO_PRICE, _ZERO, _ZERO, 0,
+            state, b, ts, row, _CLEARED, row.side, NO_PRICE, NO_PRICE, _ZERO, _ZERO, 0,
             row.flags,
         )  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 from operators.kernels import engine_state as es
 from operators.kernels import levels, orders
 from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import kernel_part
 from schemas.units import COLUMN_SCALE, INT64_MAX, NO_PRICE, PRICE_PRECISION
 
 _POWERS: Final = np.array([10**n for n in range(19)], np.int64)
@@ -31,7 +31,7 @@ _LIMITS: Final = np.array(
 _UNLIKE: Final = NO_PRICE + 1
 
 
-@bare_kernel
+@kernel_part
 def reject(state: Array, b: Word, row: Array, mantissa: Word, scale: Word, what: Word) -> None:
     """Note a value as a dead letter."""
     n = state[es.N_REJECTS]
@@ -44,7 +44,7 @@ def reject(state: Array, b: Word, row: Array, mantissa: Word, scale: Word, what:
     out.what = what
 
 
-@bare_kernel
+@kernel_part
 def _scaled(value: Word, factor: Word, limit: Word) -> Word:
     """value * factor, or _UNLIKE where that is beyond the limit; NO_PRICE stays."""
     if value == NO_PRICE:
@@ -54,7 +54,7 @@ def _scaled(value: Word, factor: Word, limit: Word) -> Word:
     return value * factor
 
 
-@bare_kernel
+@kernel_part
 def _fits(state: Array, b: Word, factor: Word, limit: Word, of_size: bool) -> bool:
     """May every level of the book be multiplied by ``factor``?"""
     most = limit // factor
@@ -70,7 +70,7 @@ def _fits(state: Array, b: Word, factor: Word, limit: Word, of_size: bool) -> bo
     return True
 
 
-@bare_kernel
+@kernel_part
 def _rescale_shown(state: Array, b: Word, factor: Word, limit: Word, of_size: bool) -> None:
     book = es.book_row(state, b)
     shown = es.shown_row(state, b if state[es.EMIT_DEPTH] else 0)
@@ -107,7 +107,7 @@ def _rescale_shown(state: Array, b: Word, factor: Word, limit: Word, of_size: bo
                 own.ask_price = _scaled(own.ask_price, factor, limit)
 
 
-@bare_kernel
+@kernel_part
 def _raise(state: Array, b: Word, exponent: Word, of_size: bool) -> bool:
     """Raise an exponent of the book; False, and nothing changed, where a value would not fit."""
     book = es.book_row(state, b)
@@ -136,7 +136,7 @@ def _raise(state: Array, b: Word, exponent: Word, of_size: bool) -> bool:
     return True
 
 
-@bare_kernel
+@kernel_part
 def _refit(state: Array, b: Word, mantissa: Word, scale: Word, of_size: bool) -> Word:
     """The mantissa at the book's exponent, which may rise for it; NO_PRICE: cannot be taken."""
     book = es.book_row(state, b)
@@ -173,7 +173,7 @@ def _refit(state: Array, b: Word, mantissa: Word, scale: Word, of_size: bool) ->
     return mantissa * _POWERS[factor]
 
 
-@bare_kernel
+@kernel_part
 def price_of(state: Array, b: Word, row: Array) -> Word:
     """The row's price at the book's exponent; NO_PRICE after a reject."""
     book = es.book_row(state, b)
@@ -186,7 +186,7 @@ def price_of(state: Array, b: Word, row: Array) -> Word:
     return price
 
 
-@bare_kernel
+@kernel_part
 def size_of(state: Array, b: Word, row: Array) -> Word:
     """The row's size at the book's exponent; -1 after a reject."""
     book = es.book_row(state, b)

@@ -20,7 +20,7 @@ from operators.kernels import levels, orders, sync
 from operators.kernels.engine_numbers import price_of, reject, size_of
 from operators.kernels.engine_report import book_event, fault
 from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import kernel_part
 from schemas.codes import Action, QualityKind, RowFlag
 from schemas.units import INT64_MAX, NO_PRICE
 
@@ -42,14 +42,14 @@ _ZERO: Final = np.uint64(0)
 _LARGEST: Final = np.uint64(INT64_MAX)
 
 
-@bare_kernel
+@kernel_part
 def touch(state: Array, b: Word, ref: Word) -> None:
     """Note that a level that is there changes or goes."""
     best = levels.side_row(state, levels.level_row(state, ref).side).best == ref
     es.book_row(state, b).dirty |= (es.TOP | es.ANY) if best else es.ANY
 
 
-@bare_kernel
+@kernel_part
 def drop_level(state: Array, ref: Word) -> None:
     """A level without size goes."""
     level = levels.level_row(state, ref)
@@ -58,7 +58,7 @@ def drop_level(state: Array, ref: Word) -> None:
     levels.remove(state, side, leaf, slot)
 
 
-@bare_kernel
+@kernel_part
 def unknown(state: Array, b: Word, row: Array, ts: Word) -> None:
     """UNKNOWN_ORDER; ``value`` is the id where it is a number below 2**63."""
     state[es.UNKNOWN_ORDERS] += 1
@@ -68,14 +68,14 @@ def unknown(state: Array, b: Word, row: Array, ts: Word) -> None:
     fault(state, b, ts, row.ts_recv, _UNKNOWN_ORDER, row.sequence, row.sequence, value)
 
 
-@bare_kernel
+@kernel_part
 def full(state: Array, b: Word, row: Array, ts: Word, cap: Word) -> None:
     """A cap of the shard is reached: the order or level is left out, so the book is not right."""
     cause = fault(state, b, ts, row.ts_recv, _CAPACITY, row.sequence, row.sequence, cap)
     sync.go_stale(state, b, ts, row, cause)
 
 
-@bare_kernel
+@kernel_part
 def _join(state: Array, b: Word, row: Array, ts: Word, i: Word, side: Word, price: Word) -> bool:
     """Order i joins the tail at ``price``; False (and it is forgotten) where it cannot."""
     leaf, slot, ref = levels.seek(state, side, -price if side & 1 else price)
@@ -95,7 +95,7 @@ def _join(state: Array, b: Word, row: Array, ts: Word, i: Word, side: Word, pric
     return True
 
 
-@bare_kernel
+@kernel_part
 def _leave(state: Array, b: Word, i: Word) -> None:
     """Order i leaves its queue, and an emptied level the book; the order stays known."""
     ref = orders.order_row(state, i).level
@@ -106,7 +106,7 @@ def _leave(state: Array, b: Word, i: Word) -> None:
         drop_level(state, ref)
 
 
-@bare_kernel
+@kernel_part
 def take_off(state: Array, b: Word, i: Word, size: Word) -> None:
     """``size`` of order i goes; with the last of it the order."""
     order = orders.order_row(state, i)
@@ -119,7 +119,7 @@ def take_off(state: Array, b: Word, i: Word, size: Word) -> None:
         orders.forget(state, i)
 
 
-@bare_kernel
+@kernel_part
 def _add(
     state: Array, b: Word, row: Array, ts: Word, hi: Array, lo: Array, kind: Word, side: Word
 ) -> None:
@@ -142,25 +142,25 @@ def _add(
         book_event(state, b, ts, row, _ADDED, (side & 1) + 1, price, size, hi, lo, kind, row.flags)
 
 
-@bare_kernel
+@kernel_part
 def add(state: Array, b: Word, row: Array, ts: Word) -> None:
     """ADD."""
     side = 2 * b + (1 if row.side == 2 else 0)
-    _add(state, b, row, ts, row.order_hi, row.order_lo, np.int64(row.order_kind), side)
+    _add(state, b, row, ts, row.order_hi, row.order_lo, row.order_kind, side)
 
 
-@bare_kernel
+@kernel_part
 def _cancel_event(
     state: Array, b: Word, row: Array, ts: Word, i: Word, size: Word, mask: Word
 ) -> None:
     level = levels.level_row(state, orders.order_row(state, i).level)
     book_event(
         state, b, ts, row, _CANCELLED, (level.side & 1) + 1, level.price, size,
-        row.order_hi, row.order_lo, np.int64(row.order_kind), row.flags & mask,
+        row.order_hi, row.order_lo, row.order_kind, row.flags & mask,
     )  # fmt: skip
 
 
-@bare_kernel
+@kernel_part
 def _remove(state: Array, b: Word, row: Array, ts: Word, i: Word, mask: Word) -> None:
     if state[es.EMIT_EVENTS]:
         _cancel_event(state, b, row, ts, i, orders.order_row(state, i).size, mask)
@@ -168,7 +168,7 @@ def _remove(state: Array, b: Word, row: Array, ts: Word, i: Word, mask: Word) ->
     orders.forget(state, i)
 
 
-@bare_kernel
+@kernel_part
 def _change(state: Array, b: Word, row: Array, ts: Word, i: Word) -> None:
     """MODIFY and ORDER_SIZE. An order whose new values cannot be taken leaves the book."""
     order = orders.order_row(state, i)
@@ -195,11 +195,11 @@ def _change(state: Array, b: Word, row: Array, ts: Word, i: Word) -> None:
     if state[es.EMIT_EVENTS]:
         book_event(
             state, b, ts, row, _MODIFIED, (side & 1) + 1, price, size,
-            row.order_hi, row.order_lo, np.int64(row.order_kind), row.flags,
+            row.order_hi, row.order_lo, row.order_kind, row.flags,
         )  # fmt: skip
 
 
-@bare_kernel
+@kernel_part
 def _reduce(state: Array, b: Word, row: Array, ts: Word, i: Word) -> None:
     size = size_of(state, b, row)
     if size < 0:
@@ -211,10 +211,10 @@ def _reduce(state: Array, b: Word, row: Array, ts: Word, i: Word) -> None:
     take_off(state, b, i, taken)
 
 
-@bare_kernel
+@kernel_part
 def change(state: Array, b: Word, row: Array, ts: Word) -> None:
     """MODIFY, REDUCE, DELETE, REPLACE or ORDER_SIZE of a resting order."""
-    i = orders.find(state, row.order_hi, row.order_lo, np.int64(row.order_kind), b)
+    i = orders.find(state, row.order_hi, row.order_lo, row.order_kind, b)
     if i < 0:
         unknown(state, b, row, ts)
         return
@@ -226,6 +226,6 @@ def change(state: Array, b: Word, row: Array, ts: Word) -> None:
     elif kind == _REPLACE:
         side = levels.level_row(state, orders.order_row(state, i).level).side
         _remove(state, b, row, ts, i, ~_LAST)
-        _add(state, b, row, ts, row.trade_hi, row.trade_lo, np.int64(row.trade_kind), side)
+        _add(state, b, row, ts, row.trade_hi, row.trade_lo, row.trade_kind, side)
     else:
         _change(state, b, row, ts, i)

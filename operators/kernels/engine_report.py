@@ -6,7 +6,7 @@ from typing import Final
 
 from operators.kernels import engine_state as es
 from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import kernel_part
 from schemas.codes import BookState, QualityKind, RowFlag
 from schemas.units import NO_PRICE
 
@@ -17,7 +17,7 @@ _MAYBE_BAD: Final = int(RowFlag.MAYBE_BAD)
 _SHOWN: Final = int(RowFlag.LAST | RowFlag.SNAPSHOT | RowFlag.MAYBE_BAD)
 
 
-@bare_kernel
+@kernel_part
 def time_of(state: Array, b: Word, row: Array) -> Word:
     """Event time of a row; where the venue gives none, the later of its arrival and the book's
     latest event time."""
@@ -26,7 +26,7 @@ def time_of(state: Array, b: Word, row: Array) -> Word:
     return max(es.book_row(state, b).ts_max, row.ts_recv)
 
 
-@bare_kernel
+@kernel_part
 def quality(
     state: Array, b: Word, ts: Word, recv: Word, kind: Word, first: Word, last: Word,
     value: Word, expected: Word, until: Word, cause: Word,
@@ -53,7 +53,7 @@ def quality(
     return state[es.QUALITY_BASE] + n
 
 
-@bare_kernel
+@kernel_part
 def fault(
     state: Array, b: Word, ts: Word, recv: Word, kind: Word, first: Word, last: Word, value: Word
 ) -> Word:
@@ -61,7 +61,7 @@ def fault(
     return quality(state, b, ts, recv, kind, first, last, value, NO_PRICE, 0, -1)
 
 
-@bare_kernel
+@kernel_part
 def check_time(state: Array, b: Word, row: Array, ts: Word) -> None:
     """LATE and CLOCK_SKEW of a message group, trade or venue quote; moves the book's clock.
 
@@ -82,7 +82,7 @@ def check_time(state: Array, b: Word, row: Array, ts: Word) -> None:
         book.skewed = 1 if skewed else 0
 
 
-@bare_kernel
+@kernel_part
 def book_event(
     state: Array, b: Word, ts: Word, row: Array, action: Word, side: Word, price: Word, size: Word,
     hi: Array, lo: Array, kind: Word, flags: Word,

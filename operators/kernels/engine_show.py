@@ -10,7 +10,7 @@ from operators.kernels import engine_state as es
 from operators.kernels import levels
 from operators.kernels.checksum import OKX_LEVELS, checksum_into
 from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import kernel_part
 from schemas.codes import BookState, Origin
 from schemas.units import NO_PRICE
 
@@ -24,7 +24,7 @@ _BOOK: Final = int(Origin.BOOK)
 _POWERS: Final = np.array([10**n for n in range(19)], np.int64)
 
 
-@bare_kernel
+@kernel_part
 def state_of(state: Array, b: Word) -> Word:
     """BookState of a book that is kept."""
     bid, ask = levels.side_row(state, 2 * b).best, levels.side_row(state, 2 * b + 1).best
@@ -36,7 +36,7 @@ def state_of(state: Array, b: Word) -> Word:
     return _CROSSED if bid_price > ask_price else _LOCKED
 
 
-@bare_kernel
+@kernel_part
 def show_quote(
     state: Array, b: Word, ts: Word, recv: Word, sequence: Word, book_state: Word
 ) -> None:
@@ -87,7 +87,7 @@ def show_quote(
     out.size_scale = max(book.size_exp, 0)
 
 
-@bare_kernel
+@kernel_part
 def _fill_side(
     state: Array, side: Word, most: Word, prices: Array, sizes: Array, counts: Array
 ) -> Word:
@@ -112,7 +112,7 @@ def _fill_side(
     return found
 
 
-@bare_kernel
+@kernel_part
 def _same_depth(a: Array, b: Array) -> bool:
     if a.bid_levels != b.bid_levels or a.ask_levels != b.ask_levels:
         return False
@@ -129,7 +129,7 @@ def _same_depth(a: Array, b: Array) -> bool:
     return True
 
 
-@bare_kernel
+@kernel_part
 def show_depth(state: Array, b: Word, ts: Word, sequence: Word, book_state: Word) -> None:
     """A ``depth`` row if the top levels or the state are not those last shown.
 
@@ -162,7 +162,7 @@ def show_depth(state: Array, b: Word, ts: Word, sequence: Word, book_state: Word
     es.all_shown(state)[b] = out
 
 
-@bare_kernel
+@kernel_part
 def _as_sent(value: Word, exponent: Word, scale: Word) -> Word:
     """Mantissa at ``exponent`` back to the scale it was sent with."""
     if scale >= exponent:
@@ -170,7 +170,7 @@ def _as_sent(value: Word, exponent: Word, scale: Word) -> Word:
     return value // _POWERS[exponent - scale]
 
 
-@bare_kernel
+@kernel_part
 def _sent_side(state: Array, b: Word, side: Word, out: Array) -> Word:
     """Best levels of a side as sent into four runs of OKX_LEVELS: prices, scales, sizes, scales."""
     book = es.book_row(state, b)
@@ -191,7 +191,7 @@ def _sent_side(state: Array, b: Word, side: Word, out: Array) -> Word:
     return found
 
 
-@bare_kernel
+@kernel_part
 def checksum_of(state: Array, b: Word) -> Word:
     """The venue's checksum of the kept book, 0 .. 2**32 - 1."""
     sent = es.scratch(state)

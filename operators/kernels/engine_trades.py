@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from operators.events import EventKind
 from operators.kernels import engine_state as es
 from operators.kernels import levels, orders
@@ -24,7 +22,7 @@ from operators.kernels.engine_orders import take_off, unknown
 from operators.kernels.engine_report import book_event, check_time, fault
 from operators.kernels.engine_state import Array, Word
 from operators.kernels.int128 import NO_SUM, fits_column, notional
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import kernel_part
 from schemas.codes import Action, AggressorSide, QualityKind, TradeStatus
 from schemas.units import NO_PRICE
 
@@ -41,18 +39,18 @@ _NOT_PRINTED: Final = 1
 _MAX_SCALE: Final = 18
 
 
-@bare_kernel
+@kernel_part
 def _fits(mantissa: Word, scale: Word) -> bool:
     return bool(0 <= scale <= _MAX_SCALE and fits_column(mantissa, scale))
 
 
-@bare_kernel
+@kernel_part
 def _trade(
     state: Array, b: Word, row: Array, ts: Word, price: Word, price_scale: Word, aggressor: Word,
     status: Word,
 ) -> None:  # fmt: skip
     """A ``trades`` row at this price, of the row's size and trade id, as sent."""
-    size, size_scale = row.size, np.int64(row.size_scale)
+    size, size_scale = row.size, row.size_scale
     if status == _BUSTED:
         # A bust without price or size (the id says which trade) has zeros there.
         price, price_scale = (0, 0) if price == NO_PRICE else (price, price_scale)
@@ -86,7 +84,7 @@ def _trade(
     out.size_scale = size_scale
 
 
-@bare_kernel
+@kernel_part
 def _repeated(state: Array, b: Word, row: Array, ts: Word) -> bool:
     """Is this trade one of the last few again? If not, it is remembered."""
     if row.trade_kind == 0:
@@ -108,7 +106,7 @@ def _repeated(state: Array, b: Word, row: Array, ts: Word) -> bool:
     return False
 
 
-@bare_kernel
+@kernel_part
 def print_row(state: Array, b: Word, row: Array, ts: Word) -> None:
     """TRADE, BUST or CORRECTION."""
     check_time(state, b, row, ts)
@@ -120,11 +118,11 @@ def print_row(state: Array, b: Word, row: Array, ts: Word) -> None:
     else:
         status = _BUSTED if row.kind == _BUST else _CORRECTED
     if state[es.EMIT_TRADES]:
-        scale = np.int64(row.price_scale)
-        _trade(state, b, row, ts, row.price, scale, np.int64(row.side), status)
+        scale = row.price_scale
+        _trade(state, b, row, ts, row.price, scale, row.side, status)
 
 
-@bare_kernel
+@kernel_part
 def execute(state: Array, b: Word, row: Array, ts: Word, live: bool) -> None:
     """EXECUTE: the resting order shrinks and a trade is printed.
 
@@ -132,16 +130,16 @@ def execute(state: Array, b: Word, row: Array, ts: Word, live: bool) -> None:
     """
     i = -1
     if live:
-        i = orders.find(state, row.order_hi, row.order_lo, np.int64(row.order_kind), b)
+        i = orders.find(state, row.order_hi, row.order_lo, row.order_kind, b)
         if i < 0:
             unknown(state, b, row, ts)
-    price, scale = row.price, np.int64(row.price_scale)
-    side = np.int64(row.side)
+    price, scale = row.price, row.price_scale
+    side = row.side
     if i >= 0:
         level = levels.level_row(state, orders.order_row(state, i).level)
         side = (level.side & 1) + 1
         if price == NO_PRICE:
-            price, scale = level.price, np.int64(es.book_row(state, b).price_exp)
+            price, scale = level.price, es.book_row(state, b).price_exp
     if price == NO_PRICE:
         state[es.EXECUTIONS_LOST] += 1
     elif state[es.EMIT_TRADES] and row.extra != _NOT_PRINTED:
@@ -156,6 +154,6 @@ def execute(state: Array, b: Word, row: Array, ts: Word, live: bool) -> None:
         level = levels.level_row(state, order.level)
         book_event(
             state, b, ts, row, _EXECUTED, (level.side & 1) + 1, level.price, taken,
-            row.order_hi, row.order_lo, np.int64(row.order_kind), row.flags,
+            row.order_hi, row.order_lo, row.order_kind, row.flags,
         )  # fmt: skip
     take_off(state, b, i, taken)

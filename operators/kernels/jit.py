@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core import config
+from numba.core import config, types
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _ROOT = Path(__file__).resolve().parents[2]
+_WORD_BITS = 64
 # NUMBA_CACHE_DIR wins: an image may bake its own.
 _CACHE = Path(config.CACHE_DIR) if config.CACHE_DIR else _ROOT / ".cache" / "numba"  # type: ignore[attr-defined]
 
@@ -66,6 +67,13 @@ def _compiled(function: _F, **options: bool) -> _F:
     return numba.njit(cache=True, nogil=True, **options)(function)  # type: ignore
 
 
+def _plain(kind: Any) -> Any:
+    """The type an argument is passed as: no constants, no integers narrower than a word."""
+    plain: Any = types.unliteral(kind)  # type: ignore[no-untyped-call]
+    narrow = isinstance(plain, types.Integer) and plain.bitwidth < _WORD_BITS
+    return types.int64 if narrow else plain
+
+
 def kernel(function: _F) -> _F:
     """Compile ``function`` with numba, cached on disk, releasing the GIL."""
     return _compiled(function)
@@ -78,3 +86,21 @@ def bare_kernel(function: _F) -> _F:
     functions on many arrays do. Whoever calls from Python keeps the arrays alive.
     """
     return _compiled(function, _nrt=False)
+
+
+def kernel_part(function: _F) -> _F:
+    """A part of bare kernels that only they call.
+
+    It is compiled once, not once per constant and width of integers it is called with, and
+    without the entries that Python would need.
+    """
+    dispatcher: Any = _compiled(
+        function, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )
+    exact = dispatcher.get_call_template
+
+    def call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
+        return exact(tuple(map(_plain, args)), {k: _plain(v) for k, v in kws.items()})
+
+    dispatcher.get_call_template = call_template
+    return dispatcher  # type: ignore[no-any-return]

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from operators.kernels.arrays import Array, Pools, Word, aligned, row_of
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import kernel_part
 from schemas.units import INT64_MAX
 
 FANOUT: Final = 19
@@ -103,7 +103,7 @@ def more_sides(pools: Pools, sides: Word) -> None:
         pools["sides"][name][known:] = -1
 
 
-@bare_kernel
+@kernel_part
 def _take_node(state: Array, height: Word) -> Word:
     n = state[NODES_FREE]
     if n >= 0:
@@ -121,14 +121,14 @@ def _take_node(state: Array, height: Word) -> Word:
     return n
 
 
-@bare_kernel
+@kernel_part
 def _free_node(state: Array, n: Word) -> None:
     node_row(state, n).next = state[NODES_FREE]
     state[NODES_FREE] = n
     state[NODES_LIVE] -= 1
 
 
-@bare_kernel
+@kernel_part
 def _slot_of(state: Array, parent: Word, child: Word) -> Word:
     slot = 0
     while node_row(state, parent).refs[slot] != child:
@@ -136,7 +136,7 @@ def _slot_of(state: Array, parent: Word, child: Word) -> Word:
     return slot
 
 
-@bare_kernel
+@kernel_part
 def _unlink(state: Array, side: Word, n: Word) -> None:
     """Take node n out of the chain of its height."""
     node = node_row(state, n)
@@ -148,7 +148,7 @@ def _unlink(state: Array, side: Word, n: Word) -> None:
         side_row(state, side).top = node.prev
 
 
-@bare_kernel
+@kernel_part
 def _drop_slot(state: Array, n: Word, slot: Word) -> None:
     node = node_row(state, n)
     for j in range(slot, node.count - 1):
@@ -157,7 +157,7 @@ def _drop_slot(state: Array, n: Word, slot: Word) -> None:
     node.count -= 1
 
 
-@bare_kernel
+@kernel_part
 def _put_slot(state: Array, n: Word, slot: Word, key: Word, ref: Word) -> None:
     node = node_row(state, n)
     for j in range(node.count, slot, -1):
@@ -168,7 +168,7 @@ def _put_slot(state: Array, n: Word, slot: Word, key: Word, ref: Word) -> None:
     node.count += 1
 
 
-@bare_kernel
+@kernel_part
 def _split_one(state: Array, side: Word, n: Word) -> None:
     """Move the lower half of node n into a new left sibling; the parent has room."""
     node = node_row(state, n)
@@ -198,7 +198,7 @@ def _split_one(state: Array, side: Word, n: Word) -> None:
     _put_slot(state, node.parent, _slot_of(state, node.parent, n), lower.keys[_HALF - 1], left)
 
 
-@bare_kernel
+@kernel_part
 def _make_room(state: Array, side: Word, leaf: Word) -> None:
     """Split the full leaf, and before it its full ancestors from the highest down."""
     while True:
@@ -213,7 +213,7 @@ def _make_room(state: Array, side: Word, leaf: Word) -> None:
             return
 
 
-@bare_kernel
+@kernel_part
 def _merge_left(state: Array, n: Word, left: Word, bound: Word) -> None:
     """Move all of ``left`` into its right sibling n; ``bound`` is the parent's key of ``left``."""
     node, lower = node_row(state, n), node_row(state, left)
@@ -231,7 +231,7 @@ def _merge_left(state: Array, n: Word, left: Word, bound: Word) -> None:
     node.count += moved
 
 
-@bare_kernel
+@kernel_part
 def _shrink(state: Array, side: Word, n: Word) -> None:
     """Restore the shape after node n lost an entry."""
     while node_row(state, n).parent >= 0 and node_row(state, n).count < _FEW:
@@ -268,7 +268,7 @@ def _shrink(state: Array, side: Word, n: Word) -> None:
         root = child
 
 
-@bare_kernel
+@kernel_part
 def _descend(state: Array, n: Word, key: Word) -> Word:
     while node_row(state, n).height > 0:
         node = node_row(state, n)
@@ -279,7 +279,7 @@ def _descend(state: Array, n: Word, key: Word) -> Word:
     return n
 
 
-@bare_kernel
+@kernel_part
 def seek(state: Array, side: Word, key: Word) -> tuple[Word, Word, Word]:
     """(leaf, slot, level) of a key: its level or -1, and where it is or would stand.
 
@@ -298,7 +298,7 @@ def seek(state: Array, side: Word, key: Word) -> tuple[Word, Word, Word]:
     return n, slot, -1
 
 
-@bare_kernel
+@kernel_part
 def insert(state: Array, side: Word, leaf: Word, slot: Word, key: Word) -> Word:
     """A new empty level where :func:`seek` said it belongs; its index.
 
@@ -336,7 +336,7 @@ def insert(state: Array, side: Word, leaf: Word, slot: Word, key: Word) -> Word:
     return ref
 
 
-@bare_kernel
+@kernel_part
 def remove(state: Array, side: Word, leaf: Word, slot: Word) -> None:
     """The level at a place that :func:`seek` found goes."""
     ref = node_row(state, leaf).refs[slot]
@@ -356,7 +356,7 @@ def remove(state: Array, side: Word, leaf: Word, slot: Word) -> None:
     state[LEVELS_LIVE] -= 1
 
 
-@bare_kernel
+@kernel_part
 def worst(state: Array, side: Word) -> Word:
     """The worst level of a side that has levels."""
     n = side_row(state, side).root
@@ -365,7 +365,7 @@ def worst(state: Array, side: Word) -> Word:
     return node_row(state, n).refs[0]
 
 
-@bare_kernel
+@kernel_part
 def clear(state: Array, side: Word) -> None:
     """Every level of a side goes. O(nodes)."""
     row = side_row(state, side)
@@ -390,7 +390,7 @@ def clear(state: Array, side: Word) -> None:
     row.levels = 0
 
 
-@bare_kernel
+@kernel_part
 def rescale(state: Array, side: Word, price_factor: Word, size_factor: Word) -> None:
     """Multiply all prices and sizes of a side; the caller has seen that they fit int64."""
     first = side_row(state, side).root

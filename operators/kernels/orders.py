@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from operators.kernels.arrays import Array, Pools, Word, aligned, prefetch_of, row_of, view_of
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import bare_kernel, kernel_part
 
 #: 64 bytes, one cache line. ``size`` at the instrument's exponent; ``level``: index into the level
 #: pool; ``prev``/``next``: neighbours in the level's queue, oldest first; -1: none.
@@ -70,7 +70,7 @@ def more_orders(pools: Pools, capacity: Word) -> None:
     rebuild(pools.state)
 
 
-@bare_kernel
+@kernel_part
 def hash_of(hi: Array, lo: Array, kind: Word, book: Word) -> Array:
     """32 bits (in a uint64) of an order's key: id words, IdKind and book."""
     x = (lo >> _S3) ^ (hi * _C2) ^ (np.uint64(book * 128 + kind) << _S32)
@@ -79,7 +79,7 @@ def hash_of(hi: Array, lo: Array, kind: Word, book: Word) -> Array:
     return ((x >> _S29) & (_LOW ^ _S7)) | (lo & _S7)
 
 
-@bare_kernel
+@kernel_part
 def find(state: Array, hi: Array, lo: Array, kind: Word, book: Word) -> Word:
     """Index of an order, or -1."""
     slots = all_slots(state)
@@ -98,14 +98,14 @@ def find(state: Array, hi: Array, lo: Array, kind: Word, book: Word) -> Word:
         place = (place + _ONE) & mask
 
 
-@bare_kernel
+@kernel_part
 def expect(state: Array, hi: Array, lo: Array, kind: Word, book: Word) -> None:
     """An order with this key will be looked up or added soon."""
     mask = np.uint64(len(all_slots(state)) - 1)
     _hint_slot(state, np.int64(hash_of(hi, lo, kind, book) & mask))
 
 
-@bare_kernel
+@kernel_part
 def expect_order(state: Array, hi: Array, lo: Array, kind: Word, book: Word) -> None:
     """As :func:`expect`, a little later: most orders are in the first slot of their run."""
     slots = all_slots(state)
@@ -114,7 +114,7 @@ def expect_order(state: Array, hi: Array, lo: Array, kind: Word, book: Word) -> 
         _hint_order(state, np.int64(entry & _LOW) - 1)
 
 
-@bare_kernel
+@kernel_part
 def enter(slots: Array, tag: Array, i: Word) -> None:
     """Put order i with hash ``tag`` into the first free slot of its run."""
     mask = np.uint64(len(slots) - 1)
@@ -124,7 +124,7 @@ def enter(slots: Array, tag: Array, i: Word) -> None:
     slots[place] = (tag << _S32) | np.uint64(i + 1)
 
 
-@bare_kernel
+@kernel_part
 def _leave(slots: Array, tag: Array, i: Word) -> None:
     mask = np.uint64(len(slots) - 1)
     mine = (tag << _S32) | np.uint64(i + 1)
@@ -153,7 +153,7 @@ def rebuild(state: Array) -> None:
             enter(all_slots(state), np.uint64(order.hash), i)
 
 
-@bare_kernel
+@kernel_part
 def add(state: Array, hi: Array, lo: Array, kind: Word, book: Word, size: Word) -> Word:
     """A new order that is in no queue yet; its index. The id must not be there already."""
     i = state[ORDERS_FREE]
@@ -175,7 +175,7 @@ def add(state: Array, hi: Array, lo: Array, kind: Word, book: Word, size: Word) 
     return i
 
 
-@bare_kernel
+@kernel_part
 def forget(state: Array, i: Word) -> None:
     """Order i, in no queue any more, goes."""
     order = order_row(state, i)
@@ -186,7 +186,7 @@ def forget(state: Array, i: Word) -> None:
     state[ORDERS_LIVE] -= 1
 
 
-@bare_kernel
+@kernel_part
 def enqueue(state: Array, level: Array, ref: Word, i: Word) -> None:
     """Order i joins the tail of a level (row ``level`` at index ``ref``)."""
     order = order_row(state, i)
@@ -202,7 +202,7 @@ def enqueue(state: Array, level: Array, ref: Word, i: Word) -> None:
     level.size += order.size
 
 
-@bare_kernel
+@kernel_part
 def dequeue(state: Array, level: Array, i: Word) -> None:
     """Order i leaves the queue of its level, and its size with it."""
     order = order_row(state, i)
@@ -218,7 +218,7 @@ def dequeue(state: Array, level: Array, i: Word) -> None:
     level.size -= order.size
 
 
-@bare_kernel
+@kernel_part
 def forget_queue(state: Array, level: Array) -> None:
     """All orders of a level go."""
     i = level.head
@@ -230,7 +230,7 @@ def forget_queue(state: Array, level: Array) -> None:
     level.tail = -1
 
 
-@bare_kernel
+@kernel_part
 def rescale_queue(state: Array, level: Array, factor: Word) -> None:
     """Multiply the size of every order of a level."""
     i = level.head

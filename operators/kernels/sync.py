@@ -29,7 +29,7 @@ from operators.kernels import engine_state as es
 from operators.kernels.engine_report import book_event, check_time, fault, quality
 from operators.kernels.engine_show import show_depth, show_quote
 from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import bare_kernel
+from operators.kernels.jit import kernel_part
 from schemas.codes import Action, BookState, QualityKind, RowFlag
 from schemas.units import NO_PRICE
 
@@ -65,14 +65,14 @@ _MISSING: Final = 3
 _ZERO: Final = np.uint64(0)
 
 
-@bare_kernel
+@kernel_part
 def has_source(book: Array) -> bool:
     """Will a full state come that can mend the book?"""
     rule = book.snapshot_rule
     return bool(rule == _SPLICE or rule == _IN_STREAM or rule == _EVERY)
 
 
-@bare_kernel
+@kernel_part
 def empty_side(state: Array, side: Word) -> None:
     """All orders and levels of one side go."""
     n = levels.side_row(state, side).top
@@ -84,7 +84,7 @@ def empty_side(state: Array, side: Word) -> None:
     levels.clear(state, side)
 
 
-@bare_kernel
+@kernel_part
 def empty(state: Array, b: Word, ts: Word, row: Array, flags: Word) -> None:
     """The whole book goes, with a CLEAR row in ``book_events`` if there was anything."""
     bids, asks = levels.side_row(state, 2 * b).levels, levels.side_row(state, 2 * b + 1).levels
@@ -97,7 +97,7 @@ def empty(state: Array, b: Word, ts: Word, row: Array, flags: Word) -> None:
         book_event(state, b, ts, row, _CLEAR, 0, NO_PRICE, NO_PRICE, _ZERO, _ZERO, 0, flags)
 
 
-@bare_kernel
+@kernel_part
 def _show_stale(state: Array, b: Word, ts: Word, row: Array) -> None:
     book = es.book_row(state, b)
     show_quote(state, b, ts, row.ts_recv, row.sequence, _STALE_STATE)
@@ -108,7 +108,7 @@ def _show_stale(state: Array, b: Word, ts: Word, row: Array) -> None:
     book.open = 0
 
 
-@bare_kernel
+@kernel_part
 def _announce(state: Array, b: Word, ts: Word, row: Array, cause: Word) -> None:
     book = es.book_row(state, b)
     book.phase = es.STALE
@@ -119,7 +119,7 @@ def _announce(state: Array, b: Word, ts: Word, row: Array, cause: Word) -> None:
     _show_stale(state, b, ts, row)
 
 
-@bare_kernel
+@kernel_part
 def go_stale(state: Array, b: Word, ts: Word, row: Array, cause: Word) -> None:
     """The book cannot be trusted any more because of quality event ``cause``."""
     book = es.book_row(state, b)
@@ -140,7 +140,7 @@ def go_stale(state: Array, b: Word, ts: Word, row: Array, cause: Word) -> None:
         book.dirty = 0
 
 
-@bare_kernel
+@kernel_part
 def go_live(state: Array, b: Word, ts: Word, row: Array) -> None:
     """The book has its full state; VALID ends an outage that was announced."""
     book = es.book_row(state, b)
@@ -156,7 +156,7 @@ def go_live(state: Array, b: Word, ts: Word, row: Array) -> None:
     book.capped = 0
 
 
-@bare_kernel
+@kernel_part
 def miss_snapshot(state: Array, b: Word, ts: Word, row: Array) -> None:
     """Deltas, and no full state to apply them to: said once, and the book shown as stale."""
     book = es.book_row(state, b)
@@ -169,7 +169,7 @@ def miss_snapshot(state: Array, b: Word, ts: Word, row: Array) -> None:
     book.stale_since = max(since, 1)
 
 
-@bare_kernel
+@kernel_part
 def _delta_verdict(book: Array, first: Word, last: Word, previous: Word) -> Word:
     """How a delta chains to what is applied (both known)."""
     applied, rule = book.applied, book.continuity
@@ -187,7 +187,7 @@ def _delta_verdict(book: Array, first: Word, last: Word, previous: Word) -> Word
     return _OK
 
 
-@bare_kernel
+@kernel_part
 def _splice_verdict(book: Array, first: Word, last: Word, previous: Word) -> Word:
     """Does the first delta after a spliced snapshot reach across its id? _SEEN: it is inside."""
     applied, rule = book.applied, book.continuity
@@ -205,7 +205,7 @@ def _splice_verdict(book: Array, first: Word, last: Word, previous: Word) -> Wor
     return _OK
 
 
-@bare_kernel
+@kernel_part
 def drop_pending(state: Array, b: Word) -> None:
     """Forget the buffered rows of a book; the others close up in order."""
     book = es.book_row(state, b)
@@ -223,7 +223,7 @@ def drop_pending(state: Array, b: Word) -> None:
     book.gone = book.buffered_last
 
 
-@bare_kernel
+@kernel_part
 def buffer_row(state: Array, b: Word, row: Array) -> None:
     """Keep one row for the next snapshot."""
     n = state[es.N_PENDING]
@@ -235,7 +235,7 @@ def buffer_row(state: Array, b: Word, row: Array) -> None:
     es.book_row(state, b).pending += 1
 
 
-@bare_kernel
+@kernel_part
 def _buffer_group(state: Array, b: Word, row: Array, ts: Word, rows: Word) -> None:
     """BUFFER for a delta of ``rows`` rows, SKIP where it would pass a cap.
 
@@ -265,7 +265,7 @@ def _buffer_group(state: Array, b: Word, row: Array, ts: Word, rows: Word) -> No
         miss_snapshot(state, b, ts, row)
 
 
-@bare_kernel
+@kernel_part
 def _begin_snapshot(state: Array, b: Word, row: Array, ts: Word) -> None:
     book, rule = es.book_row(state, b), es.book_row(state, b).snapshot_rule
     last, applied = row.sequence, book.applied
@@ -286,7 +286,7 @@ def _begin_snapshot(state: Array, b: Word, row: Array, ts: Word) -> None:
     empty(state, b, ts, row, _SNAPSHOT)
 
 
-@bare_kernel
+@kernel_part
 def _begin_delta(state: Array, b: Word, row: Array, ts: Word, rows: Word) -> None:
     book, rule = es.book_row(state, b), es.book_row(state, b).snapshot_rule
     if book.phase == es.AWAIT or book.phase == es.STALE:
@@ -329,7 +329,7 @@ def _begin_delta(state: Array, b: Word, row: Array, ts: Word, rows: Word) -> Non
                 _buffer_group(state, b, row, ts, rows)
 
 
-@bare_kernel
+@kernel_part
 def begin(state: Array, b: Word, row: Array, ts: Word, rows: Word) -> None:
     """BEGIN: decide what happens to a group of ``rows`` rows (BEGIN and END among them)."""
     book = es.book_row(state, b)
@@ -345,13 +345,13 @@ def begin(state: Array, b: Word, row: Array, ts: Word, rows: Word) -> None:
         _begin_delta(state, b, row, ts, rows)
 
 
-@bare_kernel
+@kernel_part
 def settle(book: Array) -> None:
     """Outside brackets again."""
     book.mode = es.DIRECT if book.phase == es.LIVE else es.WAIT
 
 
-@bare_kernel
+@kernel_part
 def disconnect(state: Array, b: Word, row: Array, ts: Word) -> None:
     """The connection was lost: what came between is unknown, so books with a source of full
     states wait for one. Sequence numbers may start anew."""
@@ -368,7 +368,7 @@ def disconnect(state: Array, b: Word, row: Array, ts: Word) -> None:
     engine_bbo.forget_quotes(book)
 
 
-@bare_kernel
+@kernel_part
 def whole_clear(state: Array, b: Word, row: Array, ts: Word) -> None:
     """CLEAR of a whole book outside brackets: it is known again where no other source tells."""
     book = es.book_row(state, b)
