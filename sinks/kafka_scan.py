@@ -92,7 +92,12 @@ class Scanner:
         """Rows of this run at or after these offsets. SinkError if they cannot be known."""
         ends = self.ends(list(since))
         consumer = Consumer(
-            {**self._config, "isolation.level": "read_committed", "enable.partition.eof": True}
+            {
+                **self._config,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 20,
+            }
         )
         found: Written = {}
         try:

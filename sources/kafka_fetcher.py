@@ -107,8 +107,9 @@ class Fetcher:
             **_CONFIG,
             **feed.address.config(),
             "group.id": feed.group,
-            # Only an end needs to know where a partition ends at the moment.
+            # Only a feed with an end needs to know where a partition ends now, and then soon.
             "enable.partition.eof": str(feed.end is not None).lower(),
+            "fetch.wait.max.ms": 500 if feed.end is None else 20,
         }
         self._consumer = Consumer(config, self._on_error, hub.limits.max_rows)
         self._watch = threading.Thread(target=self._watch_cluster, name="kafka", daemon=True)

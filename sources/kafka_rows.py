@@ -8,7 +8,7 @@ frame that says why, and so a dead letter.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,6 @@ from schemas.frames import FrameKind
 from schemas.wire import WireError
 from sources import framing
 from sources.errors import FeedFailed
-
-_MAX_HEADS: Final = 256
 
 
 class Registry:
@@ -66,36 +64,31 @@ class RowFrames:
     def __init__(self, table: Table, registry: str = "") -> None:
         self._table = table
         self._registry = Registry(registry)
-        #: Beginnings of Arrow messages (their schema) that were found good.
-        self._heads: set[bytes] = set()
 
     def frames(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch with every message a stream of rows, or BROKEN."""
         payload = batch.column("payload")
         values = [payload[i].as_buffer() for i in range(batch.num_rows)]
-        if all(self._is_good_arrow(value) for value in values):
-            return batch
         offsets = batch.column("offset").to_pylist()
         pieces: list[pa.RecordBatch] = []
         rows: list[wire_rows.Row] = []
-        first = 0
+        first = passed = 0
 
         def flush() -> None:
             if rows:
                 stream = wire.to_arrow(self._table, wire_rows.to_batch(self._table, rows))
-                pieces.append(framing.single(FrameKind.DATA, first, stream))
+                pieces.append(framing.single(FrameKind.DATA, first, stream.to_pybytes()))
                 rows.clear()
 
         for i, value in enumerate(values):
             try:
-                row = self._row(value.to_pybytes())
+                row = self._row(value)
             except WireError as error:
                 flush()
-                pieces.append(
-                    framing.single(FrameKind.BROKEN, offsets[i], value.to_pybytes(), str(error))
-                )
+                pieces.append(_broken(batch.slice(i, 1), str(error)))
                 continue
             if row is None:
+                passed += 1
                 flush()
                 pieces.append(batch.slice(i, 1))
                 continue
@@ -103,14 +96,17 @@ class RowFrames:
                 flush()
                 first = offsets[i]
             rows.append(row)
+        if passed == batch.num_rows:
+            return batch
         flush()
         return _joined(pieces)
 
-    def _row(self, value: bytes) -> wire_rows.Row | None:
+    def _row(self, message: pa.Buffer) -> wire_rows.Row | None:
         """The row of a message; None if it is a good Arrow stream. WireError if it is neither."""
-        if value.startswith(wire.ARROW_START):
-            self._check(value)
+        if bytes(memoryview(message)[:4]) == wire.ARROW_START:
+            wire.from_arrow(self._table, message)
             return None
+        value = message.to_pybytes()
         if value.startswith(wire.AVRO_MAGIC):
             schema = self._registry.schema(wire_rows.avro_schema_id(value))
             return wire_rows.from_avro(self._table, value, schema)
@@ -118,19 +114,16 @@ class RowFrames:
             return wire_rows.from_json(self._table, value)
         raise WireError("neither Arrow, Avro nor JSON" if value else "an empty message")
 
-    def _is_good_arrow(self, value: pa.Buffer) -> bool:
-        return _head(value) in self._heads
 
-    def _check(self, value: bytes) -> None:
-        wire.check_arrow(self._table, value)
-        if len(self._heads) < _MAX_HEADS:
-            self._heads.add(_head(pa.py_buffer(value)))
-
-
-def _head(value: pa.Buffer) -> bytes:
-    """The schema message at the start of an Arrow stream."""
-    view = memoryview(value)
-    return bytes(view[: 8 + int.from_bytes(view[4:8], "little")]) if len(view) > 8 else b""
+def _broken(frame: pa.RecordBatch, why: str) -> pa.RecordBatch:
+    """The frame as one that could not be read."""
+    kind, note = pa.array([FrameKind.BROKEN], pa.int8()), pa.array([why], pa.string())
+    columns = {
+        **dict(zip(frame.schema.names, frame.columns, strict=True)),
+        "kind": kind,
+        "note": note,
+    }
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=frame.schema)
 
 
 def _joined(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:

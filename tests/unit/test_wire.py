@@ -162,6 +162,7 @@ def test_damage_never_raises_anything_else(good: bytes, data: st.DataObject) -> 
         lambda v: wire_rows.from_avro(TRADES, v, wire_rows.avro_text(TRADES)),
         lambda v: wire_rows.to_batch(TRADES, [wire_rows.from_json(TRADES, v)]),
         lambda v: identity(TRADES, v),
+        lambda v: wire.from_arrow(TRADES, v),
     ):
         with suppress(WireError):
             read(bytes(value))

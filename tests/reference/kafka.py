@@ -1,0 +1,64 @@
+"""The obvious reader of raw topics: a message at a time, through confluent-kafka's own consumer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+
+from schemas.frames import FrameKind
+
+#: offset, ts_recv, kind, connection, note, payload
+Row = tuple[int, int, int, str, str | None, bytes]
+
+
+def read_frames(brokers: str, topic: str, partition: int) -> list[Row]:
+    """Every committed message of a partition as a frame."""
+    return [_frame(message) for message in read_messages(brokers, topic, partition)]
+
+
+def read_messages(
+    brokers: str, topic: str, partition: int, isolation: str = "read_committed"
+) -> list[Any]:
+    """Every message of a partition, from its first to what is its last now."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": brokers,
+            "group.id": "reference",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 10,
+            "isolation.level": isolation,
+            "log_level": 0,
+        }
+    )
+    found = []
+    try:
+        low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+        consumer.assign([TopicPartition(topic, partition, low)])
+        while True:
+            message = consumer.poll(10)
+            assert message is not None, f"{topic}[{partition}] does not come to an end"
+            if message.error():
+                assert message.error().name() == "_PARTITION_EOF", message.error()
+                return found
+            found.append(message)
+    finally:
+        consumer.close()
+
+
+def _frame(message: Any) -> Row:
+    headers = dict(message.headers() or ())
+    kind, note = FrameKind.DATA, headers.get("note")
+    if "kind" in headers:
+        kind = FrameKind[headers["kind"].decode().upper()]
+    stamp = headers.get("ts_recv", b"")
+    ts_recv = (
+        int.from_bytes(stamp, "big", signed=True)
+        if len(stamp) == 8
+        else max(0, message.timestamp()[1]) * 1_000_000
+    )
+    key = (message.key() or b"").decode("utf-8", "backslashreplace")
+    text = None if note is None else note.decode()
+    return (message.offset(), ts_recv, int(kind), key, text, message.value() or b"")
