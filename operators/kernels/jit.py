@@ -70,7 +70,7 @@ def _compiled(function: _F, **options: bool) -> _F:
 def _plain(kind: Any) -> Any:
     """The type an argument is passed as: no constants, no integers narrower than a word."""
     plain: Any = types.unliteral(kind)  # type: ignore[no-untyped-call]
-    narrow = isinstance(plain, types.Integer) and plain.bitwidth < _WORD_BITS
+    narrow = plain in types.integer_domain and plain.bitwidth < _WORD_BITS
     return types.int64 if narrow else plain
 
 
