@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from flows.run import run
+from schemas.tables import TABLES
+from sinks.copy_binary import compile_kernels
 
 _FEEDS = ("sim:?events=20000&symbols=20&seed=1", "sim:?events=4000&symbols=3&format=binance")
 
@@ -21,6 +23,8 @@ def run_warmup(console: Console) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="marketflow-warmup-") as folder:
         for index, feed in enumerate(_FEEDS):
             run("market_data", [feed], [f"parquet:{Path(folder) / str(index)}"])
+    for table in TABLES.values():
+        compile_kernels(table)
     seconds = round(time.monotonic() - started, 1)
     console.print(f"kernels are ready ({seconds} s)")
     return {"seconds": seconds, "feeds": list(_FEEDS)}

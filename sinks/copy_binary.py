@@ -9,14 +9,14 @@ character: it is stored as U+2400 (SYMBOL FOR NULL).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.arrow import dictionary, schema
+from schemas.arrow import arrow_type, dictionary, schema
 from schemas.fields import Field, Kind, Table
 from sinks import copy_kernels as kernels
 from sinks.copy_bytes import SLACK
@@ -33,7 +33,15 @@ _FIXED_BYTES: Final = {
     Kind.BOOL: 1,
 }
 _TIME_BYTES: Final = 18
-_ALL: Final = np.zeros(0, np.uint8)
+_SAMPLES: Final[dict[Kind, Any]] = {
+    **dict.fromkeys(Kind, 1),
+    **dict.fromkeys((Kind.ID, Kind.TEXT), "x"),
+    Kind.BOOL: True,
+    Kind.BYTES: b"x",
+    Kind.DECIMALS: [1],
+    Kind.COUNTS: [1],
+}
+_ALL: Final = np.frombuffer(b"", np.uint8)
 _NUL: Final = "\0"
 _NUL_SHOWN: Final = "\u2400"
 #: Rows laid out at once; with the packed copy of them it stays in a second-level cache.
@@ -72,7 +80,7 @@ class Words:
         self.width = -(-(4 + max(map(len, words))) // 16) * 16
         padded = [(len(w).to_bytes(4, "big") + w).ljust(self.width, b"\0") for w in words]
         self.fields = np.frombuffer(b"".join(padded), np.uint8)
-        self.sizes = np.array([4 + len(w) for w in words], np.int64)
+        self.sizes = _frozen(np.array([4 + len(w) for w in words], np.int64))
 
 
 def to_columns(table: Table, batch: pa.RecordBatch, words: Words) -> Bare:
@@ -119,6 +127,16 @@ def encode(table: Table, columns: Bare, words: Words) -> Iterator[memoryview]:
         yield memoryview(packed)[: kernels.close_up(stride, block, at, packed)]
 
 
+def compile_kernels(table: Table) -> None:
+    """Compile what the table's rows need, or load it where that was done before."""
+    words = Words()
+    words.names.codes(pa.array(["x", "y"]).dictionary_encode())
+    plain = {Kind.NAME: pa.int32(), Kind.CODE: pa.int8()}
+    columns = [pa.array([_SAMPLES[f.kind]], plain.get(f.kind, arrow_type(f))) for f in table.fields]
+    for _ in encode(table, columns, words):
+        pass
+
+
 def _valid(column: pa.Array) -> U8:
     """A byte per row; empty when no row is null."""
     if not column.null_count:
@@ -126,7 +144,14 @@ def _valid(column: pa.Array) -> U8:
     bitmap = np.frombuffer(column.buffers()[0], np.uint8)
     first, rest = divmod(column.offset, 8)
     bits = np.unpackbits(bitmap[first:], count=rest + len(column), bitorder="little")
-    return bits[rest:]
+    return _frozen(bits[rest:])
+
+
+def _frozen(values: NDArray[np.generic]) -> NDArray[Any]:
+    """Read-only, as most buffers are: kernels are compiled for one kind of array only."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def _data(buffer: pa.Buffer | None, dtype: str | type) -> NDArray[np.generic]:
@@ -136,19 +161,20 @@ def _data(buffer: pa.Buffer | None, dtype: str | type) -> NDArray[np.generic]:
 
 def _integers(column: pa.Array, dtype: str) -> I64:
     data = _data(column.buffers()[1], dtype)
-    return data[column.offset : column.offset + len(column)].astype(np.int64, copy=False)
+    rows = data[column.offset : column.offset + len(column)]
+    return _frozen(rows.astype(np.int64, copy=False))
 
 
 def _halves(column: pa.Array) -> I64:
     """Low and high words of a decimal128 column."""
     data = _data(column.buffers()[1], np.int64)
-    return data[2 * column.offset : 2 * (column.offset + len(column))]
+    return _frozen(data[2 * column.offset : 2 * (column.offset + len(column))])
 
 
 def _strings(column: pa.Array, dtype: type) -> tuple[I64, U8]:
     _, bounds, data = column.buffers()
     marks = np.frombuffer(bounds, dtype)[column.offset : column.offset + len(column) + 1]
-    return marks.astype(np.int64, copy=False), _data(data, np.uint8)
+    return _frozen(marks.astype(np.int64, copy=False)), _frozen(_data(data, np.uint8))
 
 
 def _column(field: Field, column: pa.Array, words: Words) -> _Column:
@@ -217,7 +243,7 @@ def _texts(column: pa.Array, dtype: type) -> _Column:
 
 def _lists(field: Field, column: pa.Array) -> _Column:
     bounds = np.frombuffer(column.buffers()[1], np.int32)
-    bounds = bounds[column.offset : column.offset + len(column) + 1].astype(np.int64)
+    bounds = _frozen(bounds[column.offset : column.offset + len(column) + 1].astype(np.int64))
     longest = int(np.diff(bounds).max(initial=0))
     items, valid = column.values, _valid(column)
     if field.kind is Kind.DECIMALS:

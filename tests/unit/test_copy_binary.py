@@ -14,7 +14,8 @@ from schemas.arrow import SUM
 from schemas.fields import Table
 from schemas.tables import TABLES
 from schemas.units import SUM_LIMIT
-from sinks.copy_binary import Words, encode, to_columns
+from sinks import copy_kernels as kernels
+from sinks.copy_binary import Words, compile_kernels, encode, to_columns
 from sinks.parquet_shape import concat
 from tests.batches import Feed
 from tests.reference import copy_binary as twin
@@ -143,3 +144,16 @@ def test_a_null_where_none_may_be_is_a_bug_upstream() -> None:
     columns = [nulls if f.name == "price" else batch.column(f.name) for f in plain]
     with pytest.raises(AssertionError, match=r"trades\.price has nulls"):
         to_columns(table, pa.RecordBatch.from_arrays(columns, schema=plain), Words())
+
+
+def test_warming_up_compiles_all_that_rows_will_need() -> None:
+    for table in TABLES.values():
+        compile_kernels(table)
+    named = [getattr(kernels, name) for name in dir(kernels)]
+    compiled = [k for k in named if hasattr(k, "signatures")]
+    before = {id(k): len(k.signatures) for k in compiled}
+    rng = np.random.default_rng(5)
+    for nulls in (0.0, 0.5):
+        for table in TABLES.values():
+            encoded(table, Feed(rng, nulls=nulls).batch(table, 0, 9).slice(2))
+    assert {id(k): len(k.signatures) for k in compiled} == before
