@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psycopg
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -27,6 +26,7 @@ from schemas.tables import TABLES
 from sinks.parquet import ParquetWriter
 from sinks.timescale import TimescaleWriter
 from tests.batches import Feed
+from tests.services.local import new_database
 from tests.services.test_migrate import replace_password
 
 pytestmark = pytest.mark.services
@@ -78,21 +78,17 @@ QUERIES = {
 def stores(timescale, tmp_path_factory) -> Iterator[tuple[Path, str]]:
     """A lake and the DSN of a database with the same rows."""
     lake = tmp_path_factory.mktemp("stores") / "lake"
-    dsn = timescale.url.rpartition("/")[0] + "/stores"
-    with psycopg.connect(timescale.url, dbname="postgres", autocommit=True) as connection:
-        connection.execute("CREATE DATABASE stores")
-    migrate(dsn)
-    writers = [ParquetWriter(lake), TimescaleWriter(dsn)]
-    feed = Feed(np.random.default_rng(21))
-    for shard in (0, 1, 2):
-        item = feed.item(shard, dict.fromkeys(TABLES, 60))
+    with new_database(timescale) as dsn:
+        migrate(dsn)
+        writers = [ParquetWriter(lake), TimescaleWriter(dsn)]
+        feed = Feed(np.random.default_rng(21))
+        for shard in (0, 1, 2):
+            item = feed.item(shard, dict.fromkeys(TABLES, 60))
+            for writer in writers:
+                writer.write(item)
         for writer in writers:
-            writer.write(item)
-    for writer in writers:
-        writer.close()
-    yield lake, dsn
-    with psycopg.connect(timescale.url, dbname="postgres", autocommit=True) as connection:
-        connection.execute("DROP DATABASE stores WITH (FORCE)")
+            writer.close()
+        yield lake, dsn
 
 
 def rows_of(query: str, lake: Path | None, dsn: str | None) -> list[dict[str, Any]]:

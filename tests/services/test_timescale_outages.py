@@ -22,7 +22,7 @@ from tests.services import writing
 from tests.stored import Expected, stored_rows
 
 pytestmark = pytest.mark.services
-_KILLS = 4
+_KILLS = 3
 
 
 def expected(count: int = writing.ITEMS) -> dict:
@@ -93,7 +93,7 @@ def test_the_writing_process_is_killed_at_random_moments(database: str, tmp_path
         assert child.stdout.readline() == "ready\n"
         if landed < _KILLS:
             with suppress(subprocess.TimeoutExpired):
-                child.wait(chance.uniform(0.0, 0.5))
+                child.wait(chance.uniform(0.0, 0.4))
                 break
             child.send_signal(signal.SIGKILL)
             child.communicate()
@@ -107,7 +107,7 @@ def test_the_writing_process_is_killed_at_random_moments(database: str, tmp_path
 
 
 def test_the_database_is_killed_and_comes_back(timescale: Timescale, database: str) -> None:
-    join = write_all(database, 200, writing.OPTIONS)
+    join = write_all(database, 150, writing.OPTIONS)
     wait_for_rows(database)
     signal_all(family(timescale), signal.SIGKILL)
     time.sleep(0.5)
@@ -117,14 +117,14 @@ def test_the_database_is_killed_and_comes_back(timescale: Timescale, database: s
             break
         time.sleep(0.5 * attempt)
     join()
-    assert stored_rows(database) == expected(200)
+    assert stored_rows(database) == expected(150)
 
 
 def test_the_database_freezes_for_a_while(timescale: Timescale, database: str) -> None:
     """Longer than the writer's patience: it lets the connection go and makes another, and finds
     out what had become of its last flush."""
     options = TimescaleOptions(flush_rows=500, flush_after_s=1e9, stall_s=1.0, outage_s=60.0)
-    join = write_all(database, 200, options)
+    join = write_all(database, 150, options)
     wait_for_rows(database)
     for seconds in (0.3, 2.5):
         frozen = family(timescale)
@@ -135,7 +135,7 @@ def test_the_database_freezes_for_a_while(timescale: Timescale, database: str) -
             signal_all(frozen, signal.SIGCONT)
         time.sleep(0.3)
     join()
-    assert stored_rows(database) == expected(200)
+    assert stored_rows(database) == expected(150)
 
 
 def test_an_outage_too_long_ends_the_run_and_loses_nothing(

@@ -16,7 +16,7 @@ import numpy as np
 from sinks.timescale import TimescaleOptions, TimescaleWriter
 from tests.batches import Feed, Item
 
-ITEMS = 300
+ITEMS = 200
 _ROWS = {"quotes": 120, "trades": 40, "depth": 10, "dead_letters": 1}
 _SHARDS = 3
 OPTIONS = TimescaleOptions(flush_rows=500, flush_after_s=1e9, stall_s=2.0, outage_s=60.0)
