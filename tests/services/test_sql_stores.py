@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -220,6 +221,47 @@ def test_explain_and_comments_are_fine(stores: tuple[Path, str]) -> None:
     assert "trades_symbol_ts_event" in plan
     [row] = rows_of("-- the\n/* answer */ SELECT 42 AS x -- here", None, stores[1])
     assert row == {"x": 42}
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (
+            "SELECT * FROM trades WHERE symbol = 'AAPL' "
+            "ORDER BY ts_event DESC, row_sequence DESC LIMIT 10",
+            "trades_symbol_ts_event",
+        ),
+        (
+            "SELECT * FROM bars WHERE symbol = 'AAPL' AND interval = '1m' ORDER BY ts_open",
+            "bars_symbol_interval_ts_open",
+        ),
+        (
+            "SELECT avg(ask_price - bid_price) FROM quotes WHERE symbol = 'AAPL' "
+            "AND ts_event >= '2026-01-01' AND ts_event < '2026-01-02'",
+            "quotes_symbol_ts_event",
+        ),
+        (
+            "SELECT * FROM depth WHERE symbol = 'AAPL' AND ts_event <= '2026-01-02' "
+            "ORDER BY ts_event DESC LIMIT 1",
+            "depth_symbol_ts_event",
+        ),
+        (
+            "SELECT t.price, q.bid_price FROM trades t LEFT JOIN LATERAL (SELECT * FROM quotes q "
+            "WHERE q.symbol = t.symbol AND q.ts_event <= t.ts_event "
+            "ORDER BY q.ts_event DESC LIMIT 1) q ON true WHERE t.symbol = 'AAPL'",
+            "quotes_symbol_ts_event",
+        ),
+    ],
+)
+def test_the_users_questions_find_an_index(
+    stores: tuple[Path, str], query: str, index: str
+) -> None:
+    with psycopg.connect(stores[1]) as connection:
+        # A few hundred rows: the planner is told that reading all of them is no way.
+        connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+        plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {query}").fetchall())
+    assert index in plan
+    assert "Seq Scan" not in plan
 
 
 def test_mistakes_about_the_database_are_explained(stores: tuple[Path, str]) -> None:

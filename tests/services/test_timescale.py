@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -257,6 +258,33 @@ def test_what_waiting_cannot_mend_is_told_at_once(timescale, database: str, ask:
     ask("ALTER TABLE store.quotes DROP COLUMN sequence CASCADE")
     with pytest.raises(SinkError, match=r"no store\.quotes\.sequence \(bigint\).*migrate --dsn"):
         TimescaleWriter(database).write(item)
+
+
+def test_the_password_may_come_from_the_environment(
+    database: str, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = psycopg.conninfo.conninfo_to_dict(database)
+    password = str(address["password"])
+    bare = database.replace(f":{password}@", "@")
+    assert password not in bare
+    written = items(16, 2, {"quotes": 5})
+    with pytest.raises(SinkError, match="PGPASSWORD, a PGPASSFILE or the DSN"):
+        TimescaleWriter(bare).write(written[0])
+    with monkeypatch.context() as environment:
+        environment.setenv("PGPASSWORD", password)
+        writer = TimescaleWriter(bare)
+        writer.write(written[0])
+        writer.close()
+    file = tmp_path / "pgpass"
+    file.touch(0o600)
+    file.write_text(f"127.0.0.1:{address['port']}:*:marketflow:{password}\n")
+    monkeypatch.setenv("PGPASSFILE", str(file))
+    writer = TimescaleWriter(bare)
+    writer.write(written[1])
+    writer.close()
+    assert ask("SELECT count(*) FROM quotes") == [(10,)]
+    with pytest.raises(SinkError, match=r"does not support SSL.*another sslmode"):
+        TimescaleWriter(f"{bare}?sslmode=require").write(written[0])
 
 
 def test_a_recovery_folder_of_another_database_is_refused(database: str, ask: Ask) -> None:
