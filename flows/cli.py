@@ -44,7 +44,9 @@ def demo(
 ) -> None:
     """The main job without any server: simulated feed, real flow, lake, a printed answer."""
     from flows.demo import run_demo
+    from flows.memory import keep_memory
 
+    keep_memory()
     run_demo(events, out, err, as_json)
 
 
@@ -81,9 +83,11 @@ def run(
     topics --brokers HOST:PORT --prefix PREFIX) · jsonl:- or jsonl:PATH · null:
     """
     from flows import settings
+    from flows.memory import keep_memory
     from flows.report import print_summary
     from flows.run import run as run_flow
 
+    keep_memory()
     chosen = settings.load(
         tables=tables,
         intervals=intervals,

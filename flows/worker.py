@@ -20,6 +20,7 @@ from bytewax.run import cli_main
 from flows import feeds, market_data, recovery
 from flows.errors import RunFailed, UsageError
 from flows.market_data import MarketDataConfig
+from flows.memory import keep_memory
 from flows.partitions import Feed
 from flows.progress import show_warnings, stderr_console
 from flows.quiet import engine_noise, replay
@@ -39,6 +40,9 @@ from sources.url import SourceSpec, parse_source
 
 _PROGRESS_S = 0.5
 _NO_EPOCHS = timedelta(days=1)
+#: 64k messages of ITCH with room to spare: what a batch costs by shard and table is shared by many
+#: rows. An idle feed gives small batches all the same.
+_BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     identity = recovery.identity(Path(job.recovery)) if job.recovery else None
     writers = [open_writer(text, f"w{job.process}", identity) for text in job.sinks]
     sink = WriterSink([stats, *writers], tables=frozenset(settings.tables))
-    limits = replace(DEFAULT_LIMITS, max_rows=settings.batch_rows)
+    limits = replace(DEFAULT_LIMITS, max_rows=settings.batch_rows, max_bytes=_BATCH_BYTES)
     read = [feed.is_read_by(i, job.process, job.processes) for i, feed in enumerate(job.feeds)]
     mine = [spec if ours else None for spec, ours in zip(specs, read, strict=True)]
     source = FeedSource(mine, stop, limits=limits)
@@ -156,6 +160,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     show_warnings(stderr_console())
+    keep_memory()
     job = Job.from_json(sys.stdin.readline())
     stats = RunStats()
 

@@ -31,16 +31,23 @@ def _path(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _imported(source: bytes) -> list[str]:
-    """Modules a source may import; ``from a import b`` may mean the module a.b."""
+@cache
+def _read(module: str) -> tuple[bytes, tuple[str, ...]]:
+    """Source of a module of ours, and the modules of ours that its top level may import; nothing
+    where ``module`` is no file (``from a import b`` may mean the module a.b)."""
+    path = _path(module)
+    if not path.is_file():
+        return b"", ()
+    source = path.read_bytes()
     found: list[str] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.parse(source).body:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.append(node.module)
             found += [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name for name in found if name.partition(".")[0] in ("operators", "schemas")]
+    ours = (name for name in found if name.partition(".")[0] in ("operators", "schemas"))
+    return source, tuple(ours)
 
 
 @cache
@@ -50,13 +57,11 @@ def _closure_hash(module: str) -> str:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        path = _path(name)
-        if name in sources or not path.is_file():
-            continue
-        sources[name] = path.read_bytes()
-        waiting += _imported(sources[name])
+        if name not in sources:
+            sources[name], imported = _read(name)
+            waiting += imported
     digest = hashlib.sha256(f"{numba.__version__} {sys.version_info[:3]}".encode())
-    for name in sorted(sources):
+    for name in sorted(name for name, source in sources.items() if source):
         digest.update(name.encode() + b"\0" + sources[name] + b"\0")
     return digest.hexdigest()[:16]
 
