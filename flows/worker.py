@@ -131,7 +131,7 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
         return
     sink.abandon()
     explained = explain(failure)
-    if explained is failure:
+    if not isinstance(explained, UsageError | RunFailed | OSError):
         replay(noise)
     raise explained from (None if explained is not failure else failure.__cause__)
 
