@@ -13,6 +13,8 @@ committed after ``commit_ms`` at the latest, and at every snapshot.
   messages.
 - A second run that writes to the same prefix shuts the first one out (transactional id
   ``marketflow.<prefix>.<writer>``): a frozen process that wakes up again ends with an error.
+  A writer that dies leaves a transaction open, which readers of committed messages wait for: until
+  the run is started again, or for ``patience_s`` and a minute.
 - Slow brokers block ``write``: memory stays below the library's queue (64 MB) and one transaction.
 - Outages are waited out for ``patience_s``; a message that is refused ends the flow.
 """
@@ -38,8 +40,9 @@ from sinks.kafka_url import KafkaSinkSpec
 from sinks.writer import RowsLike
 
 SNAPSHOT_VERSION: Final = 1
-#: A reader of the ends of topics must outlast a transaction that its writer left open.
-_SCAN_S: Final = 60.0
+_SCAN_S: Final = 30.0
+#: A topic that was created a moment ago may not be known to every broker yet.
+_NEWBORN_S: Final = 1.0
 
 
 class KafkaWriter:
@@ -54,7 +57,8 @@ class KafkaWriter:
         self._run = recovery or ""
         name = f"marketflow.{spec.prefix}.{writer}"
         self._link = Link(spec.address, name, spec.patience_s)
-        self._scanner = Scanner(self._link, name, self._run, max(_SCAN_S, spec.patience_s))
+        # A transaction that another writer left open hides what is behind it until it times out.
+        self._scanner = Scanner(self._link, name, self._run, self._link.transaction_s + _SCAN_S)
         self._partitions: dict[str, int] = {}
         self._offsets: Offsets = {}
         #: Next row_sequence by (table, shard): to come, and already in the topics.
@@ -114,9 +118,14 @@ class KafkaWriter:
 
     def _find_topics(self) -> None:
         spec = self._spec
-        known = self._link.list_topics()
         topics = {f"{spec.prefix}.{name}" for name in TABLES}
-        self._partitions = {topic: known[topic] for topic in topics & known.keys()}
+        deadline = time.monotonic() + _NEWBORN_S
+        while True:
+            known = self._link.list_topics()
+            self._partitions = {topic: known[topic] for topic in topics & known.keys()}
+            if self._partitions or time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
         if not self._partitions:
             raise SinkError(
                 f"kafka at {spec.address.brokers} has no topic {spec.prefix}.<table>: create them "

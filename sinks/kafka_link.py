@@ -86,14 +86,11 @@ class Link:
     ``next_offsets`` is, per (topic, partition), the offset after our last message there.
     """
 
-    def __init__(
-        self,
-        address: KafkaAddress,
-        transactional_id: str,
-        patience_s: float,
-        transaction_timeout_s: int = 30,
-    ) -> None:
+    def __init__(self, address: KafkaAddress, transactional_id: str, patience_s: float) -> None:
         self.address = address
+        #: How long the brokers keep a transaction open whose producer is silent: an outage that we
+        #: wait out must not be taken for our death. (15 minutes is what brokers allow by default.)
+        self.transaction_s = min(900, int(patience_s) + 60)
         self.transactional_id = transactional_id
         self.next_offsets: dict[tuple[str, int], int] = {}
         self._patience_s = patience_s
@@ -106,7 +103,7 @@ class Link:
         config: dict[str, Any] = {
             **address.config(),
             "transactional.id": transactional_id,
-            "transaction.timeout.ms": 1000 * transaction_timeout_s,
+            "transaction.timeout.ms": 1000 * self.transaction_s,
             "linger.ms": 5,
             "compression.type": "lz4",
             "message.max.bytes": MAX_MESSAGE_BYTES,
@@ -158,8 +155,9 @@ class Link:
         brokers = self.address.brokers
         if error.code() in _FENCED:
             raise SinkError(
-                f"kafka at {brokers}: another run writes as {self.transactional_id!r} now, and "
-                "this one is shut out: one run at a time may write to a prefix"
+                f"kafka at {brokers}: another run writes as {self.transactional_id!r} now, or this "
+                f"one was frozen for more than {self.transaction_s} s; it is shut out. One run at "
+                "a time may write to a prefix"
             )
         for code, reason in ((self._code, self._reason), (error.code(), error.str())):
             if code in _REFUSED:

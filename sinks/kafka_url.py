@@ -3,7 +3,8 @@
 ``kafka://HOST:PORT[,HOST:PORT]/PREFIX?format=arrow|avro|json&partitions=P&commit_ms=N&…``: a topic
 ``PREFIX.<table>`` per table. ``partitions`` refuses topics with another number; ``commit_ms`` is
 the longest that a row waits to be visible; ``registry`` a Schema Registry that gives the ids of
-Avro schemas; ``patience_s`` how long an outage is waited out; security as in schemas.kafka.
+Avro schemas; ``patience_s`` (840 at most) how long an outage is waited out; security as in
+schemas.kafka.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _NUMBERS: Final[dict[str, Callable[[str], int | float]]] = {
     "commit_ms": int,
     "patience_s": float,
 }
+_MAX_PATIENCE_S: Final = 840
 _KNOWN: Final = ("format", *_NUMBERS, "registry", *SECURITY_PARAMS)
 
 
@@ -68,6 +70,11 @@ def parse_kafka_sink(text: str) -> KafkaSinkSpec:
     if "registry" in params and chosen != "avro":
         raise SinkError(f"sink {shown}: registry= goes with format=avro")
     numbers = {name: _number(shown, name, params) for name in _NUMBERS if name in params}
+    if numbers.get("patience_s", 0) > _MAX_PATIENCE_S:
+        raise SinkError(
+            f"sink {shown}: patience_s is at most {_MAX_PATIENCE_S}: brokers let no transaction "
+            "stay open for longer"
+        )
     return KafkaSinkSpec(
         address,
         format=chosen,

@@ -27,6 +27,8 @@ _T = TypeVar("_T")
 _FIRST_TIMEOUT_S: Final = 0.5
 _TIMEOUT_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.25
+#: A topic that was created a moment ago may not be known to every broker yet.
+_NEWBORN_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 5.0
 #: At the start nobody waits long for an address that may be mistyped.
 START_PATIENCE_S: Final = 30.0
@@ -117,9 +119,10 @@ class Cluster:
                 return None
             raise KafkaException(found.error)
 
-        found = self.ask(count, patience_s, f"partitions of {topic}")
-        if found is None:
-            raise SourceError(self._no_topic(topic))
+        deadline = time.monotonic() + _NEWBORN_S
+        while (found := self.ask(count, patience_s, f"partitions of {topic}")) is None:
+            if time.monotonic() > deadline or self._stop.wait(0.1):
+                raise SourceError(self._no_topic(topic))
         return found
 
     def _no_topic(self, topic: str) -> str:
