@@ -178,12 +178,16 @@ class BookShard:
                 self._carry(rows[at:], kept.pools["offsets"])
                 return
             if code == es.NEW_BOOK:
-                kept.add_books(rows[at:], instruments)
+                self._add_book(int(rows[at]["instrument"]), instruments)
             elif code == es.REPLAY:
                 self._replay(int(rows[at]["instrument"]))
                 resumed = True
             else:
                 kept.make_room(code, stuck=at == before)
+
+    def _add_book(self, index: int, instruments: Instruments) -> None:
+        assert index < len(instruments), f"a row of instrument {index}, of which nothing is known"
+        self._kept.add_book(index, instruments.rows[index])
 
     def _replay(self, instrument: int) -> None:
         """Run the buffered rows of a book onto the snapshot it has just taken."""
@@ -272,11 +276,19 @@ class BookShard:
         digest.update(repr(sorted(state["sequences"].items())).encode())
         carried = state["carried"]
         carried["frame"] = 0
-        digest.update(carried.tobytes())
-        for name, array in sorted(state["kept"].items()):
+        for name, array in sorted({**state["kept"], "carried": carried}.items()):
             digest.update(name.encode())
-            digest.update(array.tobytes())
+            _feed(digest, array)
         return digest.hexdigest()
+
+
+def _feed(digest: Any, array: NDArray[Any]) -> None:
+    """The values of an array into a digest; what lies between its fields may be anything."""
+    if array.dtype.names is None:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    else:
+        for name in array.dtype.names:
+            _feed(digest, array[name])
 
 
 def step(step_id: str, up: KeyedStream[tuple[int, EventBatch]], config: BookConfig) -> Stream[Rows]:

@@ -14,7 +14,7 @@ from operators.output import names_of
 from schemas import arrow
 from schemas.codes import RejectReason
 from schemas.tables import DEAD_LETTERS, TABLES
-from schemas.units import text_of
+from schemas.units import NO_PRICE, text_of
 
 _WHY: Final = {
     es.WHAT_PRICE: (RejectReason.OUT_OF_RANGE, "price fits neither the book nor the column"),
@@ -34,6 +34,9 @@ class Place(NamedTuple):
 
 
 def _text(mantissa: int, scale: int) -> str:
+    """The number as sent; nothing where a number was wanted and none was sent."""
+    if mantissa == NO_PRICE:
+        return ""
     return text_of(mantissa, scale) if scale >= 0 else f"{mantissa}{'0' * -scale}"
 
 

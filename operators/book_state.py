@@ -108,15 +108,6 @@ class ShardState:
             self.pools.grow("local_of", len(instruments))
             self.pools["local_of"][known:] = -1
 
-    def add_books(self, rows: NDArray[np.void], instruments: Instruments) -> None:
-        """Books for the instruments of these rows that have none, in order of appearance."""
-        seen = rows["instrument"]
-        seen = seen[seen >= 0]
-        assert len(seen) == 0 or int(seen.max()) < len(instruments), "row of no instrument"
-        new, first = np.unique(seen[self.pools["local_of"][seen] < 0], return_index=True)
-        for index in new[np.argsort(first)].tolist():
-            self._add_book(index, instruments.rows[index])
-
     def _reserve_books(self, books: int) -> None:
         if books <= len(self.pools["books"]):
             return
@@ -127,7 +118,9 @@ class ShardState:
         if self._with_depth:
             self.pools.grow("shown", room)
 
-    def _add_book(self, index: int, policy: Any) -> None:
+    def add_book(self, index: int, policy: Any) -> None:
+        """A book for instrument ``index`` (a row of INSTRUMENT), at its first row and not before:
+        rows that concern everybody must not depend on what else is in the batch."""
         b = int(self.state[es.N_BOOKS])
         self._reserve_books(b + 1)
         book = self.pools["books"][b : b + 1]
@@ -145,6 +138,7 @@ class ShardState:
             book[name] = NO_SEQUENCE
         for name in ("bid_price", "bid_size", "ask_price", "ask_size"):
             book[name] = NO_PRICE
+        book["venue_bid_price"] = book["venue_bid_size"] = NO_PRICE
         book["cause"] = -1
         book["depth_bucket"] = -INT64_MAX
         if self._with_depth:

@@ -253,19 +253,23 @@ def venue_quote(state: Array, b: Word, row: Array, ts: Word) -> None:
         book.venue_bad = 1 if bad else 0
         return
     check_time(state, b, row, ts)
-    if bad or book.venue_bad:
-        book.venue_bad = 0
+    bid_price, bid_size = book.venue_bid_price, book.venue_bid_size
+    bad = bad or book.venue_bad != 0
+    book.venue_bid_price = NO_PRICE
+    book.venue_bid_size = NO_PRICE
+    book.venue_bad = 0
+    if bad:
         return
     shown = book.shown_venue
     same = (
         book.venue_shown != 0
-        and shown[0] == book.venue_bid_price
-        and shown[1] == book.venue_bid_size
+        and shown[0] == bid_price
+        and shown[1] == bid_size
         and shown[2] == price
         and shown[3] == size
     )
-    shown[0] = book.venue_bid_price
-    shown[1] = book.venue_bid_size
+    shown[0] = bid_price
+    shown[1] = bid_size
     shown[2] = price
     shown[3] = size
     book.venue_shown = 1

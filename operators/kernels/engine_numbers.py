@@ -56,8 +56,12 @@ def _scaled(value: Word, factor: Word, limit: Word) -> Word:
 
 @kernel_part
 def _fits(state: Array, b: Word, factor: Word, limit: Word, of_size: bool) -> bool:
-    """May every level of the book be multiplied by ``factor``?"""
+    """May every level of the book, and the bid of an open venue quote, be multiplied?"""
     most = limit // factor
+    book = es.book_row(state, b)
+    quoted = book.venue_bid_size if of_size else book.venue_bid_price
+    if quoted != NO_PRICE and abs(quoted) > most:
+        return False
     for side in range(2 * b, 2 * b + 2):
         n = levels.side_row(state, side).top
         while n >= 0:

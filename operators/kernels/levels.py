@@ -46,19 +46,8 @@ assert NODE.itemsize == 256
 
 #: A level, 40 bytes. ``size`` at the instrument's exponent; ``head``/``tail``: its order queue,
 #: -1 without orders; ``side``: index of its SIDE row; scales: of price and size as sent.
-LEVEL: Final = np.dtype(
-    [
-        ("price", "<i8"),
-        ("size", "<i8"),
-        ("head", "<i4"),
-        ("tail", "<i4"),
-        ("count", "<i4"),
-        ("side", "<i4"),
-        ("price_scale", "i1"),
-        ("size_scale", "i1"),
-    ],
-    align=True,
-)
+LEVEL: Final = np.dtype("<i8, <i8, <i4, <i4, <i4, <i4, i1, i1", align=True)
+LEVEL.names = ("price", "size", "head", "tail", "count", "side", "price_scale", "size_scale")
 
 #: One side of one book; side = 2 * book + (0 bid, 1 ask). -1: none.
 SIDE: Final = np.dtype([("root", "<i4"), ("top", "<i4"), ("best", "<i4"), ("levels", "<i4")])
@@ -333,6 +322,8 @@ def insert(state: Array, side: Word, leaf: Word, slot: Word, key: Word) -> Word:
     level.tail = -1
     level.count = 0
     level.side = side
+    level.price_scale = 0
+    level.size_scale = 0
     return ref
 
 
