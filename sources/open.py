@@ -61,7 +61,7 @@ def open_reader(
         case "sim":
             from sources.simulator import open_simulator
 
-            return open_simulator(spec, position)
+            return open_simulator(spec, position, limits)
         case "kafka":
             from sources.kafka import KafkaReader
             from sources.kafka_url import parse_feed
