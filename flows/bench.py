@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.errors import RunFailed, UsageError
@@ -27,8 +28,11 @@ def _call(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def run_benchmarks(only: str | None, quick: bool, console: Console) -> list[dict[str, Any]]:
-    """Run the benchmarks whose name contains ``only``; a list of {name, value, unit, ...}."""
+def run_benchmarks(
+    only: str | None, quick: bool, console: Console
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Run the benchmarks whose name contains ``only``; a list of {name, value, unit, ...}, and the
+    benchmarks that failed: one that does takes no other's figures with it."""
     if not (_ROOT / "tests" / "benchmarks").is_dir():
         raise UsageError("benchmarks live in the source tree: run this from a checkout")
     names = [name for name in _call("--list") if only is None or only in name]
@@ -37,10 +41,15 @@ def run_benchmarks(only: str | None, quick: bool, console: Console) -> list[dict
             f"no benchmark has {only!r} in its name; known: {', '.join(_call('--list'))}"
         )
     results: list[dict[str, Any]] = []
+    failed: list[str] = []
     for name in names:
         console.print(f"[dim]measuring {name} ...[/dim]")
-        results += _call(name, *(["--quick"] if quick else []))
-    return results
+        try:
+            results += _call(name, *(["--quick"] if quick else []))
+        except (RunFailed, subprocess.TimeoutExpired) as error:
+            console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
+            failed.append(name)
+    return results, failed
 
 
 def shown(value: float) -> str:

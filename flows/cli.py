@@ -255,11 +255,13 @@ def bench(
     """Measure every figure of the design's budgets beside its target and its peers."""
     from flows.bench import print_results, run_benchmarks
 
-    results = run_benchmarks(only=only, quick=quick, console=err)
+    results, failed = run_benchmarks(only=only, quick=quick, console=err)
     if as_json:
         _print_json(results)
     else:
         print_results(results, Console())
+    if failed:
+        raise RunFailed(f"no figures of {', '.join(failed)}: see above")
 
 
 def _not_both(lake: Path | None, dsn: str | None) -> None:

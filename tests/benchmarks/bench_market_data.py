@@ -56,15 +56,16 @@ def itch_decode(quick: bool) -> Iterator[Result]:
     count = 200_000 if quick else 4_000_000
     simulated = f"sim:?events={count}&seed=1&symbols=100"
     runs: list[tuple[str, list[pa.RecordBatch], str]] = [
-        ("simulated", feeds.itch_block(simulated), f"{count:,} messages of 100 symbols"),
+        ("simulated", feeds.frames_of(simulated), f"{count:,} messages of 100 symbols"),
     ]
     real = feeds.capture(_REAL_ITCH)
     if real is not None:
-        repeats = 1 if quick else 100
-        batches = feeds.itch_block(f"itch:{real}?date=2019-12-30", repeats)
-        what = f"20,000 messages of AAPL, 2019-12-30, {repeats} times over"
+        batches = feeds.itch_blocks(f"itch:{real}?date=2019-12-30", count // 2)
+        what = (
+            f"20,000 messages of AAPL, 2019-12-30, one block given again until {_decode(batches):,}"
+        )
         runs.append(("recorded AAPL", batches, what))
-    sample = feeds.itch_block(f"sim:?events={_SAMPLE // (40 if quick else 4)}")
+    sample = feeds.frames_of(f"sim:?events={_SAMPLE // (40 if quick else 4)}")
     slow = {
         "plain Python struct": _once(lambda: _twin(sample, _SAMPLE)),
         **peers.measure("dbn", str(count)),
@@ -109,7 +110,7 @@ def _naive(deltas: np.ndarray) -> Callable[[], int]:
 def l3_books(quick: bool) -> Iterator[Result]:
     """Books of orders from decoded events, with finished trades and quotes batches out."""
     count = 200_000 if quick else 2_000_000
-    batches = feeds.itch_block(f"sim:?events={count}&seed=1&symbols=100")
+    batches = feeds.frames_of(f"sim:?events={count}&seed=1&symbols=100")
     parts = feeds.by_shard(batches, ItchDecoder(_SESSION))
     # One shard: what is measured is the engine, not the 16 small batches of a cut one.
     single = feeds.by_shard(batches, ItchDecoder(_SESSION, shards=1))
@@ -124,8 +125,8 @@ def l3_books(quick: bool) -> Iterator[Result]:
         value = rate(lambda p=input_parts: _books(p, tables))
         conditions = (
             f"{count:,} simulated messages of 100 symbols, batches of 64k messages over "
-            f"{shards} shard(s), tables trades and quotes, 1 core; peers apply the first "
-            f"{len(deltas):,} changes as prebuilt objects and emit nothing"
+            f"{shards} shard(s), fresh books, tables trades and quotes, 1 core; peers apply the "
+            f"first {len(deltas):,} changes as prebuilt objects and emit nothing"
         )
         yield Result(
             f"L3 books, {name}", value, "events/s", 8e6, conditions, peers=slow,
@@ -152,9 +153,9 @@ def l2_books(quick: bool) -> Iterator[Result]:
         return len(levels)
 
     conditions = (
-        f"{len(levels):,} levels of {count:,} simulated Binance messages of 20 symbols (trades "
-        "and best prices among them are applied and not counted), continuity checked, quotes out, "
-        f"1 core; the peer sets the first {len(sample):,} levels as prebuilt Decimals"
+        f"{len(levels):,} levels among {len(rows):,} rows (the rest applied, not counted) of "
+        f"{count:,} simulated Binance messages of 20 symbols over 16 shards, continuity checked, "
+        f"quotes out, 1 core; the peer sets the first {len(sample):,} levels as prebuilt Decimals"
     )
     yield Result("L2 books", rate(run), "levels/s", None, conditions, peers=slow)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from operators.events import EVENT, EventBatch, EventKind
 from operators.feeds import FeedDecoder
 from operators.normalise import Normaliser, ShardPlan
+from operators.venues.itch import ItchDecoder
 from schemas.frames import FrameKind
 from sources import framing
 from sources.open import open_reader
@@ -46,14 +48,19 @@ def frames_of(url: str, limits: Limits = WIDE) -> list[pa.RecordBatch]:
     return batches
 
 
-def itch_block(url: str, repeats: int = 1) -> list[pa.RecordBatch]:
-    """Blocks of ITCH messages; a short recorded file is repeated inside its block."""
+def itch_blocks(url: str, messages: int) -> list[pa.RecordBatch]:
+    """Blocks of about 64k ITCH messages, at least so many in all: a short recorded file is repeated
+    in its block, and the block is given again and again."""
     batches = frames_of(url)
-    if repeats == 1:
-        return batches
-    data = b"".join(b.column("payload")[0].as_py() for b in batches) * repeats
+    data = b"".join(batch.column("payload")[0].as_py() for batch in batches)
+    count = ItchDecoder(date.fromisoformat(DAY)).apply(_block(data)).events.messages
+    data *= max(1, WIDE.max_rows // count)
+    return [_block(data)] * max(1, messages // (max(1, WIDE.max_rows // count) * count))
+
+
+def _block(data: bytes) -> pa.RecordBatch:
     payload = framing.payloads(pa.py_buffer(data), np.array([0, len(data)], np.int64))
-    return [framing.batch(np.zeros(1, np.int64), payload)]
+    return framing.batch(np.zeros(1, np.int64), payload)
 
 
 def only(batches: list[pa.RecordBatch], words: str) -> pa.RecordBatch:
