@@ -63,7 +63,8 @@ class BookConfig:
         and its book goes stale.
     max_buffered_rows, max_buffered_rows_per_book
         Rows of deltas kept for snapshots to come. At a cap all that the book has buffered is
-        dropped (CAPACITY, once per outage) and buffering starts over.
+        dropped (CAPACITY, once per outage) and buffering starts over. A bracketed group of more
+        rows than that is no message but an INCOMPLETE_GROUP.
     feeds, shards_per_feed, partition
         What ``dead_letters`` says of the input: shard s belongs to
         ``feeds[s // shards_per_feed]``.
@@ -165,12 +166,10 @@ class BookShard:
     def _run(self, rows: NDArray[np.void], instruments: Instruments) -> None:
         kept = self._kept
         at, resumed = 0, False
-        # A group this long without an end is no message: it is given up as incomplete.
-        final = len(rows) > self.config.max_buffered_rows
         kept.know(instruments)
         while True:
             before = at
-            code, at = engine.run(kept.state, rows, at, final, resumed)
+            code, at = engine.run(kept.state, rows, at, resumed)
             resumed = False
             if code == es.DONE:
                 return
@@ -199,7 +198,7 @@ class BookShard:
         at = 0
         while True:
             before = at
-            code, at = engine.run(kept.state, rows, at, True, False)
+            code, at = engine.run(kept.state, rows, at, False)
             if code == es.DONE:
                 break
             kept.make_room(code, stuck=at == before)

@@ -210,7 +210,7 @@ class ShardState:
                 pools.grow(name, _power_above(len(rows) + 1))
             pools[name][: len(rows)] = rows
         live = len(packed["levels"])
-        nodes = live // levels.LEAST_FILL + 2 * levels.NODES_PER_INSERT + 2 * n
+        nodes = live // levels.GROWN_FILL + 2 * n + 2 * levels.NODES_PER_INSERT
         levels.start(pools, len(pools["sides"]), _power_above(live + _MARGIN), _power_above(nodes))
         orders.start(pools, _power_above(len(packed["orders"]) + _MARGIN))
         unpack(state, packed["levels"], packed["orders"])

@@ -116,15 +116,17 @@ def _everybody(state: Array, row: Array) -> None:
 
 
 @kernel_part
-def _group_end(rows: Array, i: Word, stop: Word) -> Word:
-    """Index of the END of the group that begins at i; -1 - j: cut short by row j."""
+def _group_end(rows: Array, i: Word, most: Word) -> Word:
+    """Index of the END of the group that begins at i; -1 - j: cut short by row j, which is the
+    end of the rows, or the first that cannot belong to it (after ``most`` rows none can)."""
     instrument = rows[i].instrument
+    stop = min(len(rows), i + most)
     for j in range(i + 1, stop):
         kind = rows[j].kind
-        if kind == _END:
-            return j
         if kind == _BEGIN or kind == _FEED_END or rows[j].instrument != instrument:
             return -1 - j
+        if kind == _END:
+            return j
     return -1 - stop
 
 
@@ -174,21 +176,20 @@ def _kept_out(state: Array, b: Word, row: Array, ts: Word) -> None:
 
 
 @kernel_part
-def _bracket(
-    state: Array, rows: Array, i: Word, stop: Word, b: Word, final: bool, resumed: bool
-) -> tuple[Word, Word]:
+def _bracket(state: Array, rows: Array, i: Word, b: Word, resumed: bool) -> tuple[Word, Word]:
     """BEGIN or END at row i: (code, next row)."""
     row = rows[i]
     ts = time_of(state, b, row)
     if row.kind == _END:
         code = engine_close.end(state, b, row, ts, resumed)
         return code, i + 1
-    last = _group_end(rows, i, stop)
+    most = state[es.MAX_PENDING]
+    last = _group_end(rows, i, most)
     if last < 0:
-        cut = -1 - last
-        if cut == stop and not final:
+        cut, stop = -1 - last, len(rows)
+        if cut == stop and stop - i < most:
             return es.CARRY, i
-        _incomplete(state, b, row, ts, cut == stop or rows[cut].kind == _FEED_END)
+        _incomplete(state, b, row, ts, cut < stop and rows[cut].kind == _FEED_END)
         return es.DONE, cut
     sync.begin(state, b, row, ts, last - i + 1)
     return es.DONE, i + 1
@@ -226,10 +227,10 @@ def _look_ahead(state: Array, rows: Array, i: Word, stop: Word) -> None:
 
 
 @bare_kernel
-def run(state: Array, rows: Array, start: Word, final: bool, resumed: bool) -> tuple[Word, Word]:
+def run(state: Array, rows: Array, start: Word, resumed: bool) -> tuple[Word, Word]:
     """Apply ``rows[start:]``: (code, first row not applied).
 
-    ``final``: a group the rows cut short will never be completed. ``resumed``: row ``start`` is an
+    ``resumed``: row ``start`` is an
     END whose replay has been done. Codes are those of engine_state: grow what is asked for and
     call again; REPLAY: run the book's buffered rows, then call again ``resumed``.
     """
@@ -266,7 +267,7 @@ def run(state: Array, rows: Array, start: Word, final: bool, resumed: bool) -> t
             elif kind == _BEGIN or kind == _END:
                 if not _fits(state, engine_close.excess(state, b) + 8):
                     return es.MORE_OUTPUT, i
-                code, i = _bracket(state, rows, i, stop, b, final, resumed and i == start)
+                code, i = _bracket(state, rows, i, b, resumed and i == start)
                 if code == es.REPLAY:
                     return code, i - 1
                 if code == es.CARRY:

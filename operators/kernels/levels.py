@@ -65,9 +65,10 @@ SIDES: Final = 10
 POOLS: Final = {"nodes": NODES, "levels": LEVELS, "sides": SIDES}
 #: Nodes that one insertion can take at most (a split on every height, and a new root).
 NODES_PER_INSERT: Final = 12
-#: Levels per node that any history leaves at least, on average: neighbours in one parent hold more
-#: than _MOST together, or one of them at least _FEW.
-LEAST_FILL: Final = 4
+#: Levels per node that the worst history leaves on average: where one of two neighbours has but
+#: one, the other has _FEW. Insertions alone leave _HALF at least.
+LEAST_FILL: Final = 2
+GROWN_FILL: Final = _HALF - 1  # with the inner nodes
 
 node_row: Any = row_of(NODES, NODE)
 level_row: Any = row_of(LEVELS, LEVEL)
