@@ -26,6 +26,15 @@ DEFAULT_PREFIX: Final = "md"
 DEFAULT_PARTITIONS: Final = 4
 RESYNC_REQUESTS: Final = "resync_requests"
 _TIMEOUT_S: Final = 15.0
+#: Short at first, so that a refusal is told soon.
+_ATTEMPTS_S: Final = (0.5, 1.0, 2.0, 4.0)
+#: No other attempt mends these.
+_REFUSED: Final = (
+    KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
 _GIB: Final = 1 << 30
 _DAY_MS: Final = 86_400_000
 _ANY_TIME: Final = {
@@ -106,24 +115,9 @@ def apply(
 
     ``replication`` None leaves the number of copies to the cluster.
     """
-    reasons: list[str] = []
-    admin = AdminClient(
-        {
-            **address.config(),
-            "error_cb": lambda error: reasons.append(error.str()),
-            "log_level": 0,
-        }
-    )
-    try:
-        known = admin.list_topics(timeout=_TIMEOUT_S).topics
-    except KafkaException as error:
-        admin.poll(0)
-        refused = [r for r in reasons if "uthenticat" in r or "SSL" in r]
-        why = (refused or reasons or [error.args[0].str()])[-1]
-        raise TopicsError(
-            f"kafka at {address.brokers} does not answer: {why}; check the address and the "
-            "security settings, and that the brokers run"
-        ) from None
+    reasons: list[KafkaError] = []
+    admin = AdminClient({**address.config(), "error_cb": reasons.append, "log_level": 0})
+    known = _known(admin, address, reasons)
     missing = [topic for topic in topics if topic.name not in known]
     _create(admin, missing, replication)
     existing = [topic for topic in topics if topic.name in known]
@@ -135,6 +129,25 @@ def apply(
         state = "differs" if different else "same"
         outcomes[topic.name] = Outcome(topic.name, state, count, topic.holds, different)
     return [outcomes[topic.name] for topic in topics]
+
+
+def _known(admin: AdminClient, address: KafkaAddress, reasons: list[KafkaError]) -> dict[str, Any]:
+    """Every topic of the cluster; TopicsError with what the brokers themselves say."""
+    why = ""
+    for timeout_s in _ATTEMPTS_S:
+        try:
+            return dict(admin.list_topics(timeout=timeout_s).topics)
+        except KafkaException as error:
+            why = why or error.args[0].str()
+        admin.poll(0)
+        refused = [reason for reason in reasons if reason.code() in _REFUSED]
+        why = (refused or reasons)[-1].str() if reasons else why
+        if refused:
+            break
+    raise TopicsError(
+        f"kafka at {address.brokers} does not answer: {why}; check the address and the security "
+        "settings, and that the brokers run"
+    )
 
 
 def _create(admin: AdminClient, topics: Sequence[Topic], replication: int | None) -> None:

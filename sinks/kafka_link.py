@@ -239,8 +239,21 @@ class Link:
             if self._delivery is not None:
                 self.check(self._delivery)
             self.check(cause)
+            self._check_topics()
             self._void = self._void or cause.txn_requires_abort() or not cause.retriable()
             patience.wait(self._reason or cause.str())
+
+    def _check_topics(self) -> None:
+        """SinkError if a topic was deleted: the library would wait for it for ever."""
+        try:
+            known = self._producer.list_topics(timeout=_CALL_S).topics
+        except KafkaException:
+            return
+        for topic in sorted({sent.topic for sent in self._open} - known.keys()):
+            raise SinkError(
+                f"kafka at {self.address.brokers}: the topic was deleted: create it with "
+                f"marketflow topics ({topic}); what was sent before is safe"
+            )
 
     def _again(self) -> None:
         """Undo the void transaction and send its messages anew."""

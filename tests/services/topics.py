@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 import pyarrow as pa
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from infra.services.kafka import Kafka
@@ -90,6 +90,14 @@ class Cluster:
         for value in values:
             producer.produce(topic, value, partition=partition, **more)
         assert producer.flush(30) == 0
+
+    def told(self, group: str, topic: str, partitions: int) -> int:
+        """Sum of the positions that a group was told."""
+        client = Consumer({"bootstrap.servers": self.brokers, "group.id": group, "log_level": 0})
+        places = [TopicPartition(topic, partition) for partition in range(partitions)]
+        told = client.committed(places, timeout=30)
+        client.close()
+        return sum(max(0, place.offset) for place in told)
 
     def kill(self) -> None:
         """kill -9 of the broker; :meth:`restart` brings it back."""

@@ -1,0 +1,178 @@
+"""The whole flow from a raw topic to topics and a lake: killed, resumed, split among processes, it
+ends as one that reads the same frames from a file would."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from schemas.tables import TABLES
+from sources.open import open_reader
+from sources.url import parse_source
+from tests.lakes import table_rows
+from tests.services.topics import Cluster, plain
+
+pytestmark = pytest.mark.services
+_FEED = "sim:?events=12000&symbols=4&seed=5&format=binance"
+_ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "100", "MARKETFLOW_BATCH_ROWS": "200"}
+_KILLS = 3
+
+
+def record(kafka: Cluster, topic: str, connections: int) -> int:
+    """The feed's frames in a raw topic, each symbol on one of so many connections."""
+    reader = open_reader(parse_source(_FEED))
+    batches = []
+    while (batch := reader.read()) is not None:
+        batches.append(batch)
+    frames = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+    names = []
+    for payload in frames.column("payload").to_pylist():
+        symbol = payload.partition(b'"s":"')[2][:7] or payload[11:18].upper()
+        names.append(f"connection-{sum(symbol) % connections}")
+    place = frames.schema.get_field_index("connection")
+    column = pa.array(names).dictionary_encode()
+    kafka.record(topic, frames.set_column(place, frames.schema.field(place), column))
+    return frames.num_rows - 1  # without the END
+
+
+def command(source: str, sinks: Sequence[str], *more: str) -> list[str]:
+    line = [sys.executable, "-m", "flows.cli", "run", "market_data", "--json", "--source", source]
+    for sink in sinks:
+        line += ["--sink", sink]
+    return [*line, *more]
+
+
+def run(line: list[str]) -> dict[str, Any]:
+    done = subprocess.run(
+        line, capture_output=True, text=True, env={**os.environ, **_ENVIRONMENT}, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    summary: dict[str, Any] = json.loads(done.stdout)
+    return summary
+
+
+def kill_all(child: subprocess.Popen) -> None:
+    """The run and its worker processes, which have sessions of their own."""
+    family = psutil.Process(child.pid).children(recursive=True)
+    for process in (psutil.Process(child.pid), *family):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    child.communicate()
+
+
+def lake(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows of a lake by table; the venue of its folders is left out."""
+    found = {}
+    for name in TABLES:
+        table = table_rows(folder, name)
+        if table is not None:
+            found[name] = plain(table.combine_chunks().to_batches()[0])
+    return found
+
+
+def topics(kafka: Cluster, prefix: str, like: dict[str, list[dict[str, Any]]]) -> Any:
+    """Rows of the topics by table, with the columns that the lake's rows have."""
+    found = {}
+    for name, rows in like.items():
+        names = rows[0].keys()
+        found[name] = [{n: row[n] for n in names} for row in kafka.rows(prefix, name)]
+    return found
+
+
+def test_one_partition_gives_what_the_file_gives(kafka: Cluster, tmp_path: Path) -> None:
+    topic = kafka.topic(1, "raw.binance")
+    messages = record(kafka, topic, 1)
+    run(command(_FEED, [f"parquet:{tmp_path / 'file'}"]))
+    prefix = kafka.tables(2)
+    sinks = [f"parquet:{tmp_path / 'topic'}", f"kafka://{kafka.brokers}/{prefix}"]
+    summary = run(command(f"kafka://{kafka.brokers}/{topic}?to=latest", sinks))
+    assert summary["messages"] == messages
+    assert summary["dead_letters"] == {}
+    expected = lake(tmp_path / "file")
+    assert len(expected["quotes"]) > 1000
+    assert lake(tmp_path / "topic") == expected
+    assert topics(kafka, prefix, expected) == expected
+
+
+def test_killed_and_split_it_ends_as_undisturbed(kafka: Cluster, tmp_path: Path) -> None:
+    topic = kafka.topic(3)
+    record(kafka, topic, 3)
+    source = f"kafka://{kafka.brokers}/{topic}?venue=binance&to=latest"
+    started = time.monotonic()
+    working_s = run(command(source, [f"parquet:{tmp_path / 'calm'}"]))["seconds"]
+    startup_s = time.monotonic() - started - working_s
+    expected = lake(tmp_path / "calm")
+    assert len({row["shard"] // 16 for row in expected["quotes"]}) > 1
+    prefix = kafka.tables(2)
+    sinks = [f"kafka://{kafka.brokers}/{prefix}?commit_ms=10", f"parquet:{tmp_path / 'rough'}"]
+    rough = command(source, sinks, "--recovery", str(tmp_path / "recovery"), "--processes", "2")
+    chance = random.Random()
+    landed = 0
+    for kill in range(_KILLS + 1):
+        child = subprocess.Popen(
+            rough, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **_ENVIRONMENT},
+        )  # fmt: skip
+        if kill < _KILLS:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(startup_s + chance.uniform(0.5, 1.0) * working_s)
+                break
+            kill_all(child)
+            landed += 1
+            continue
+        _, errors = child.communicate(timeout=200)
+        assert child.returncode == 0, errors
+    assert landed
+    assert lake(tmp_path / "rough") == expected
+    assert topics(kafka, prefix, expected) == expected
+
+
+def test_a_partition_more_at_the_next_start(kafka: Cluster, tmp_path: Path) -> None:
+    """A run that follows its topic, stopped and started again, has feeds for all partitions."""
+    topic = kafka.topic(1)
+    kafka.send(topic, [b"first"] * 5)
+    recovery, folder = tmp_path / "recovery", tmp_path / "lake"
+    line = command(
+        f"kafka://{kafka.brokers}/{topic}?venue=kraken&group={topic}", [f"parquet:{folder}"],
+        "--recovery", str(recovery),
+    )  # fmt: skip
+    _run_until(line, lambda: kafka.told(topic, topic, 1) == 5)
+    kafka.grow(topic, 8)
+    for partition in range(1, 8):
+        kafka.send(topic, [b"later"] * 3, partition)
+    summary = _run_until(line, lambda: kafka.told(topic, topic, 8) == 5 + 7 * 3)
+    assert summary["stopped"]
+    note = json.loads((recovery / "run.json").read_text())
+    assert [feed[1] for feed in note["feeds"]] == list(range(12))
+    letters = lake(folder)["dead_letters"]
+    expected = [0] * 5 + [partition for partition in range(1, 8) for _ in range(3)]
+    assert sorted(row["partition"] for row in letters) == expected
+
+
+def _run_until(line: list[str], enough: Callable[[], bool]) -> dict[str, Any]:
+    """Run until ``enough`` holds, then stop gracefully; the summary."""
+    child = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **_ENVIRONMENT},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while child.poll() is None and not enough():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    child.terminate()
+    out, errors = child.communicate(timeout=60)
+    assert child.returncode == 0, errors
+    summary: dict[str, Any] = json.loads(out)
+    return summary

@@ -1,0 +1,287 @@
+"""The Kafka sink on a real broker: every row once, whoever dies, freezes or comes back."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sinks.errors import KafkaFailed, SinkError
+from sinks.kafka import KafkaWriter
+from tests.reference.kafka import read_messages
+from tests.services.kafka_writing import ITEMS, ROWS, expected, items, pieces, sink
+from tests.services.topics import Cluster
+
+pytestmark = pytest.mark.services
+_TABLES = tuple(ROWS)
+
+
+@pytest.fixture
+def prefix(kafka: Cluster) -> str:
+    """Topics of the tables that are written here, two partitions each."""
+    return kafka.tables(2, _TABLES)
+
+
+def stored(kafka: Cluster, prefix: str) -> dict[str, list[dict[str, Any]]]:
+    return {name: kafka.rows(prefix, name) for name in _TABLES}
+
+
+def write(writer: KafkaWriter, first: int, last: int) -> None:
+    for item in items(last)[first:]:
+        for piece in pieces(item):
+            writer.write(piece)
+
+
+@pytest.mark.parametrize(("chosen", "kills"), [("arrow", 4), ("json", 2)])
+def test_the_writing_process_is_killed_at_random_moments(
+    kafka: Cluster, prefix: str, tmp_path: Path, chosen: str, kills: int
+) -> None:
+    module = "tests.services.kafka_writing"
+    command = [sys.executable, "-m", module, kafka.brokers, prefix, str(tmp_path), chosen]
+    chance = random.Random()
+    landed = 0
+    while True:
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        if landed < kills:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(chance.uniform(0.0, 0.7))
+                break
+            child.send_signal(signal.SIGKILL)
+            child.communicate()
+            landed += 1
+            continue
+        child.communicate(timeout=60)
+        assert child.returncode == 0
+        break
+    assert landed >= kills - 1
+    assert stored(kafka, prefix) == expected()
+
+
+def test_rows_after_the_snapshot_are_found_and_not_sent_again(kafka: Cluster, prefix: str) -> None:
+    first = sink(kafka.brokers, prefix)
+    write(first, 0, 20)
+    state = first.snapshot()
+    write(first, 20, 31)
+    first.snapshot()
+    write(first, 31, 33)
+    first.abandon()
+    second = sink(kafka.brokers, prefix)
+    second.restore(state)
+    write(second, 20, 40)
+    second.close()
+    assert stored(kafka, prefix) == expected(40)
+    # The messages of what was there already are still the first ones.
+    messages = read_messages(kafka.brokers, f"{prefix}.trades", 0)
+    assert {dict(m.headers())["run"] for m in messages} == {b"run-1"}
+
+
+def test_a_crash_before_the_first_snapshot(kafka: Cluster, prefix: str) -> None:
+    """The run starts anew and finds what its first attempt left; another run does not."""
+    before = sink(kafka.brokers, prefix, run=None)
+    before.close()
+    first = sink(kafka.brokers, prefix)
+    write(first, 0, 9)
+    first._link.commit()
+    first.abandon()
+    again = sink(kafka.brokers, prefix)
+    write(again, 0, 12)
+    again.close()
+    assert stored(kafka, prefix) == expected(12)
+    other = sink(kafka.brokers, prefix, run="run-2")
+    write(other, 0, 1)
+    other.close()
+    newest = read_messages(kafka.brokers, f"{prefix}.trades", 0)[-1]
+    assert dict(newest.headers())["run"] == b"run-2"
+
+
+def test_a_zombie_is_shut_out(kafka: Cluster, prefix: str) -> None:
+    zombie = sink(kafka.brokers, prefix, "?commit_ms=60000")
+    write(zombie, 0, 10)
+    state = zombie.snapshot()
+    write(zombie, 10, 15)  # not committed: it froze here
+    successor = sink(kafka.brokers, prefix)
+    successor.restore(state)
+    with pytest.raises(SinkError, match="another run writes as"):
+        write(zombie, 15, 16)
+        zombie.snapshot()
+    zombie.abandon()
+    write(successor, 10, 20)
+    successor.close()
+    assert stored(kafka, prefix) == expected(20)
+    everything = read_messages(kafka.brokers, f"{prefix}.trades", 0, "read_uncommitted")
+    assert len(everything) > len(read_messages(kafka.brokers, f"{prefix}.trades", 0))
+
+
+def test_a_frozen_process_wakes_up_too_late(kafka: Cluster, prefix: str, tmp_path: Path) -> None:
+    module = "tests.services.kafka_writing"
+    command = [sys.executable, "-m", module, kafka.brokers, prefix, str(tmp_path)]
+    frozen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert frozen.stdout is not None
+    assert frozen.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    frozen.send_signal(signal.SIGSTOP)
+    successor = subprocess.run(command, stdout=subprocess.PIPE, timeout=60)
+    assert successor.returncode == 0
+    frozen.send_signal(signal.SIGCONT)
+    _, errors = frozen.communicate(timeout=60)
+    if frozen.returncode != 0:  # else it had written everything before it was frozen
+        assert "another run writes as" in errors
+    assert stored(kafka, prefix) == expected()
+
+
+def in_background(work: Callable[[], None]) -> Callable[[], None]:
+    """Run ``work`` in a thread; call the result to wait for it and raise what it raised."""
+    failures: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+
+    def join() -> None:
+        thread.join(100)
+        assert not thread.is_alive()
+        for failure in failures:
+            raise failure
+
+    return join
+
+
+@pytest.mark.parametrize("mishap", ["killed", "frozen"])
+def test_the_broker_is_away_in_the_middle(kafka: Cluster, prefix: str, mishap: str) -> None:
+    """Who is patient goes on; who is not ends with an error, loses nothing, and goes on later."""
+    other = kafka.tables(2, _TABLES)
+    away = threading.Event()
+    writer = sink(kafka.brokers, prefix, "?commit_ms=20")
+    impatient = sink(kafka.brokers, other, "?patience_s=1")
+    write(impatient, 0, 10)
+    state = impatient.snapshot()
+
+    def work() -> None:
+        for number, item in enumerate(items(150)):
+            for piece in pieces(item):
+                writer.write(piece)
+            if number == 40:
+                away.set()
+            time.sleep(0.01)
+        writer.snapshot()
+        writer.close()
+
+    join = in_background(work)
+    assert away.wait(30)
+    if mishap == "frozen":
+        kafka.freeze(3.0)
+    else:
+        kafka.kill()
+        try:
+            with pytest.raises(KafkaFailed, match=r"does not answer.*nothing is lost or doubled"):
+                write(impatient, 10, ITEMS)
+                impatient.snapshot()
+        finally:
+            kafka.restart()
+    join()
+    impatient.abandon()
+    assert stored(kafka, prefix) == expected(150)
+    resumed = sink(kafka.brokers, other)
+    resumed.restore(state)
+    write(resumed, 10, 30)
+    resumed.close()
+    assert stored(kafka, other) == expected(30)
+
+
+# -- what cannot be -------------------------------------------------------------------------------
+
+
+def test_topics_that_are_missing(kafka: Cluster, prefix: str) -> None:
+    nothing = sink(kafka.brokers, "nowhere")
+    with pytest.raises(SinkError, match=r"no topic nowhere\.<table>.*marketflow topics"):
+        write(nothing, 0, 1)
+    nothing.abandon()
+    less = kafka.tables(2, ("quotes", "dead_letters"))
+    writer = sink(kafka.brokers, less)
+    with pytest.raises(SinkError, match=rf"no topic {less}\.trades: create it.*or leave the table"):
+        write(writer, 0, 1)
+    writer.abandon()
+    wrong = sink(kafka.brokers, prefix, "?partitions=3")
+    with pytest.raises(SinkError, match="say partitions=2"):
+        write(wrong, 0, 1)
+    wrong.abandon()
+
+
+def test_topics_that_are_not_what_the_run_left(kafka: Cluster, prefix: str) -> None:
+    writer = sink(kafka.brokers, prefix)
+    write(writer, 0, 10)
+    state = writer.snapshot()
+    write(writer, 10, 12)
+    writer.close()
+    kafka.forget(f"{prefix}.quotes", 0, _end(kafka, f"{prefix}.quotes"))
+    resumed = sink(kafka.brokers, prefix)
+    with pytest.raises(SinkError, match="retention has removed"):
+        resumed.restore(state)
+    resumed.abandon()
+    for name in _TABLES:
+        kafka.delete(f"{prefix}.{name}")
+        kafka.topic(2, f"{prefix}.{name}")
+    resumed = sink(kafka.brokers, prefix)
+    with pytest.raises(SinkError, match="created anew"):
+        resumed.restore(state)
+    resumed.abandon()
+    kafka.grow(f"{prefix}.trades", 3)
+    resumed = sink(kafka.brokers, prefix)
+    with pytest.raises(SinkError, match="had 2 partitions when the run was interrupted and has 3"):
+        resumed.restore(state)
+    resumed.abandon()
+
+
+def _end(kafka: Cluster, topic: str) -> int:
+    return read_messages(kafka.brokers, topic, 0, "read_uncommitted")[-1].offset() + 1
+
+
+def test_a_topic_deleted_while_it_is_written(kafka: Cluster, prefix: str) -> None:
+    writer = sink(kafka.brokers, prefix)
+    write(writer, 0, 3)
+    writer.snapshot()
+    kafka.delete(f"{prefix}.quotes")
+    with pytest.raises(SinkError, match="the topic was deleted: create it"):
+        for number in range(3, ITEMS):
+            write(writer, number, number + 1)
+            writer.snapshot()
+    writer.abandon()
+
+
+def test_wrong_password(kafka: Cluster, prefix: str) -> None:
+    brokers = f"127.0.0.1:{kafka.service.sasl_port}"
+    sasl = "?security=sasl_plaintext&username=marketflow&password="
+    writer = sink(brokers, prefix, sasl + "hunter2")
+    with pytest.raises(SinkError, match=r"Authentication failed.*check the username") as caught:
+        write(writer, 0, 1)
+    assert "hunter2" not in str(caught.value)
+    writer.abandon()
+    writer = sink(brokers, prefix, sasl + kafka.service.sasl_password)
+    write(writer, 0, 5)
+    writer.close()
+    assert stored(kafka, prefix) == expected(5)
+
+
+def test_rows_become_visible_soon(kafka: Cluster, prefix: str) -> None:
+    writer = sink(kafka.brokers, prefix, "?commit_ms=50", run=None)
+    write(writer, 0, 1)
+    deadline = time.monotonic() + 20
+    while stored(kafka, prefix) != expected(1):
+        assert time.monotonic() < deadline
+    writer.close()
