@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     depth_interval_ms: int = Field(0, ge=0, description="0: a depth row per change")
     clock_skew_ms: int = Field(500, ge=0, description="arrival this much before the event: skew")
     epoch_ms: int = Field(2000, ge=10, description="time between snapshots")
-    batch_rows: int = Field(65_536, ge=1, description="most frames in one batch")
+    batch_rows: int = Field(262_144, ge=1, description="most frames in one batch")
     lake: str = Field("lake", description="lake of sql and compact when none is named")
 
     @field_validator("tables", "intervals", mode="before")
