@@ -43,7 +43,7 @@ from sinks.lake import (
 )
 from sinks.parquet_file import FileOptions, read_file, sorted_rows, write_unnamed
 from sinks.parquet_run import safe_below
-from sinks.parquet_shape import Names, concat, row_width, shape, to_bare
+from sinks.parquet_shape import Names, row_width, shape, to_bare
 
 _MERGED: Final = re.compile(r"merged-(\d{8})\.parquet")
 _EPOCH: Final = date(1970, 1, 1)
@@ -191,7 +191,7 @@ def _merge(root: Path, partition: Partition, parts: list[Path]) -> int:
     """Replace the parts by one sorted file; returns its rows."""
     form, names = shape(partition.table), Names()
     tables = [read_file(path, partition.table) for path in parts]
-    rows = sorted_rows(form, concat([to_bare(form, t, names) for t in tables]), names)
+    rows = sorted_rows(form, [to_bare(form, t, names) for t in tables], names)
     assert rows.num_rows == sum(t.num_rows for t in tables)
     folder = root / partition.folder
     name = f"merged-{read_journal(root)['sequence'] + 1:08d}.parquet"

@@ -1,8 +1,8 @@
-"""Big-endian stores and block moves on byte arrays, and the decorator of the sink's kernels.
+"""Big-endian stores and block moves on byte arrays, and the decorator of the sinks' kernels.
 
 A store writes whole words wherever it is told, unchecked: callers leave slack behind every row.
 Compiled functions are kept in ``.cache/numba`` (or NUMBA_CACHE_DIR), in a folder named by the
-hash of the two files they come from: a change in either compiles anew.
+hash of the files they come from: a change in any compiles anew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SLACK: Final = 16
 
 def _source_hash() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
-    for name in ("copy_bytes.py", "copy_kernels.py"):
+    for name in ("copy_bytes.py", "copy_kernels.py", "parquet_order.py"):
         digest.update(_HERE.with_name(name).read_bytes())
     return digest.hexdigest()[:16]
 

@@ -297,7 +297,7 @@ class ParquetWriter:
         form = shape(partition.table)
         folder = self.root / partition.folder
         path = folder / writer_file_name(self.writer, run, number)
-        batch = sorted_rows(form, concat(rows.chunks), source.names)
+        batch = sorted_rows(form, rows.chunks, source.names)
         write_file(path, form, batch, self._options.file)
         self._touched.add(folder)
 
