@@ -5,10 +5,11 @@ How they are compared depends on ``bbo_tolerance``:
 - 0, and the quotes carry update ids of the book's own sequence (Binance): the best prices at the
   end of a group with id u must equal the venue's last quote with an id <= u. Which quote that is
   shows when the first one with a later id comes, so groups wait for it in their ring.
-- t > 0: channels race. A quote must equal the best prices at one of the t groups before it, the
-  current one, or one of the t after it.
+- t > 0: channels race. A quote must have the best prices at one of the t groups before it, the
+  current one, or one of the t after it. Sizes are not compared: such a channel is conflated, and
+  a size may be one that the book never stood at when a group ended.
 
-Sizes are compared where the venue tells them. The first failing comparison of a run is a
+With tolerance 0 sizes are compared where the venue tells them. The first failing comparison of a run is a
 BBO_MISMATCH; ``value`` says what differs: 1 bid price, 2 bid size, 4 ask price, 8 ask size.
 A ring of the last 64 on either side is kept per book: tolerance beyond that has no effect.
 """
@@ -35,16 +36,16 @@ _VENUE_BID: Final = int(EventKind.VENUE_BID)
 
 
 @kernel_part
-def _difference(venue: Array, own: Array) -> Word:
+def _difference(venue: Array, own: Array, tolerance: Word) -> Word:
     """Which values differ (bits as in the module's docstring); an untold size is no difference."""
     found = 0
     if venue.bid_price != own.bid_price:
         found |= 1
-    elif venue.bid_size != own.bid_size and venue.bid_size != 0:
+    elif tolerance == 0 and venue.bid_size != own.bid_size and venue.bid_size != 0:
         found |= 2
     if venue.ask_price != own.ask_price:
         found |= 4
-    elif venue.ask_size != own.ask_size and venue.ask_size != 0:
+    elif tolerance == 0 and venue.ask_size != own.ask_size and venue.ask_size != 0:
         found |= 8
     return found
 
@@ -90,7 +91,7 @@ def _settle_open(state: Array, b: Word, ts: Word, recv: Word) -> None:
     for k in range(oldest, book.venue_count):
         quote = rings.venue[k % es.RING]
         if quote.settled == 0:
-            difference = _difference(quote, own)
+            difference = _difference(quote, own, book.bbo_tolerance)
             late = book.groups - quote.group >= min(book.bbo_tolerance, es.RING)
             if difference == 0 or late:
                 quote.settled = 1
@@ -142,7 +143,8 @@ def _settle_before(state: Array, b: Word, ts: Word, recv: Word, quote_id: Word) 
         for k in range(book.venue_count - 1, oldest - 1, -1):
             quote = rings.venue[k % es.RING]
             if quote.at <= own.at:
-                _judge(state, b, ts, recv, quote.at, own.at, _difference(quote, own))
+                difference = _difference(quote, own, book.bbo_tolerance)
+                _judge(state, b, ts, recv, quote.at, own.at, difference)
                 break
         book.venue_open += 1
 
@@ -164,7 +166,7 @@ def settle_at_end(state: Array, b: Word, ts: Word, recv: Word) -> None:
         for k in range(book.venue_count - 1, oldest - 1, -1):
             quote = rings.venue[k % es.RING]
             if quote.at <= own.at:
-                difference = _difference(quote, own)
+                difference = _difference(quote, own, book.bbo_tolerance)
                 book.mismatched = 1 if told else book.mismatched
                 told = told or (difference != 0 and book.mismatched == 0)
                 _judge(state, b, ts, recv, quote.at, own.at, difference)
@@ -206,7 +208,7 @@ def _enter_ring(state: Array, b: Word, row: Array, ts: Word) -> None:
     reach = book.groups - min(book.bbo_tolerance, es.RING - 1)
     k = book.own_count - 1
     while k >= 0 and k > book.own_count - 1 - es.RING and rings.own[k % es.RING].group >= reach:
-        if _difference(quote, rings.own[k % es.RING]) == 0:
+        if _difference(quote, rings.own[k % es.RING], book.bbo_tolerance) == 0:
             _judge(state, b, ts, row.ts_recv, row.sequence, book.applied, 0)
             return
         k -= 1

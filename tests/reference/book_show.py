@@ -113,7 +113,7 @@ class TwinShow(TwinBase):
                 book.venue_quotes = [*book.venue_quotes, (at, quote)][-RING:]
         elif book.phase == "live" and book.state is not None:
             recent = [best for group, best in book.own if group >= book.groups - reach]
-            if any(not _difference(quote, own) for own in recent):
+            if any(not _difference(quote, own, reach) for own in recent):
                 self._judge(book, row, ts, at, 0)
             else:
                 book.waiting.append((book.groups, at, quote))
@@ -125,7 +125,7 @@ class TwinShow(TwinBase):
             earlier = [(u, quote) for u, quote in book.venue_quotes if u <= at]
             if earlier:
                 u, quote = earlier[-1]
-                self._judge(book, row, ts, u, _difference(quote, own), at)
+                self._judge(book, row, ts, u, _difference(quote, own, 0), at)
 
     def _settle_at_end(self, book: Book, row: Row, ts: int) -> None:
         """The feed is over: at most one mismatch comes of the groups that still wait."""
@@ -136,7 +136,7 @@ class TwinShow(TwinBase):
             earlier = [(u, quote) for u, quote in book.venue_quotes if u <= at]
             if earlier:
                 u, quote = earlier[-1]
-                difference = _difference(quote, own)
+                difference = _difference(quote, own, 0)
                 book.mismatched = book.mismatched or told
                 told = told or (difference != 0 and not book.mismatched)
                 self._judge(book, row, ts, u, difference, at)
@@ -158,7 +158,7 @@ class TwinShow(TwinBase):
         book.own.append((book.groups, own))
         still = []
         for group, at, quote in book.waiting:
-            difference = _difference(quote, own)
+            difference = _difference(quote, own, reach)
             if difference == 0 or book.groups - group >= reach:
                 self._judge(book, row, ts, at, difference)
             else:
@@ -177,11 +177,11 @@ class TwinShow(TwinBase):
         book.mismatched = difference != 0
 
 
-def _difference(venue: Any, own: Any) -> int:
+def _difference(venue: Any, own: Any, reach: int) -> int:
     found = 0
     for k in (0, 2):
         if venue[k] != own[k]:
             found |= 1 << k
-        elif venue[k + 1] != own[k + 1] and venue[k + 1]:
+        elif reach == 0 and venue[k + 1] != own[k + 1] and venue[k + 1]:
             found |= 2 << k
     return found
