@@ -13,12 +13,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -27,6 +29,7 @@ from sinks.jsonl import json_rows
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
 _MAX_TABLE_ROWS: Final = 1000
+_WIDEST: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,22 +143,42 @@ def _write_parquet(answer: Answer, file: IO[bytes]) -> None:
 
 
 def _print_table(answer: Answer, console: Console) -> None:
+    """A table; on a terminal that is too narrow for it the rows one below the other."""
+    names = answer.schema.names
+    rows = [
+        [_cell(value, "NULL") for value in row.values()]
+        for row in islice(answer.rows(), _MAX_TABLE_ROWS + 1)
+    ]
+    more = len(rows) > _MAX_TABLE_ROWS
+    del rows[_MAX_TABLE_ROWS:]
+    table = _table(answer.schema, rows)
+    width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    if width <= console.width:
+        console.print(table)
+    elif console.is_terminal:
+        longest = max(map(len, names))
+        for number, row in enumerate(rows, 1):
+            console.rule(f"row {number}", align="left")
+            for name, value in zip(names, row, strict=True):
+                console.print(Text.assemble((f"{name:{longest}}  ", "bold"), value))
+    else:
+        console.width = width  # whoever reads a file or a pipe scrolls, or cuts
+        console.print(table)
+    if more:
+        note = f"the first {_MAX_TABLE_ROWS} rows; --format csv, json or parquet has all of them"
+        Console(stderr=True).print(note)
+
+
+def _table(schema: pa.Schema, rows: list[list[str]]) -> Table:
     table = Table()
-    for field in answer.schema:
+    for field in schema:
         kind = field.type
         text = not (pa.types.is_primitive(kind) or pa.types.is_decimal(kind))
         left = text or pa.types.is_boolean(kind)
-        table.add_column(Text(field.name), justify="left" if left else "right", overflow="fold")
-    shown = 0
-    for row in answer.rows():
-        shown += 1
-        if shown > _MAX_TABLE_ROWS:
-            break
-        table.add_row(*(Text(_cell(value, "NULL")) for value in row.values()))
-    console.print(table)
-    if shown > _MAX_TABLE_ROWS:
-        note = f"the first {_MAX_TABLE_ROWS} rows; --format csv, json or parquet has all of them"
-        Console(stderr=True).print(note)
+        table.add_column(Text(field.name), justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _cell(value: Any, null: str) -> str:

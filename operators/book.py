@@ -32,7 +32,7 @@ from operators.step import core_step
 from schemas.tables import DEPTH_LEVELS, TABLES
 from schemas.units import NS_PER_MS, NS_PER_S
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
 #: Tables of the engine in the order of its outputs.
 _OUTPUTS: Final = ("trades", "quotes", "depth", "book_events", "quality_events")
 ALL_TABLES: Final = frozenset(_OUTPUTS)

@@ -9,8 +9,9 @@ How they are compared depends on ``bbo_tolerance``:
   current one, or one of the t after it. Sizes are not compared: such a channel is conflated, and
   a size may be one that the book never stood at when a group ended.
 
-With tolerance 0 sizes are compared where the venue tells them. The first failing comparison of a run is a
-BBO_MISMATCH; ``value`` says what differs: 1 bid price, 2 bid size, 4 ask price, 8 ask size.
+With tolerance 0 sizes are compared where the venue tells them. The first failing comparison of a
+run is a BBO_MISMATCH; ``value`` says what differs: 1 bid price, 2 bid size, 4 ask price, 8 ask
+size.
 A ring of the last 64 on either side is kept per book: tolerance beyond that has no effect.
 """
 

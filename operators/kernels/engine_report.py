@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from operators.events import EventKind
 from operators.kernels import engine_state as es
 from operators.kernels.engine_state import Array, Word
 from operators.kernels.jit import kernel_part
@@ -12,6 +13,10 @@ from schemas.units import NO_PRICE
 
 _LATE: Final = int(QualityKind.LATE)
 _CLOCK_SKEW: Final = int(QualityKind.CLOCK_SKEW)
+_TRADE: Final = int(EventKind.TRADE)
+_CORRECTION: Final = int(EventKind.CORRECTION)
+_VENUE_BID: Final = int(EventKind.VENUE_BID)
+_VENUE_ASK: Final = int(EventKind.VENUE_ASK)
 _CROSSED: Final = int(BookState.CROSSED)
 _MAYBE_BAD: Final = int(RowFlag.MAYBE_BAD)
 _SHOWN: Final = int(RowFlag.LAST | RowFlag.SNAPSHOT | RowFlag.MAYBE_BAD)
@@ -62,18 +67,30 @@ def fault(
 
 
 @kernel_part
-def check_time(state: Array, b: Word, row: Array, ts: Word) -> None:
-    """LATE and CLOCK_SKEW of a message group, trade or venue quote; moves the book's clock.
+def _channel(kind: Word) -> Word:
+    """0 book, 1 trades, 2 the venue's own best prices."""
+    if _TRADE <= kind <= _CORRECTION:
+        return 1
+    return 2 if kind == _VENUE_BID or kind == _VENUE_ASK else 0
 
-    Rows without an event time of their own say nothing about it.
+
+@kernel_part
+def check_time(state: Array, b: Word, row: Array, ts: Word) -> None:
+    """LATE and CLOCK_SKEW of a message group, trade or venue quote; moves the clocks.
+
+    Late is what is older than the newest of its own channel: venues send the channels of an
+    instrument side by side, in no order of time. Rows without an event time say nothing about it.
     """
     if row.ts_event == 0:
         return
     book = es.book_row(state, b)
-    if ts < book.ts_max:
-        fault(state, b, ts, row.ts_recv, _LATE, row.sequence, row.sequence, book.ts_max - ts)
+    channel = _channel(row.kind)
+    newest = book.channel_ts[channel]
+    if ts < newest:
+        fault(state, b, ts, row.ts_recv, _LATE, row.sequence, row.sequence, newest - ts)
     else:
-        book.ts_max = ts
+        book.channel_ts[channel] = ts
+        book.ts_max = max(book.ts_max, ts)
     if row.ts_recv != 0:
         skewed = row.ts_recv + state[es.SKEW_NS] < ts
         if skewed and book.skewed == 0:

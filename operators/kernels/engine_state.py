@@ -36,6 +36,9 @@ BUFFER: Final = 4  # inside BEGIN..END: kept for the next snapshot
 TOP: Final = 1  # a best level
 ANY: Final = 2  # a level
 
+#: Channels of an instrument whose event times are each expected to rise (BOOK.channel_ts).
+CHANNELS: Final = 3
+
 #: Length of the rings below.
 RING: Final = 64
 RECENT: Final = 8
@@ -45,6 +48,7 @@ BOOK: Final = np.dtype(
     [
         # Touched by nearly every row.
         ("ts_max", "<i8"),  # latest event time so far
+        ("channel_ts", "<i8", (CHANNELS,)),  # the same of the book, the trades, the venue's quotes
         ("price_limit", "<i8"),  # largest magnitude at price_exp
         ("size_limit", "<i8"),
         ("bid_price", "<i8"),  # best prices and sizes as last shown; price NO_PRICE: none

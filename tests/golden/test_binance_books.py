@@ -42,8 +42,10 @@ class Run:
 def test_session(data: Path, market: str) -> None:
     expected, rows = session(data, market)
     run = Run(market, rows)
-    kinds = {kind for (kind,) in run.count("quality_events", "kind")}
-    assert kinds <= {"late", "clock_skew", "bbo_mismatch"}, "no gap, no crossed book, no outage"
+    kinds = run.count("quality_events", "kind")
+    # The first delta of the futures is 59 ms older than the snapshot says it is itself.
+    assert kinds.pop(("late",), 0) == (1 if market == "usdm" else 0)
+    assert set(kinds) <= {("clock_skew",), ("bbo_mismatch",)}, "no gap, no outage, never crossed"
     assert run.tables["trades"].num_rows == expected["trades"]
     assert {state for (state,) in run.count("quotes", "book_state")} == {"valid"}
     assert run.books.memory()["levels"] == sum(expected["final_levels"])

@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 
 from operators import ids
-from operators.events import NO_SEQUENCE
+from operators.events import NO_SEQUENCE, EventKind
 from schemas.codes import QualityKind, RejectReason
 from schemas.units import INT64_MAX, NO_PRICE, text_of, to_decimal
 
 Q = QualityKind
 Row = dict[str, Any]
 SIDES = {1: "bid", 2: "ask"}
+K = EventKind
+CHANNEL_OF = {
+    **dict.fromkeys((int(K.TRADE), int(K.BUST), int(K.CORRECTION)), "trades"),
+    **dict.fromkeys((int(K.VENUE_BID), int(K.VENUE_ASK)), "quotes"),
+}
 
 
 @dataclass
@@ -40,6 +45,7 @@ class Book:
     )
     orders: dict[Any, list[Any]] = field(default_factory=dict)  # key -> [side, price, size]
     ts_max: int = 0
+    channel_ts: dict[str, int] = field(default_factory=dict)
     state: str | None = None
     best: Any = None  # as last shown
     depth: Any = None
@@ -173,8 +179,11 @@ class TwinBase:
         ts = row["ts_event"]
         if ts == 0 or self.replaying:
             return
-        if ts < book.ts_max:
-            self._fault(book, Q.LATE, ts, row, value=book.ts_max - ts)
+        channel = CHANNEL_OF.get(int(row["kind"]), "book")
+        newest = book.channel_ts.get(channel, 0)
+        if ts < newest:
+            self._fault(book, Q.LATE, ts, row, value=newest - ts)
+        book.channel_ts[channel] = max(newest, ts)
         book.ts_max = max(book.ts_max, ts)
         if row["ts_recv"]:
             skewed = row["ts_recv"] + self.config.clock_skew_ns < ts
