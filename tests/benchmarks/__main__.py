@@ -10,6 +10,7 @@ import os
 import pkgutil
 
 import tests.benchmarks
+from flows.memory import keep_memory
 from tests.benchmarks.harness import REGISTRY, pinned
 
 
@@ -34,6 +35,7 @@ def main() -> int:
     bench = REGISTRY[arguments.name]
     context = pinned() if bench.pinned else contextlib.nullcontext()
     # Only the figures go to stdout, whatever servers and peers have to say.
+    keep_memory()  # as the command line does
     told = os.dup(1)
     os.dup2(2, 1)
     with context:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows import settings
-from flows.memory import keep_memory
 from flows.run import run
 from sources.simulator import write_itch
 from tests.benchmarks import feeds, per_event
@@ -60,7 +59,6 @@ def _peer(count: int) -> float:
 @benchmark("whole flow")
 def whole_flow(quick: bool) -> Iterator[Result]:
     """Warm kernels, one process and its writer thread on one core."""
-    keep_memory()  # as the command line does
     count = 100_000 if quick else 4_000_000
     slow = {"bytewax, an object per message": _peer(20_000 if quick else 100_000)}
     with _day(count) as (source, folder):
@@ -168,7 +166,6 @@ def _forget_peak() -> None:
 @benchmark("growth")
 def growth(quick: bool) -> Iterator[Result]:
     """Rate and peak memory as the feed gets longer; all in one process, shortest first."""
-    keep_memory()  # as the command line does
     lengths = (100_000, 1_000_000) if quick else (1_000_000, 10_000_000, 100_000_000)
     rates, peaks = [], []
     with tempfile.TemporaryDirectory(prefix="marketflow-bench-") as folder:

@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from flows.memory import keep_memory
 from schemas.arrow import arrow_type, dictionary, schema
 from schemas.fields import Field, Kind
 from schemas.tables import DEPTH_LEVELS, TABLES
@@ -149,7 +148,6 @@ def _write(items: list[Item]) -> tuple[int, int]:
 @benchmark("parquet sink")
 def parquet_sink(quick: bool) -> Iterator[Result]:
     """Every hot table through the writer, in batches of 8,192 rows of one shard."""
-    keep_memory()  # as the command line does
     for table, (rows, target) in _TABLES.items():
         items = _Day(table).items(rows // 16 if quick else rows)
         written, size = _write(items)

@@ -24,7 +24,7 @@ from sources.url import parse_source
 
 DAY: Final = "2026-03-02"
 #: 64k messages in a batch, as a busy flow has them.
-WIDE: Final = Limits(max_rows=65_536, max_bytes=8 << 20)
+WIDE: Final = Limits(max_rows=262_144, max_bytes=16 << 20)
 
 _DATA = Path(
     os.environ.get("MARKETFLOW_TEST_DATA") or Path(__file__).resolve().parents[3] / "shared/data"
