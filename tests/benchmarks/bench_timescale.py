@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 import psycopg
+import pyarrow as pa
 
 from infra.migrate import migrate
 from infra.services.base import Service, ServiceError
@@ -18,6 +19,7 @@ from schemas.units import NS_PER_DAY
 from sinks.copy_binary import HEADER, TRAILER, Words, encode, to_columns
 from sinks.timescale import TimescaleWriter, copy_statement
 from tests.batches import START_NS, Feed, Item
+from tests.benchmarks import peers
 from tests.benchmarks.harness import Result, benchmark, rate
 from tests.services.local import new_database, services_folder, start
 
@@ -111,6 +113,7 @@ def _beside(service: Service, folder: Path, table: str, rows: int, runs: int) ->
         bounds.append(_bound(service, table, path))
         sinks.append(_sink(service, items))
     bound = rows / statistics.median(bounds)
+    slow = _peers(service, folder, items) if table == "quotes" else {}
     return Result(
         f"timescale sink: {table}",
         rows / statistics.median(sinks),
@@ -119,8 +122,23 @@ def _beside(service: Service, folder: Path, table: str, rows: int, runs: int) ->
         f"{rows:,} rows of {len(_SYMBOLS)} symbols in 40 batches into an indexed hypertable, "
         "transactions of 100,000 rows, fsync on, sink and server on 2 cores; "
         "target: 85 % of the server-side COPY",
-        peers={"server-side COPY of a binary file": bound},
+        peers={"server-side COPY of a binary file": bound, **slow},
     )
+
+
+def _peers(service: Service, folder: Path, items: list[Item]) -> dict[str, float]:
+    """Libraries with eight columns of the same quotes, into a hypertable with one index."""
+    rows = pa.Table.from_batches([item.tables["quotes"] for item in items])
+    texts = [pa.string() if pa.types.is_dictionary(f.type) else f.type for f in rows.schema]
+    times = [pa.timestamp("us", "UTC") if pa.types.is_timestamp(kind) else kind for kind in texts]
+    plain = [c.cast(kind, safe=False) for c, kind in zip(rows.columns, times, strict=True)]
+    table = pa.table(plain, names=rows.schema.names)
+    path = folder / "peer.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    with new_database(service) as dsn:
+        migrate(dsn)
+        return peers.measure("postgres", dsn, str(path))
 
 
 @benchmark("copy binary")

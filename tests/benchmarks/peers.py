@@ -35,9 +35,17 @@ def environment() -> Path:
 
 def measure(script: str, *arguments: str) -> dict[str, Any]:
     """Run ``peer_<script>.py`` with the peers' Python on this process's cores."""
-    python = environment()
+    return _run(str(environment()), script, arguments)
+
+
+def measure_here(script: str, *arguments: str) -> dict[str, Any]:
+    """As :func:`measure`, of peers that are in our own environment too."""
+    return _run(sys.executable, script, arguments)
+
+
+def _run(python: str, script: str, arguments: tuple[str, ...]) -> dict[str, Any]:
     done = subprocess.run(
-        [str(python), str(_HERE / f"peer_{script}.py"), *arguments],
+        [python, str(_HERE / f"peer_{script}.py"), *arguments],
         capture_output=True, text=True, check=False, timeout=900,
         env={**os.environ, "PYTHONPATH": ""},
     )  # fmt: skip
