@@ -187,8 +187,9 @@ class _Crew:
         worker = _Worker(child, RunStats().progress())
         self._workers.append(worker)
         assert child.stdin is not None
+        # Not closed: it ends with us, and then the child ends too.
         child.stdin.write(job.to_json() + "\n")
-        child.stdin.close()
+        child.stdin.flush()
         reader = threading.Thread(target=_listen, args=(worker,), daemon=True)
         reader.start()
         return reader

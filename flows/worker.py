@@ -7,6 +7,7 @@ stdin and writes one JSON line per event to stdout: progress, then summary or er
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -154,14 +155,23 @@ def _say(lock: threading.Lock, **event: Any) -> None:
         sys.stdout.flush()
 
 
+def _die_with_parent() -> None:
+    """Thread: stdin ends when the parent is gone, however it went. Nobody would stop us then, and
+    the next start finds its lake locked: so this process ends as if it was killed too."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main() -> int:
-    """Child process: job on stdin, events on stdout; SIGTERM and SIGINT stop gracefully."""
+    """Child process: job on stdin, which stays open as long as the parent lives, events on stdout;
+    SIGTERM and SIGINT stop gracefully."""
     stop, done, lock = threading.Event(), threading.Event(), threading.Lock()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     show_warnings(stderr_console())
     keep_memory()
     job = Job.from_json(sys.stdin.readline())
+    threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()
     stats = RunStats()
 
     def report() -> None:
