@@ -26,6 +26,7 @@ from flows import settings as settings_module
 from flows.errors import RunFailed, UsageError
 from flows.partitions import Feed, list_feeds
 from flows.progress import Progress
+from flows.rescale import rescale
 from flows.settings import Settings
 from flows.stats import RunStats, merge_summaries
 from flows.worker import Job, run_process
@@ -77,6 +78,7 @@ def run(
             "intervals": list(settings.intervals),
         }
         recovery_folder.prepare(Path(recovery), identity, processes)
+        rescale(Path(recovery), sinks, settings.shards, processes)
         known = recovery_folder.known_feeds(Path(recovery))
     feeds = list_feeds(specs, known, settings.shards, threading.Event())
     if recovery is not None:

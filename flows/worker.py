@@ -107,15 +107,17 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     settings = Settings(**job.settings)
     sources = [parse_source(text) for text in job.sources]
     specs = [feed.spec(sources) for feed in job.feeds]
-    identity = recovery.identity(Path(job.recovery)) if job.recovery else None
-    writers = [open_writer(text, f"w{job.process}", identity) for text in job.sinks]
+    folder = Path(job.recovery) if job.recovery else None
+    identity = recovery.identity(folder) if folder else None
+    writer = recovery.writer_id(folder, job.process)
+    writers = [open_writer(text, writer, identity) for text in job.sinks]
     sink = WriterSink([stats, *writers], tables=frozenset(settings.tables))
     limits = replace(DEFAULT_LIMITS, max_rows=settings.batch_rows, max_bytes=_BATCH_BYTES)
     read = [feed.is_read_by(i, job.process, job.processes) for i, feed in enumerate(job.feeds)]
     mine = [spec if ours else None for spec, ours in zip(specs, read, strict=True)]
     source = FeedSource(mine, stop, limits=limits)
     flow = market_data.build(source, sink, _config(job, specs, settings))
-    config = recovery.config(Path(job.recovery), job.process) if job.recovery else None
+    config = recovery.config(folder, job.process) if folder else None
     # Without a recovery folder a snapshot would be work for nobody.
     epoch = timedelta(milliseconds=settings.epoch_ms) if config else _NO_EPOCHS
     failure: Exception | None = None
@@ -158,7 +160,8 @@ def _say(lock: threading.Lock, **event: Any) -> None:
 def _die_with_parent() -> None:
     """Thread: stdin ends when the parent is gone, however it went. Nobody would stop us then, and
     the next start finds its lake locked: so this process ends as if it was killed too."""
-    sys.stdin.read()
+    while os.read(sys.stdin.fileno(), 1):  # not through sys.stdin: its lock outlives this thread
+        pass
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -250,11 +250,12 @@ class Trial:
     sources: list[str]
     folder: Path
     chance: random.Random
-    #: Numbers of processes; the run is started with any of them, each time.
+    #: Numbers of processes: each start takes the next one.
     processes: Sequence[int] = (2,)
     environment: dict[str, str] = field(default_factory=dict)
     landed: dict[str, int] = field(default_factory=dict)
     rounds: int = 0
+    starts: int = 0
 
     def undisturbed(self) -> None:
         """What must come out, and how long that takes."""
@@ -297,7 +298,8 @@ class Trial:
             if not flow.running():
                 if flow.child is not None:
                     return flow.result()
-                flow.processes = self.chance.choice(self.processes)
+                flow.processes = self.processes[self.starts % len(self.processes)]
+                self.starts += 1
                 flow.start()
             if not waiting:
                 return flow.result()
@@ -351,7 +353,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     parser.add_argument("--copies", type=int, default=3, help="of the long captures")
     parser.add_argument(
-        "--processes", default="2", help="numbers, such as 1,2: changed at random between kills"
+        "--processes", default="2", help="numbers, such as 1,2: another one at each start"
     )
     parser.add_argument("--only", default="", help="kinds of mishaps, separated by commas")
     parser.add_argument("--data", type=Path, required=True, help="folder of the captures")
