@@ -90,6 +90,7 @@ def _config(job: Job, specs: list[SourceSpec], settings: Settings) -> MarketData
             depth_interval_ns=settings.depth_interval_ms * NS_PER_MS,
             clock_skew_ns=settings.clock_skew_ms * NS_PER_MS,
             feeds=tuple(spec.name for spec in specs),
+            partitions=tuple(spec.partition or 0 for spec in specs),
             shards_per_feed=settings.shards,
         ),
         bars=BarsConfig(
