@@ -26,6 +26,7 @@ from flows import settings as settings_module
 from flows.errors import RunFailed, UsageError
 from flows.partitions import Feed, list_feeds
 from flows.progress import Progress
+from flows.rescale import rescale
 from flows.settings import Settings
 from flows.stats import RunStats, merge_summaries
 from flows.worker import Job, run_process
@@ -77,6 +78,7 @@ def run(
             "intervals": list(settings.intervals),
         }
         recovery_folder.prepare(Path(recovery), identity, processes)
+        rescale(Path(recovery), sinks, settings.shards, processes)
         known = recovery_folder.known_feeds(Path(recovery))
     feeds = list_feeds(specs, known, settings.shards, threading.Event())
     if recovery is not None:
@@ -187,8 +189,9 @@ class _Crew:
         worker = _Worker(child, RunStats().progress())
         self._workers.append(worker)
         assert child.stdin is not None
+        # Not closed: it ends with us, and then the child ends too.
         child.stdin.write(job.to_json() + "\n")
-        child.stdin.close()
+        child.stdin.flush()
         reader = threading.Thread(target=_listen, args=(worker,), daemon=True)
         reader.start()
         return reader

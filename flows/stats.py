@@ -7,6 +7,7 @@ are part of the same snapshot, so a resumed run ends with the numbers of an undi
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -70,6 +71,21 @@ class RunStats:
         self.tables, self.dead_letters = Counter(tables), Counter(dead)
         self.quality_events, self.sums = Counter(quality), Counter(sums)
         self.levels, self.last_event_ns = {n: dict(v) for n, v in levels.items()}, newest
+
+    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+        """Levels go with their shards; whoever keeps the first feed's own rows keeps the sums."""
+        whole = RunStats()
+        for state in states:
+            part = RunStats()
+            part.restore(state)
+            if keeps(-1):
+                for name in ("tables", "dead_letters", "quality_events", "sums"):
+                    getattr(whole, name).update(getattr(part, name))
+            for name, by_shard in part.levels.items():
+                kept = {shard: value for shard, value in by_shard.items() if keeps(shard)}
+                whole.levels.setdefault(name, {}).update(kept)
+            whole.last_event_ns = max(whole.last_event_ns, part.last_event_ns)
+        return whole.snapshot()
 
     def close(self) -> None:
         """Nothing to release."""

@@ -7,6 +7,7 @@ stdin and writes one JSON line per event to stdout: progress, then summary or er
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -91,6 +92,7 @@ def _config(job: Job, specs: list[SourceSpec], settings: Settings) -> MarketData
             depth_interval_ns=settings.depth_interval_ms * NS_PER_MS,
             clock_skew_ns=settings.clock_skew_ms * NS_PER_MS,
             feeds=tuple(spec.name for spec in specs),
+            partitions=tuple(spec.partition or 0 for spec in specs),
             shards_per_feed=settings.shards,
         ),
         bars=BarsConfig(
@@ -108,8 +110,10 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     settings = Settings(**job.settings)
     sources = [parse_source(text) for text in job.sources]
     specs = [feed.spec(sources) for feed in job.feeds]
-    identity = recovery.identity(Path(job.recovery)) if job.recovery else None
-    writers = [open_writer(text, f"w{job.process}", identity) for text in job.sinks]
+    folder = Path(job.recovery) if job.recovery else None
+    identity = recovery.identity(folder) if folder else None
+    writer = recovery.writer_id(folder, job.process)
+    writers = [open_writer(text, writer, identity) for text in job.sinks]
     sink = WriterSink([stats, *writers], tables=frozenset(settings.tables))
     packed = all(spec.scheme in _PACKED for spec in sources)
     limits = replace(
@@ -121,7 +125,7 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     mine = [spec if ours else None for spec, ours in zip(specs, read, strict=True)]
     source = FeedSource(mine, stop, limits=limits)
     flow = market_data.build(source, sink, _config(job, specs, settings))
-    config = recovery.config(Path(job.recovery), job.process) if job.recovery else None
+    config = recovery.config(folder, job.process) if folder else None
     # Without a recovery folder a snapshot would be work for nobody.
     epoch = timedelta(milliseconds=settings.epoch_ms) if config else _NO_EPOCHS
     failure: Exception | None = None
@@ -161,14 +165,24 @@ def _say(lock: threading.Lock, **event: Any) -> None:
         sys.stdout.flush()
 
 
+def _die_with_parent() -> None:
+    """Thread: stdin ends when the parent is gone, however it went. Nobody would stop us then, and
+    the next start finds its lake locked: so this process ends as if it was killed too."""
+    while os.read(sys.stdin.fileno(), 1):  # not through sys.stdin: its lock outlives this thread
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main() -> int:
-    """Child process: job on stdin, events on stdout; SIGTERM and SIGINT stop gracefully."""
+    """Child process: job on stdin, which stays open as long as the parent lives, events on stdout;
+    SIGTERM and SIGINT stop gracefully."""
     stop, done, lock = threading.Event(), threading.Event(), threading.Lock()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     show_warnings(stderr_console())
     keep_memory()
     job = Job.from_json(sys.stdin.readline())
+    threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()
     stats = RunStats()
 
     def report() -> None:

@@ -65,9 +65,9 @@ class BookConfig:
         Rows of deltas kept for snapshots to come. At a cap all that the book has buffered is
         dropped (CAPACITY, once per outage) and buffering starts over. A bracketed group of more
         rows than that is no message but an INCOMPLETE_GROUP.
-    feeds, shards_per_feed, partition
-        What ``dead_letters`` says of the input: shard s belongs to
-        ``feeds[s // shards_per_feed]``.
+    feeds, shards_per_feed, partitions
+        What ``dead_letters`` says of the input: shard s belongs to feed f = s // shards_per_feed,
+        which is ``partitions[f]`` of ``feeds[f]``.
     """
 
     depth_levels: int = DEPTH_LEVELS
@@ -82,7 +82,7 @@ class BookConfig:
     max_buffered_rows_per_book: int = 1 << 16
     feeds: tuple[str, ...] = ("feed",)
     shards_per_feed: int = 16
-    partition: int = 0
+    partitions: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         if not 1 <= self.depth_levels <= DEPTH_LEVELS:
@@ -94,8 +94,10 @@ class BookConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: use at least 1")
 
-    def feed_of(self, shard: int) -> str:
-        return self.feeds[min(max(shard, 0) // self.shards_per_feed, len(self.feeds) - 1)]
+    def place_of(self, shard: int) -> Place:
+        feed = max(shard, 0) // self.shards_per_feed
+        name = self.feeds[min(feed, len(self.feeds) - 1)]
+        return Place(shard, name, self.partitions[min(feed, len(self.partitions) - 1)])
 
 
 class BookShard:
@@ -104,7 +106,7 @@ class BookShard:
     def __init__(self, shard: int, config: BookConfig) -> None:
         self.shard = shard
         self.config = config
-        self._place = Place(shard, config.feed_of(shard), config.partition)
+        self._place = config.place_of(shard)
         self._kept = ShardState(self._settings(), "depth" in config.tables)
         self._carried: NDArray[np.void] = np.zeros(0, EVENT)
         self._carried_offsets: NDArray[np.int64] = np.zeros(0, np.int64)

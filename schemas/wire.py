@@ -13,6 +13,9 @@ byte, so that a reader needs not be told:
 - *avro*: a row; 0x00, a schema id (4 bytes, big endian), then the Avro record of schemas.avro.
 - *json*: a row as an object; decimals as text, times ISO 8601 with nine decimals, bytes base64.
 
+A dead letter is a message of its own in each format and says where it comes from in headers:
+``reason``, ``topic`` (the feed's name where that is none), ``partition`` and ``offset``, as text.
+
 Partition = shard modulo the topic's partitions; of raw frames a stable hash of the connection.
 """
 
@@ -35,6 +38,10 @@ RAW_PREFIX: Final = "raw."
 TS_RECV: Final = "ts_recv"
 KIND: Final = "kind"
 NOTE: Final = "note"
+REASON: Final = "reason"
+TOPIC: Final = "topic"
+PARTITION: Final = "partition"
+OFFSET: Final = "offset"
 #: Which run wrote a message of rows (identity of its recovery folder); a sink's own business.
 RUN: Final = "run"
 

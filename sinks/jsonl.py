@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -83,6 +83,8 @@ class JsonlWriter:
         if self._path is None:
             return
         version, length = state
+        if version == 1 and length == 0:
+            return  # nothing was written: a fresh start
         if version != 1 or not self._path.is_file() or self._path.stat().st_size < length:
             raise SinkError(
                 f"{self._path} is not the file the recovery folder goes on from: put it back, or "
@@ -91,6 +93,10 @@ class JsonlWriter:
         self._file = self._opened("r+b")
         self._file.truncate(length)
         self._file.seek(length)
+
+    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+        """A file of the new writer's own."""
+        return (1, 0)
 
     def close(self) -> None:
         """Flush; the file is complete."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -98,6 +98,17 @@ class KafkaWriter:
         self._marks = dict(marks)
         self._written = self._scanner.written(self._offsets)
         self._start()
+
+    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+        """Rows behind the earliest of the offsets are looked for, whoever wrote them."""
+        _, partitions, offsets, marks = states[0]
+        kept = {key: mark for key, mark in marks.items() if keeps(key[1])}
+        for _, _, others, more in states[1:]:
+            offsets = {
+                place: min(offset, others.get(place, 0)) for place, offset in offsets.items()
+            }
+            kept |= {key: mark for key, mark in more.items() if keeps(key[1])}
+        return (SNAPSHOT_VERSION, partitions, offsets, kept)
 
     def _open(self) -> None:
         """A fresh start, unless there was a restore."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from schemas import wire, wire_rows
 from schemas.fields import Table
+from schemas.tables import DEAD_LETTERS
 from schemas.units import NS_PER_MS
 from schemas.wire import Message, WireError
 from sinks.errors import KafkaFailed, SinkError
@@ -20,6 +21,7 @@ from sinks.jsonl import json_rows
 TARGET_BYTES: Final = 900_000
 #: Raw bytes of a dead letter beyond this are left out: no topic takes messages of any size.
 MAX_RAW_BYTES: Final = 8 << 20
+Headers = list[tuple[str, bytes]]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -32,24 +34,44 @@ _identity_of = msgspec.json.Decoder(_Identity).decode
 
 
 def arrow_messages(table: Table, batch: pa.RecordBatch, run: bytes) -> Iterator[Message]:
-    """Many rows a message. Key: the shard."""
+    """Many rows a message, but of dead letters one. Key: the shard."""
     rows = batch.num_rows
     step = max(1, min(rows, TARGET_BYTES * rows // max(1, batch.nbytes)))
+    if table is DEAD_LETTERS:
+        step = 1
     key = str(batch.column("shard")[0].as_py()).encode()
-    headers = [(wire.RUN, run)] if run else []
+    headers = _headers(table, batch, run)
     for first in range(0, rows, step):
         part = batch.slice(first, step)
-        yield Message(key, wire.to_arrow(table, part), headers, _last_ms(table, part))
+        yield Message(key, wire.to_arrow(table, part), headers[first], _last_ms(table, part))
 
 
 def row_messages(
     table: Table, batch: pa.RecordBatch, run: bytes, values: list[bytes]
 ) -> Iterator[Message]:
     """A row a message. Key: ``<venue>:<symbol>``, or the feed where a table has no venue."""
-    headers = [(wire.RUN, run)] if run else []
+    headers = _headers(table, batch, run)
     times = _times_ms(table, batch).tolist()
-    for key, value, ts_ms in zip(_keys(table, batch), values, times, strict=True):
-        yield Message(key, value, headers, ts_ms)
+    for key, value, row, ts_ms in zip(_keys(table, batch), values, headers, times, strict=True):
+        yield Message(key, value, row, ts_ms)
+
+
+def _headers(table: Table, batch: pa.RecordBatch, run: bytes) -> list[Headers]:
+    """Headers of each row, were it a message of its own."""
+    own = [(wire.RUN, run)] if run else []
+    if table is not DEAD_LETTERS:
+        return [own] * batch.num_rows
+    columns = [batch.column(name).to_pylist() for name in ("reason", "feed", "partition", "offset")]
+    return [
+        [
+            *own,
+            (wire.REASON, reason.encode()),
+            (wire.TOPIC, feed.removeprefix("kafka:").encode()),
+            (wire.PARTITION, str(partition).encode()),
+            (wire.OFFSET, str(offset).encode()),
+        ]
+        for reason, feed, partition, offset in zip(*columns, strict=True)
+    ]
 
 
 def avro_values(table: Table, schema_id: int) -> Callable[[pa.RecordBatch], list[bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sinks.writer import RowsLike
@@ -19,6 +20,9 @@ class NullWriter:
 
     def restore(self, state: Any) -> None:
         """Nothing to come back to."""
+
+    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+        """Nothing to begin with."""
 
     def close(self) -> None:
         """Nothing to release."""

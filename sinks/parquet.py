@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -37,9 +38,11 @@ from sinks.parquet_rollback import (
 )
 from sinks.parquet_run import Marks, Progress, Run, WriterFolder
 from sinks.parquet_shape import concat, shape, to_file
-from sinks.writer import RowsLike
+from sinks.writer import RowsLike, moved_marks
 
 SNAPSHOT_VERSION: Final = 1
+#: Number of the run in a state that no run of this writer has come to yet.
+_NO_RUN: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,10 @@ class ParquetWriter:
                 f"recovery state of the lake sink is not of format {SNAPSHOT_VERSION}: finish "
                 "with the release that wrote it, or start with an empty --recovery folder and lake"
             )
+        if state[1] == _NO_RUN:
+            self._open()
+            self._marks = {table: dict(shards) for table, shards in state[-1].items()}
+            return
         prepare_lake(self.root)
         self._folder = WriterFolder.acquire(self.root, self.writer)
         try:
@@ -137,6 +144,11 @@ class ParquetWriter:
         self._snapshots = [target.first_file]
         progress.finished = False
         run.save(durable=True)
+
+    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+        """A run of the new writer's own, which goes on numbering where the others were."""
+        marks = moved_marks([state[-1] for state in states], keeps)
+        return (SNAPSHOT_VERSION, _NO_RUN, 0, 0, 0, marks)
 
     def _open(self) -> AsideLog:
         """A fresh start, unless there was a restore; the log of the run."""

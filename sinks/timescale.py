@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString, cast
 
@@ -44,7 +44,7 @@ from sinks.copy_binary import HEADER, TRAILER, Words, encode, to_columns
 from sinks.errors import DatabaseFailed, SinkError
 from sinks.parquet_shape import Bare, concat, size, take
 from sinks.timescale_link import Link, unmigrated
-from sinks.writer import RowsLike
+from sinks.writer import RowsLike, moved_marks
 
 SNAPSHOT_VERSION: Final = 1
 
@@ -55,6 +55,11 @@ _CLAIM: Final = (
     "INSERT INTO store.progress (run, writer) VALUES (%s, %s) ON CONFLICT (run, writer) DO NOTHING"
 )
 _READ: Final = "SELECT next, rows FROM store.progress WHERE run = %s AND writer = %s"
+#: Writers of the run's earlier layouts (their ids begin otherwise) are shut out, and left their
+#: rows to this one.
+_OTHERS: Final = (
+    "UPDATE store.progress SET next = next + 1 WHERE run = %s AND writer NOT LIKE %s RETURNING rows"
+)
 _ADVANCE: Final = (
     "UPDATE store.progress SET next = next + 1, rows = %s, updated_at = now() "
     "WHERE run = %s AND writer = %s AND next = %s"
@@ -144,11 +149,16 @@ class TimescaleWriter:
         self._seen = {table: dict(shards) for table, shards in marks.items()}
 
     def _open(self, run: str, known: bool) -> None:
-        def claim(connection: psycopg.Connection[Any]) -> tuple[int, Any] | None:
+        layout = self.writer.rstrip("0123456789") + "%"
+
+        def claim(connection: psycopg.Connection[Any]) -> tuple[int, list[Any]] | None:
             self._check_tables(connection)
-            if not known:
-                connection.execute(_CLAIM, (run, self.writer))
-            return connection.execute(_READ, (run, self.writer)).fetchone()
+            with connection.transaction():
+                others = connection.execute(_OTHERS, (run, layout)).fetchall()
+                if others or not known:
+                    connection.execute(_CLAIM, (run, self.writer))
+                own = connection.execute(_READ, (run, self.writer)).fetchone()
+                return own and (own[0], [own[1], *(rows for (rows,) in others)])
 
         found = self._link.run(claim)
         if found is None:
@@ -158,7 +168,15 @@ class TimescaleWriter:
                 "with an empty --recovery folder"
             )
         self._run = run
-        self._next, self._stored = found[0], _marks(found[1])
+        self._next, self._stored = found[0], _highest(map(_marks, found[1]))
+
+    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+        """The same run; what is stored of its shards is found in the database."""
+        return (
+            SNAPSHOT_VERSION,
+            states[0][1],
+            moved_marks([marks for _, _, marks in states], keeps),
+        )
 
     def _check_tables(self, connection: psycopg.Connection[Any]) -> None:
         found = set(connection.execute(_STORED_COLUMNS).fetchall())
@@ -254,11 +272,7 @@ class TimescaleWriter:
     def _flush(self) -> None:
         if not self._rows:
             return
-        target: Marks = {table: dict(shards) for table, shards in self._stored.items()}
-        for table in self._pending:
-            shards = target.setdefault(table, {})
-            for shard, mark in self._seen[table].items():
-                shards[shard] = max(mark, shards.get(shard, 0))
+        target = _highest([self._stored, {table: self._seen[table] for table in self._pending}])
         try:
             self._link.run(lambda connection: self._send(connection, target))
         except Exception as error:
@@ -332,6 +346,17 @@ def copy_statement(table: str) -> LiteralString:
     names = ", ".join(sql.quoted(c.name) for c in sql.columns(TABLES[table]))
     text = f"COPY {sql.STORE}.{sql.quoted(table)} ({names}) FROM STDIN (FORMAT binary)"
     return cast(LiteralString, text)
+
+
+def _highest(parts: Iterable[Marks]) -> Marks:
+    """Of each table and shard the highest mark."""
+    found: Marks = {}
+    for marks in parts:
+        for table, shards in marks.items():
+            known = found.setdefault(table, {})
+            for shard, mark in shards.items():
+                known[shard] = max(mark, known.get(shard, 0))
+    return found
 
 
 def _marks(value: Any) -> Marks:

@@ -7,7 +7,7 @@ dropped has crashed: whatever it did after the snapshot that is restored next is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -38,9 +38,26 @@ class Writer(Protocol):
         """Go back to exactly the state of ``state``, a value of :meth:`snapshot`."""
         ...
 
+    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+        """The state for a new writer to begin with, whose shards (those that it ``keeps``) were
+        other writers' before, which were closed after ``states``; it may touch nothing."""
+        ...
+
     def close(self) -> None:
         """The run ends gracefully: everything written becomes visible."""
         ...
+
+
+def moved_marks(
+    parts: Sequence[dict[str, dict[int, int]]], keeps: Callable[[int], bool]
+) -> dict[str, dict[int, int]]:
+    """Next row_sequence by table and shard, of shards that are kept; each was one writer's."""
+    found: dict[str, dict[int, int]] = {}
+    for marks in parts:
+        for table, shards in marks.items():
+            kept = found.setdefault(table, {})
+            kept.update({shard: mark for shard, mark in shards.items() if keeps(shard)})
+    return found
 
 
 @runtime_checkable

@@ -17,11 +17,12 @@ def table_rows(lake: Path, name: str) -> pa.Table | None:
         return None
     wanted = [f.name for f in TABLES[name].fields]
     parts = [pq.ParquetFile(file).read(columns=wanted) for file in files]
-    plain = [_plain(part) for part in parts]
+    plain = [plain_columns(part) for part in parts]
     return pa.concat_tables(plain).sort_by([("shard", "ascending"), ("row_sequence", "ascending")])
 
 
-def _plain(part: pa.Table) -> pa.Table:
+def plain_columns(part: pa.Table) -> pa.Table:
+    """The table with its dictionaries decoded."""
     columns = []
     for column in part.columns:
         dictionary = pa.types.is_dictionary(column.type)

@@ -14,14 +14,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
 
-from schemas.tables import TABLES
+from schemas import wire
+from schemas.tables import TABLES, TRADES
 from sources.open import open_reader
 from sources.url import parse_source
+from tests.batches import Feed
 from tests.lakes import table_rows
+from tests.reference.kafka import read_messages
 from tests.services.topics import Cluster, plain
 
 pytestmark = pytest.mark.services
@@ -159,6 +163,48 @@ def test_a_partition_more_at_the_next_start(kafka: Cluster, tmp_path: Path) -> N
     letters = lake(folder)["dead_letters"]
     expected = [0] * 5 + [partition for partition in range(1, 8) for _ in range(3)]
     assert sorted(row["partition"] for row in letters) == expected
+
+
+@pytest.mark.parametrize("chosen", ["arrow", "json"])
+def test_dead_letters_say_where_they_come_from(kafka: Cluster, tmp_path: Path, chosen: str) -> None:
+    """Bytes that nobody can read, and a number that no book can hold, of a topic's partition 1;
+    rows of a version to come. The rest goes on."""
+    trade = b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1,"s":"BTCUSDT","t":%d,'
+    trade += b'"p":"%s","q":"1.0","T":1723161255342,"m":true,"M":true}}'
+    raw, rows = kafka.topic(2), kafka.topic(1)
+    kafka.send(raw, [b"{", trade % (1, b"7"), trade % (2, b"9" * 18 + b"00")], 1)
+    known = Feed(np.random.default_rng(1)).batch(TRADES, 0, 3)
+    metadata = {"marketflow.table": "trades", "marketflow.version": "99"}
+    newer = pa.BufferOutputStream()
+    with pa.ipc.new_stream(newer, known.replace_schema_metadata(metadata).schema) as out:
+        out.write_batch(known.replace_schema_metadata(metadata))
+    kafka.send(rows, [wire.to_arrow(TRADES, known).to_pybytes(), newer.getvalue().to_pybytes()])
+    prefix = kafka.tables(2)
+    sinks = [f"kafka://{kafka.brokers}/{prefix}?format={chosen}", f"parquet:{tmp_path}"]
+    line = command(f"kafka://{kafka.brokers}/{raw}?venue=binance&to=latest", sinks)
+    line += ["--source", f"kafka://{kafka.brokers}/{rows}?table=trades&to=latest"]
+    summary = run(line)
+    assert summary["tables"]["trades"] == 4
+    found = [
+        {name: value.decode() for name, value in message.headers()}
+        for partition in range(2)
+        for message in read_messages(kafka.brokers, f"{prefix}.dead_letters", partition)
+    ]
+    letters = lake(tmp_path)["dead_letters"]
+    assert sorted(found, key=str) == sorted(
+        (
+            {
+                "reason": row["reason"],
+                "topic": row["feed"].removeprefix("kafka:"),
+                "partition": str(row["partition"]),
+                "offset": str(row["offset"]),
+            }
+            for row in letters
+        ),
+        key=str,
+    )
+    places = {(row["feed"], row["partition"], row["offset"]) for row in letters}
+    assert places == {(f"kafka:{raw}", 1, 0), (f"kafka:{raw}", 1, 2), (f"kafka:{rows}", 0, 1)}
 
 
 def _run_until(line: list[str], enough: Callable[[], bool]) -> dict[str, Any]:
