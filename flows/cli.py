@@ -77,7 +77,7 @@ def run(
     Sources: itch:PATH?date=YYYY-MM-DD · lobster:MESSAGES?book=BOOK&symbol=S&date=… · dbn:PATH ·
     binance:PATH?market=spot|usdm|coinm · capture:PATH · csv:/parquet:PATH?table=T ·
     kafka://HOST:PORT/TOPIC?from=…&to=… · sim:?events=N&seed=S. Several paths (comma-separated or
-    a glob) are one continuous feed.
+    a glob) are one continuous feed. Live feeds (ws:) are recorded first: see record.
 
     Sinks: parquet:DIR · timescale:DSN (once: migrate --dsn DSN) · kafka://HOST:PORT/PREFIX (once:
     topics --brokers HOST:PORT --prefix PREFIX) · jsonl:- or jsonl:PATH · null:
@@ -104,6 +104,46 @@ def run(
         print_summary(summary, err)
     if strict and (summary["dead_letters"] or summary.get("stale_books")):
         raise typer.Exit(1)
+
+
+@app.command()
+def record(
+    source: Annotated[list[str], typer.Option(help="Live feed ws:VENUE?symbols=A,B (repeatable).")],
+    sink: Annotated[list[str], typer.Option(help="Where raw frames go (URL, repeatable).")],
+    resync: Annotated[
+        str | None,
+        typer.Option(help="kafka://HOST:PORT/PREFIX whose resync_requests are answered."),
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option("--for", help="How long, such as 60s, 5m, 1h [default: no end].")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Until this moment (UTC, ISO).")] = None,
+    patience: Annotated[
+        str, typer.Option(help="For the first connection; later outages are waited out.")
+    ] = "30s",
+    as_json: Json = False,
+) -> None:
+    """Record live feeds as received, with arrival times, until --for, --until or a signal.
+
+    Sources: ws:VENUE?symbols=A,B[&channels=book,trades,quotes][&depth=N][&line=NAME][&url=ws://…]
+    [&rest=http://…], VENUE one of binance, binance_usdm, binance_coinm, bybit, bybit_linear,
+    bybit_inverse, coinbase, kraken, kraken_v1, okx.
+
+    Sinks: kafka://HOST:PORT/raw (topics raw.<venue>; once: topics --raw VENUE) · parquet:DIR ·
+    capture:PATH
+    """
+    from flows.record import RecordOptions, check_recorded, print_recording, seconds
+    from flows.record import record as run_record
+
+    options = RecordOptions(patience_s=seconds("--patience", patience))
+    summary = run_record(
+        source, sink, resync=resync, duration=duration, until=until, options=options, console=err
+    )
+    if as_json:
+        _print_json(summary)
+    else:
+        print_recording(summary, err)
+    check_recorded(summary)
 
 
 @app.command()

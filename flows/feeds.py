@@ -47,6 +47,8 @@ def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:
             from operators.venues.dbn import DbnDecoder
 
             return DbnDecoder(shards=shards)
+        case "parquet" if params["table"] == "frames":
+            return _raw(params["venue"].upper(), shards)
         case "csv" | "parquet":
             from operators.venues.tables import TableDecoder
 
@@ -79,20 +81,25 @@ def _topic(spec: SourceSpec, shards: int) -> FeedDecoder:
         from operators.venues.tables import TableDecoder
 
         return TableDecoder(feed.table, shards=shards)
-    check_venue(feed.venue)
-    if feed.venue == CAPTURE:
+    return _raw(feed.venue, shards)
+
+
+def _raw(venue: str, shards: int) -> FeedDecoder:
+    """Frames as a recorder received them."""
+    check_venue(venue)
+    if venue == CAPTURE:
         from operators.capture import CaptureFeed
 
         return CaptureFeed(shards)
-    if feed.venue in _BINANCE:
-        return _binance(_BINANCE[feed.venue], shards)
+    if venue in _BINANCE:
+        return _binance(_BINANCE[venue], shards)
     from operators.feeds import JsonFeed
 
-    return JsonFeed(VENUES[feed.venue](), shards)
+    return JsonFeed(VENUES[venue](), shards)
 
 
 def check_venue(venue: str) -> None:
     """SourceError unless raw frames of this venue can be decoded; "" is no venue."""
     if venue and venue != CAPTURE and venue not in VENUES:
         known = ", ".join(name.lower() for name in (*DECODERS, CAPTURE))
-        raise SourceError(f"kafka: venue={venue.lower()} is none we can decode; known: {known}")
+        raise SourceError(f"venue={venue.lower()} is none we can decode; known: {known}")

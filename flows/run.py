@@ -13,8 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from flows.partitions import Feed, list_feeds
 from flows.progress import Progress
 from flows.rescale import rescale
 from flows.settings import Settings
+from flows.signals import on_signals
 from flows.stats import RunStats, merge_summaries
 from flows.worker import Job, run_process
 from sinks.dsn import redacted
@@ -105,21 +105,6 @@ def run(
     }
 
 
-@contextmanager
-def _signals(handler: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT call ``handler`` instead of killing; only the main thread may do this."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: handler()) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, old in zip(numbers, before, strict=True):
-            signal.signal(number, old)
-
-
 class _Here:
     """A run in this very process."""
 
@@ -136,7 +121,7 @@ class _Here:
         return self._stats.progress()
 
     def run(self) -> dict[str, Any]:
-        with _signals(self._stop.set):
+        with on_signals(self._stop.set):
             run_process(self._job, self._stop, self._stats)
         return self._stats.summary()
 
@@ -167,7 +152,7 @@ class _Crew:
         return merged
 
     def run(self) -> dict[str, Any]:
-        with _signals(self._interrupt):
+        with on_signals(self._interrupt):
             readers = [self._start(job) for job in self._jobs]
             self._watch()
             for reader in readers:

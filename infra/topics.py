@@ -19,12 +19,12 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from schemas.kafka import KafkaAddress
+from schemas.resync import TOPIC as RESYNC_REQUESTS
 from schemas.tables import TABLES
 from schemas.wire import RAW_PREFIX
 
 DEFAULT_PREFIX: Final = "md"
 DEFAULT_PARTITIONS: Final = 4
-RESYNC_REQUESTS: Final = "resync_requests"
 _TIMEOUT_S: Final = 15.0
 #: Short at first, so that a refusal is told soon.
 _ATTEMPTS_S: Final = (0.5, 1.0, 2.0, 4.0)

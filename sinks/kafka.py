@@ -7,6 +7,8 @@ committed after ``commit_ms`` at the latest, and at every snapshot.
 - The snapshot holds, per partition, the offset after our last message, and per table and shard the
   next row_sequence. Going on, the rows behind those offsets that are committed already are found
   by scanning (sinks.kafka_scan) and are not sent again; a batch that straddles them is cut.
+- Rows of ``quality_events`` that show a book without its full state also make a message of
+  ``<prefix>.resync_requests`` (schemas.resync), where that topic is there.
 - Guarantee: exactly once, for consumers with isolation.level=read_committed, across crashes of the
   process, of the brokers and of both; without a recovery folder at least nothing is lost within a
   run. The flow makes the same rows again, so it does not matter that they are cut into other
@@ -28,9 +30,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from schemas import wire_rows
+from schemas import resync, wire_rows
 from schemas.fields import Table
-from schemas.tables import TABLES
+from schemas.tables import QUALITY_EVENTS, TABLES
 from schemas.wire import Message, partition_of_shard
 from sinks import kafka_messages
 from sinks.errors import SinkError
@@ -60,6 +62,7 @@ class KafkaWriter:
         # A transaction that another writer left open hides what is behind it until it times out.
         self._scanner = Scanner(self._link, name, self._run, self._link.transaction_s + _SCAN_S)
         self._partitions: dict[str, int] = {}
+        self._asks_resync = False
         self._offsets: Offsets = {}
         #: Next row_sequence by (table, shard): to come, and already in the topics.
         self._marks: Written = {}
@@ -134,6 +137,7 @@ class KafkaWriter:
         while True:
             known = self._link.list_topics()
             self._partitions = {topic: known[topic] for topic in topics & known.keys()}
+            self._asks_resync = f"{spec.prefix}.{resync.TOPIC}" in known
             if self._partitions or time.monotonic() > deadline:
                 break
             time.sleep(0.1)
@@ -181,6 +185,15 @@ class KafkaWriter:
         partition = partition_of_shard(shard, self._partitions[topic])
         for message in self._encoder(table)(kafka_messages.cut_raw(batch)):
             self._link.send(topic, partition, message)
+        if table.name == QUALITY_EVENTS.name and self._asks_resync:
+            self._ask_resync(batch)
+
+    def _ask_resync(self, events: pa.RecordBatch) -> None:
+        """What these rows ask of the recorder, in the same transaction: once, as they are."""
+        for request in resync.requests_of(events):
+            key, value = resync.to_message(request)
+            message = Message(key, value, [], 0)
+            self._link.send(f"{self._spec.prefix}.{resync.TOPIC}", 0, message)
 
     def _unwritten(self, table: str, shard: int, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows that are not in the topic yet. Rows of a shard come once and without gap;

@@ -89,6 +89,15 @@ class RawTopicWriter:
         self._producer.poll(0)
         self._check()
 
+    def idle(self) -> None:
+        """Nothing came for a moment: hear how the deliveries went. Raises KafkaFailed."""
+        self._producer.poll(0)
+        self._check()
+
+    def close(self) -> None:
+        """Wait until everything is durable."""
+        self.flush()
+
     def flush(self) -> None:
         """Wait until everything written is durable. KafkaFailed if it cannot be made so."""
         left = self._producer.flush(self._flush_s)

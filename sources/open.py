@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sources import frames
 from sources.errors import SourceError
 from sources.reader import DEFAULT_LIMITS, Limits, Reader
 from sources.url import SourceSpec
@@ -53,6 +54,8 @@ def open_reader(
             from sources.tables import CsvReader, constants
 
             return CsvReader(spec.paths, position, limits, constants(spec.params))
+        case "parquet" if spec.params["table"] == frames.TABLE:
+            return frames.FramesReader(spec.paths, position, limits)
         case "parquet":
             from sources.tables import ParquetReader, constants
 

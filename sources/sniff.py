@@ -43,6 +43,7 @@ _LOOKS: Final[dict[str, tuple[Callable[[bytes], bool], str]]] = {
     "binance": (_any_line(_STAMPED), "lines <ns> <json>"),
     "capture": (_any_line(_CAPTURED), 'lines of JSON with "t":"header|http|connect|send|recv"'),
     "parquet": (lambda head: head.startswith(b"PAR1"), "Parquet"),
+    "frames": (lambda head: head.startswith(b"PAR1"), "raw frames as Parquet"),
 }
 _CLUES: Final = (
     (b"PAR1", "Parquet", "parquet:"),

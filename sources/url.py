@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from schemas.kafka import SECURITY_PARAMS
 from schemas.kafka import redacted as redacted_url
 from schemas.tables import TABLES
-from sources import sniff
+from sources import frames, sniff
 from sources.errors import SourceError
 from sources.kafka_url import parse_feed
 
@@ -71,6 +71,11 @@ _TABLE: Final = {
     "venue": _Param(_text, "venue=KRAKEN", required=False),
     "symbol": _Param(_text, "symbol=BTC/USD", required=False),
 }
+#: Rows of a table, or the raw frames of a venue that a recorder kept.
+_FRAMES: Final = {
+    **_TABLE,
+    "table": _Param(_one_of(*_TABLE_NAMES, frames.TABLE), "table=trades"),
+}
 #: Their values are checked by sources.kafka_url.
 _KAFKA: Final = {
     name: _Param(_text, example, required=False)
@@ -102,7 +107,7 @@ _SCHEMES: Final[dict[str, _Scheme]] = {
     ),
     "capture": _Scheme("capture:PATH", {}),
     "csv": _Scheme("csv:PATH?table=TABLE", _TABLE),
-    "parquet": _Scheme("parquet:PATH?table=TABLE", _TABLE),
+    "parquet": _Scheme("parquet:PATH?table=TABLE", _FRAMES),
     "sim": _Scheme("sim:?events=N&seed=N", None, takes_paths=False),
     "kafka": _Scheme("kafka://HOST:PORT/TOPIC?from=…&to=…", _KAFKA, takes_paths=False),
 }
@@ -147,6 +152,8 @@ class SourceSpec:
 def parse_source(text: str) -> SourceSpec:
     """Parse and check a source URL; SourceError names what to change."""
     name, colon, rest = text.partition(":")
+    if name == "ws" and colon:
+        raise _not_recorded(rest)
     scheme = _SCHEMES.get(name)
     if not colon or scheme is None:
         raise _unknown_scheme(text, name)
@@ -158,6 +165,8 @@ def parse_source(text: str) -> SourceSpec:
     if name == "kafka":
         parse_feed(place, params)
         return SourceSpec(name, (), redacted_url(redacted), params, place=place)
+    if name == "parquet" and params["table"] == frames.TABLE:
+        return SourceSpec(name, _recorded(place, params), redacted, params)
     if not scheme.takes_paths:
         if place:
             raise SourceError(f"{redacted}: {name}: takes no path; write {scheme.form}")
@@ -179,6 +188,29 @@ def parse_source(text: str) -> SourceSpec:
             warnings.warn(f"{path} is empty: it adds nothing to its feed", stacklevel=2)
     sniff.check(spec.scheme, spec.paths, spec.params, spec.book_paths)
     return spec
+
+
+def _not_recorded(rest: str) -> SourceError:
+    venue = rest.partition("?")[0].partition("_")[0] or "binance"
+    return SourceError(
+        "ws: is a live feed, and a run can only go back to what was recorded: record it first "
+        f"(marketflow record --source 'ws:{rest}' --sink kafka://HOST:PORT/raw), then run from "
+        f"the record (--source kafka://HOST:PORT/raw.{venue})"
+    )
+
+
+def _recorded(place: str, params: dict[str, str]) -> tuple[Path, ...]:
+    """Files of a recorder: its folder's, or those that are named."""
+    if "venue" not in params:
+        raise SourceError("parquet: raw frames need the venue that sent them: add venue=binance")
+    if "symbol" in params:
+        raise SourceError("parquet: raw frames are of all symbols: leave out symbol=")
+    folder = Path(place).expanduser()
+    if place and folder.is_dir():
+        return frames.files_of(folder, params["venue"].upper())
+    paths = _paths("parquet", place, "parquet:DIR?table=frames&venue=VENUE")
+    sniff.check("frames", paths, params, ())
+    return paths
 
 
 def _unknown_scheme(text: str, name: str) -> SourceError:

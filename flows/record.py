@@ -1,0 +1,253 @@
+"""``marketflow record``: live feeds to raw frames, before anybody else sees them.
+
+Frames go from the sockets' thread over a bounded outbox to every sink. What a sink has made
+durable (a topic's messages, a sealed file) is where the guarantees of every flow begin; a kill
+loses at most what was on its way to that.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.errors import RunFailed, UsageError
+from flows.frames import moment_ns
+from flows.progress import Progress, quantity
+from flows.signals import on_signals
+from schemas.units import NS_PER_S
+from sinks.errors import SinkError
+from sinks.raw_url import RawWriter, address_of, open_raw
+from sources.errors import SourceError
+from sources.live.outbox import MAX_BYTES
+from sources.live.recorder import PATIENCE_S, STALL_S, Recorder
+from sources.live.requests import ResyncRequests
+from sources.live.url import LiveSpec, parse_live
+
+_TAKE_S: Final = 0.2
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_UNITS_S: Final = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """``patience_s``: for the very first connection; ``stall_s``: how long a slow sink may hold up
+    a connection before it is given up; ``max_bytes``: of frames waiting for the sinks."""
+
+    patience_s: float = PATIENCE_S
+    stall_s: float = STALL_S
+    max_bytes: int = MAX_BYTES
+
+
+def seconds(name: str, text: str) -> float:
+    """``90``, ``60s``, ``5m``, ``1.5h`` in seconds. UsageError says the forms."""
+    match = _DURATION.fullmatch(text)
+    if match is None or not float(match[1]):
+        raise UsageError(f"{name} {text} is no time such as 90s, 5m or 1.5h")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def record(
+    sources: Sequence[str],
+    sinks: Sequence[str],
+    *,
+    resync: str | None = None,
+    duration: str | None = None,
+    until: str | None = None,
+    options: RecordOptions | None = None,
+    stop: threading.Event | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Record until ``duration`` or ``until`` is over, a signal comes or ``stop`` is set; returns
+    the summary of ``record --json``.
+
+    Raises UsageError (wrong use), RunFailed, or an OSError of a source or sink, with the fix in
+    the text.
+    """
+    options = options or RecordOptions()
+    if not sources or not sinks:
+        raise UsageError("a recording needs at least one --source and one --sink")
+    end_s = _end(duration, until)
+    try:
+        specs = parse_live(sources)
+        venues = list(dict.fromkeys(spec.venue.DECODER for spec in specs))
+        writers = [open_raw(text, venues) for text in sinks]
+        recorder = Recorder(
+            specs,
+            patience_s=options.patience_s,
+            stall_s=options.stall_s,
+            max_bytes=options.max_bytes,
+        )
+        requests = None
+        if resync is not None:
+            requests = _requests(resync, recorder)
+    except (SourceError, SinkError) as error:
+        raise UsageError(str(error)) from None
+    work = _Recording(recorder, writers, stop or threading.Event(), end_s)
+    try:
+        with (
+            on_signals(work.stop.set),
+            _RecordProgress("record", work.progress, console or Console(quiet=True)),
+        ):
+            work.run()
+    finally:
+        if requests is not None:
+            requests.close()
+    return work.summary(specs)
+
+
+def _end(duration: str | None, until: str | None) -> float | None:
+    """Seconds from now until the end; None: no end."""
+    if duration is not None and until is not None:
+        raise UsageError("--for or --until, not both")
+    if duration is not None:
+        return seconds("--for", duration)
+    if until is None:
+        return None
+    left_s = (moment_ns("--until", until) - time.time_ns()) / NS_PER_S
+    if left_s <= 0:
+        raise UsageError(f"--until {until} is over: give a moment to come (UTC)")
+    return left_s
+
+
+def _requests(text: str, recorder: Recorder) -> ResyncRequests:
+    scheme, _, place = text.partition(":")
+    if scheme != "kafka":
+        raise UsageError(
+            f"--resync {text}: requests are on a topic; write kafka://HOST:PORT/PREFIX"
+        )
+    return ResyncRequests(
+        address_of(place, {}), lambda r: recorder.resync(r.venue, r.symbol, r.ts_recv)
+    )
+
+
+class _Recording:
+    """The loop between a recorder and its sinks."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        writers: Sequence[dict[str, RawWriter]],
+        stop: threading.Event,
+        end_s: float | None,
+    ) -> None:
+        self._recorder = recorder
+        self._sinks = writers
+        self._writers = [writer for by_venue in writers for writer in by_venue.values()]
+        self._end_s = end_s
+        self.stop = stop
+        self._frames: dict[str, int] = {}
+        self._started_s = time.monotonic()
+
+    def run(self) -> None:
+        """Until the end, a stop, or a failure; everything taken is durable when this returns."""
+        self._recorder.start()
+        over_s = None if self._end_s is None else self._started_s + self._end_s
+        try:
+            while not self.stop.is_set() and (over_s is None or time.monotonic() < over_s):
+                self._take()
+        finally:
+            self._recorder.stop()
+        while not self._recorder.stopped:
+            self._take()
+        while self._take():
+            pass
+        for writer in self._writers:
+            writer.close()
+
+    def _take(self) -> bool:
+        """One round: what has come goes to every sink."""
+        batches = self._recorder.take(_TAKE_S)
+        for venue, frames in batches.items():
+            for by_venue in self._sinks:
+                by_venue[venue].write(frames)
+            self._frames[venue] = self._frames.get(venue, 0) + frames.num_rows
+        if not batches:
+            for writer in self._writers:
+                writer.idle()
+        return bool(batches)
+
+    def progress(self) -> dict[str, Any]:
+        """What the progress line shows."""
+        reports = self._recorder.reports()
+        return {
+            "messages": sum(report.frames for report in reports),
+            "bytes": sum(report.bytes for report in reports),
+            "open": sum(report.state == "open" for report in reports),
+            "connections": len(reports),
+            "reconnects": sum(max(0, report.connects - 1) for report in reports),
+            "away": [f"{r.connection}: {r.reason}" for r in reports if r.state == "waiting"],
+        }
+
+    def summary(self, specs: Sequence[LiveSpec]) -> dict[str, Any]:
+        """The recording in numbers, a value per connection among them."""
+        spent_s = time.monotonic() - self._started_s
+        total = sum(self._frames.values())
+        reports = [asdict(report) for report in self._recorder.reports()]
+        for spec, report in zip(specs, reports, strict=True):
+            report["address"] = spec.address
+        return {
+            "frames": total,
+            "bytes": sum(report["bytes"] for report in reports),
+            "venues": dict(sorted(self._frames.items())),
+            "connections": reports,
+            "pauses": self._recorder.pauses,
+            "stopped": self.stop.is_set(),
+            "seconds": round(spent_s, 3),
+            "frames_per_s": round(total / spent_s) if spent_s else 0,
+        }
+
+
+class _RecordProgress(Progress):
+    """Frames, rate, connections and what is away."""
+
+    def _line(self, state: dict[str, Any], rate: float, seconds: float) -> Table:
+        row = Table.grid(padding=(0, 2))
+        cells = [
+            f"[bold]record[/bold] {seconds:.0f} s",
+            f"{quantity(state['messages'])} frames",
+            f"{quantity(rate)}/s",
+            f"{quantity(state['bytes'])}B",
+            f"{state['open']} of {state['connections']} connections open",
+        ]
+        if state["reconnects"]:
+            cells.append(f"[yellow]{state['reconnects']} reconnects[/yellow]")
+        if state["away"]:
+            cells.append(f"[red]{state['away'][0]}[/red]")
+        row.add_row(*cells)
+        return row
+
+
+def print_recording(summary: dict[str, Any], console: Console) -> None:
+    """The summary for people."""
+    table = Table(title="recorded", title_justify="left")
+    for column in ("connection", "frames", "bytes", "connects", "disconnects", "books asked for"):
+        table.add_column(column, justify="left" if column == "connection" else "right")
+    for report in summary["connections"]:
+        numbers = [report[n] for n in ("frames", "bytes", "connects", "disconnects", "resyncs")]
+        table.add_row(report["connection"], *(f"{number:,}" for number in numbers))
+    console.print(table)
+    for report in summary["connections"]:
+        if report["refused"]:
+            console.print(
+                f"[yellow]{report['connection']}: the venue refused {report['refused']} "
+                "requests[/yellow]"
+            )
+    ending = "stopped" if summary["stopped"] else "time is over"
+    console.print(
+        f"{summary['frames']:,} frames in {summary['seconds']:.1f} s "
+        f"({quantity(summary['frames_per_s'])}/s), {ending}"
+    )
+
+
+def check_recorded(summary: dict[str, Any]) -> None:
+    """RunFailed where no connection ever came about."""
+    if not any(report["connects"] for report in summary["connections"]):
+        reasons = "; ".join(f"{r['connection']}: {r['reason']}" for r in summary["connections"])
+        raise RunFailed(f"nothing was recorded: {reasons or 'no connection came about'}")

@@ -1,0 +1,108 @@
+"""Where a recorder writes, by URL: ``kafka://HOST:PORT/raw`` (topics ``raw.<venue>``; another name
+is one topic, for one venue), ``parquet:DIR?seal_after_s=S&seal_bytes=N`` (a folder of files),
+``capture:PATH`` (one JSONL recording, for one venue).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Protocol
+from urllib.parse import parse_qsl
+
+import pyarrow as pa
+
+from schemas.kafka import SECURITY_PARAMS, KafkaAddress, KafkaAddressError, parse_address, redacted
+from schemas.wire import RAW_PREFIX
+from sinks.errors import SinkError
+from sinks.raw_files import RawFileOptions, RawFileWriter
+
+FORMS: Final = "kafka://HOST:PORT/raw, parquet:DIR, capture:PATH"
+_NUMBERS: Final[dict[str, Callable[[str], int | float]]] = {
+    "seal_bytes": int,
+    "seal_after_s": float,
+}
+
+
+class RawWriter(Protocol):
+    """Writes the frames of one venue."""
+
+    def write(self, frames: pa.RecordBatch) -> None:
+        """Take frames (schemas.frames.FRAMES); blocks while it cannot."""
+
+    def idle(self) -> None:
+        """Nothing came for a moment: time for what is done by the clock."""
+
+    def close(self) -> None:
+        """Make everything durable."""
+
+
+def open_raw(text: str, venues: Sequence[str]) -> dict[str, RawWriter]:
+    """A writer per venue (names of decoders). Raises SinkError naming what to change."""
+    scheme, colon, rest = text.partition(":")
+    place, _, query = rest.partition("?")
+    params = dict(parse_qsl(query, keep_blank_values=True))
+    match scheme if colon and place else "":
+        case "kafka":
+            return _topics(text, place, params, venues)
+        case "parquet":
+            options = _options(text, params)
+            return {venue: RawFileWriter(Path(place), venue, options) for venue in venues}
+        case "capture":
+            from sinks.raw_capture import CaptureWriter
+
+            if params:
+                raise SinkError(f"sink {text!r}: capture: takes no parameters")
+            _one_venue(text, venues)
+            return {venue: CaptureWriter(Path(place), venue) for venue in venues}
+    raise SinkError(f"sink {redacted(text)!r}: raw frames go to {FORMS}")
+
+
+def _topics(
+    text: str, place: str, params: dict[str, str], venues: Sequence[str]
+) -> dict[str, RawWriter]:
+    from sinks.kafka_raw import RawTopicWriter
+
+    for name in params:
+        if name not in SECURITY_PARAMS:
+            known = ", ".join(SECURITY_PARAMS)
+            raise SinkError(f"sink {redacted(text)!r}: unknown option {name!r}; known: {known}")
+    address = address_of(place, params)
+    if address.name == RAW_PREFIX.rstrip("."):
+        names = {venue: f"{RAW_PREFIX}{venue.lower()}" for venue in venues}
+    else:
+        _one_venue(text, venues)
+        names = dict.fromkeys(venues, address.name)
+    return {venue: RawTopicWriter(replace(address, name=name)) for venue, name in names.items()}
+
+
+def address_of(place: str, params: dict[str, str]) -> KafkaAddress:
+    """A broker's address with the security that the environment gives. SinkError."""
+    try:
+        return parse_address(place, params, os.environ, lambda path: Path(path).read_text())
+    except (KafkaAddressError, OSError) as error:
+        raise SinkError(str(error)) from None
+
+
+def _one_venue(text: str, venues: Sequence[str]) -> None:
+    if len(set(venues)) > 1:
+        raise SinkError(
+            f"sink {redacted(text)!r} takes one venue, the sources are of {', '.join(venues)}: "
+            "write kafka://HOST:PORT/raw (a topic per venue) or parquet:DIR"
+        )
+
+
+def _options(text: str, params: dict[str, str]) -> RawFileOptions:
+    numbers: dict[str, int | float] = {}
+    for name, value in params.items():
+        if name not in _NUMBERS:
+            raise SinkError(f"sink {text!r}: unknown option {name!r}; known: {', '.join(_NUMBERS)}")
+        try:
+            numbers[name] = _NUMBERS[name](value)
+        except ValueError:
+            numbers[name] = 0
+        if not 0 < numbers[name] < float("inf"):
+            raise SinkError(f"sink {text!r}: {name}={value!r} is no number above 0")
+    return replace(RawFileOptions(), **numbers)  # type: ignore[arg-type]
