@@ -44,6 +44,8 @@ class ShardState:
         self.pools = es.new_pools()
         self.state: NDArray[np.int64] = self.pools.state
         self._with_depth = with_depth
+        self._room_for = -1  # rows of a batch that the outputs have room for
+        self._sizes: tuple[int, dict[str, int]] = (-1, {})
         for place, value in settings.items():
             self.state[place] = value
         if with_depth:
@@ -54,12 +56,15 @@ class ShardState:
     def start(self, rows: int, offsets: NDArray[np.int64], quality_base: int) -> None:
         """Empty outputs with room for what so many rows usually make."""
         state = self.state
-        state[[place for _, place in _OUTPUTS]] = 0
+        state[es.N_TRADES : es.N_REJECTS + 1] = 0
         state[es.STAT_FIRST : es.STAT_FIRST + len(es.STATS)] = 0
         state[es.ENDED] = 0
         state[es.GROUP_EVENT] = -1
         state[es.QUALITY_BASE] = quality_base
         self.pools.put("offsets", np.ascontiguousarray(offsets, np.int64))
+        if rows <= self._room_for:
+            return
+        self._room_for = rows
         usual = {"trades": rows, "quotes": 2 * rows, "events": 2 * rows}
         for name, _ in _OUTPUTS:
             array = self.pools[name]
@@ -217,14 +222,7 @@ class ShardState:
 
     def memory(self) -> dict[str, int]:
         """Counts and bytes; see BookShard.memory."""
-        state, size = self.state, self.pools.nbytes
-        parts = {
-            "order_bytes": size("orders", "slots"),
-            "level_bytes": size("levels", "nodes"),
-            "book_bytes": size("books", "sides", "recent", "shown", "local_of"),
-            "buffer_bytes": size("pending", "pending_offset", "rings"),
-            "output_bytes": size(*(name for name, _ in _OUTPUTS)),
-        }
+        state, parts = self.state, self._bytes()
         return {
             "books": int(state[es.N_BOOKS]),
             "orders": int(state[orders.ORDERS_LIVE]),
@@ -233,8 +231,21 @@ class ShardState:
             "bytes_per_order": orders.ORDER.itemsize + 2 * 8,
             "bytes_per_level": levels.LEVEL.itemsize + levels.NODE.itemsize // levels.LEAST_FILL,
             **parts,
-            "memory_bytes": sum(parts.values()),
         }
+
+    def _bytes(self) -> dict[str, int]:
+        """Bytes of the arrays, counted anew when one was replaced."""
+        if self._sizes[0] != self.pools.version:
+            size = self.pools.nbytes
+            parts = {
+                "order_bytes": size("orders", "slots"),
+                "level_bytes": size("levels", "nodes"),
+                "book_bytes": size("books", "sides", "recent", "shown", "local_of"),
+                "buffer_bytes": size("pending", "pending_offset", "rings"),
+                "output_bytes": size(*(name for name, _ in _OUTPUTS)),
+            }
+            self._sizes = self.pools.version, {**parts, "memory_bytes": sum(parts.values())}
+        return self._sizes[1]
 
 
 def _power_above(rows: int) -> int:

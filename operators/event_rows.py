@@ -32,10 +32,10 @@ class EventRows:
     """``rows[:count]`` are written. Integers that do not fit their field raise struct.error."""
 
     def __init__(self, room: int) -> None:
-        self.rows: NDArray[Any] = np.empty(0, EVENT)
+        self.rows: NDArray[Any] = np.empty(room, EVENT)
         self.count = 0
-        self._room = 0
-        self._grow(room)
+        self._room = room
+        self._view = self.rows.view(np.uint8).data
 
     def reserve(self, more: int) -> None:
         """Make room for that many rows after ``count``."""

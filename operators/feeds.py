@@ -17,7 +17,7 @@ from operators.events import BookType, EventBatch, EventKind
 from operators.registry import BookRules, Registry
 from operators.venues.times import TimestampError
 from schemas.codes import RejectReason
-from schemas.frames import FrameKind
+from schemas.frames import FRAMES, FrameKind
 from schemas.redundancy import LINE_PREFIX, from_line_note
 from schemas.shards import DEFAULT_SHARDS
 
@@ -90,30 +90,44 @@ class VenueDecoder:
         raise NotImplementedError
 
 
+_INT8, _INT32, _INT64 = np.dtype(np.int8), np.dtype(np.int32), np.dtype(np.int64)
+assert FRAMES.names == ["offset", "ts_recv", "kind", "connection", "note", "payload"]
+
+
+def _values(column: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The values of a column without nulls, as they lie."""
+    count = len(column)
+    if count == 0:
+        return np.zeros(0, dtype)
+    first = column.offset * dtype.itemsize
+    found = np.frombuffer(column.buffers()[1], dtype, count, first)
+    found.flags.writeable = False
+    return found
+
+
 class FrameColumns:
     """The columns of a frames batch (schemas.frames.FRAMES) as arrays, and single frames of it."""
 
     def __init__(self, frames: pa.RecordBatch) -> None:
-        payloads = frames.column("payload")
+        offsets, ts_recv, kinds, connections, _, payloads = frames.columns
         _, bounds, data = payloads.buffers()
         n = frames.num_rows
-        self.offsets: NDArray[np.int64] = frames.column("offset").to_numpy()
-        self.ts_recv: NDArray[np.int64] = frames.column("ts_recv").to_numpy()
-        self.kinds: NDArray[np.int8] = frames.column("kind").to_numpy()
+        # One type for the kernels, whoever made the batch: nothing here is written to.
+        self.offsets: NDArray[np.int64] = _values(offsets, _INT64)
+        self.ts_recv: NDArray[np.int64] = _values(ts_recv, _INT64)
+        self.kinds: NDArray[np.int8] = _values(kinds, _INT8)
         #: ``text[bounds[i]:bounds[i + 1]]`` is the payload of row i.
-        self.bounds: NDArray[np.int64] = np.frombuffer(bounds, np.int64)[
+        self.bounds: NDArray[np.int64] = np.frombuffer(bounds, _INT64)[
             payloads.offset : payloads.offset + n + 1
         ]
+        self.bounds.flags.writeable = False
         empty = data is None or not data.size
         self.text: NDArray[np.uint8] = np.frombuffer(b"\0" if empty else data, np.uint8)
-        connections = frames.column("connection")
-        self.connections: NDArray[np.int32] = connections.indices.to_numpy()
+        self.text.flags.writeable = False
+        self.connections: NDArray[np.int32] = _values(connections.indices, _INT32)
         self._dictionary = connections.dictionary
         self._frames = frames
         self._view = self.text.data
-        # One type for the kernels, whoever made the batch.
-        for array in (self.ts_recv, self.kinds, self.bounds, self.text, self.connections):
-            array.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.offsets)

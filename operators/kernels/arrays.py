@@ -117,6 +117,8 @@ class Pools:
         self.state = state
         self._places = places
         self._arrays: dict[str, NDArray[Any]] = {}
+        #: Moves on whenever an array of another size is put.
+        self.version = 0
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]
@@ -125,6 +127,9 @@ class Pools:
         """Use this array from now on."""
         assert array.flags.c_contiguous, name
         place = self._places[name]
+        before = self._arrays.get(name)
+        if before is None or before.nbytes != array.nbytes:
+            self.version += 1
         self._arrays[name] = array
         self.state[place] = array.ctypes.data
         self.state[place + 1] = len(array)
