@@ -71,13 +71,15 @@ def _partitions(
     source: int, spec: SourceSpec, found: Sequence[Feed], resumed: bool, stop: threading.Event
 ) -> list[Feed]:
     from sources.kafka import SPARE_PARTITIONS
-    from sources.kafka_cluster import Cluster
+    from sources.kafka_cluster import START_PATIENCE_S, Cluster
     from sources.kafka_url import parse_feed
 
     try:
         feed = parse_feed(spec.place, spec.params)
         feeds.check_venue(feed.venue)
-        cluster = Cluster(feed.address, feed.group, stop)
+        # A run that goes on has reached this address before.
+        patience_s = feed.patience_s if resumed else min(START_PATIENCE_S, feed.patience_s)
+        cluster = Cluster(feed.address, feed.group, stop, patience_s)
         try:
             count = cluster.partitions(feed.topic)
         finally:

@@ -30,7 +30,7 @@ _FIRST_PAUSE_S: Final = 0.25
 #: A topic that was created a moment ago may not be known to every broker yet.
 _NEWBORN_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 5.0
-#: At the start nobody waits long for an address that may be mistyped.
+#: At a first start nobody waits long for an address that may be mistyped.
 START_PATIENCE_S: Final = 30.0
 #: No waiting mends these.
 _REFUSED: Final = {
@@ -51,10 +51,18 @@ def refusal(address: KafkaAddress, code: int, reason: str) -> SourceError | None
 
 
 class Cluster:
-    """Questions to one cluster. ``stop`` ends a wait early (as an outage would)."""
+    """Questions to one cluster, with this much patience where none is named. ``stop`` ends a wait
+    early (as an outage would)."""
 
-    def __init__(self, address: KafkaAddress, group: str, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        address: KafkaAddress,
+        group: str,
+        stop: threading.Event,
+        patience_s: float = START_PATIENCE_S,
+    ) -> None:
         self.address = address
+        self._patience_s = patience_s
         self._stop = stop
         self._code, self._reason = 0, ""
         quiet = {**address.config(), "error_cb": self._on_error, "log_level": 0}
@@ -108,7 +116,7 @@ class Cluster:
                 raise FeedFailed(f"stopped while waiting for kafka at {self.address.brokers}")
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def partitions(self, topic: str, patience_s: float = START_PATIENCE_S) -> int:
+    def partitions(self, topic: str) -> int:
         """Number of partitions of a topic; SourceError naming the fix if there is none such."""
 
         def count(client: Consumer, timeout_s: float) -> int | None:
@@ -120,7 +128,7 @@ class Cluster:
             raise KafkaException(found.error)
 
         deadline = time.monotonic() + _NEWBORN_S
-        while (found := self.ask(count, patience_s, f"partitions of {topic}")) is None:
+        while (found := self.ask(count, self._patience_s, f"partitions of {topic}")) is None:
             if time.monotonic() > deadline or self._stop.wait(0.1):
                 raise SourceError(self._no_topic(topic))
         return found
@@ -128,7 +136,7 @@ class Cluster:
     def _no_topic(self, topic: str) -> str:
         known = self.ask(
             lambda client, timeout_s: list(client.list_topics(timeout=timeout_s).topics),
-            START_PATIENCE_S,
+            self._patience_s,
             "topics",
         )
         near = difflib.get_close_matches(topic, known, n=1)
@@ -154,7 +162,7 @@ class Cluster:
             low, high = client.get_watermark_offsets(place, timeout=timeout_s)
             return low, high
 
-        return self.ask(query, START_PATIENCE_S, f"ends of {topic}[{partition}]")
+        return self.ask(query, self._patience_s, f"ends of {topic}[{partition}]")
 
     def at_time(self, topic: str, partition: int, ms: int) -> int | None:
         """Offset of the first message at or after a time; None if there is none yet."""
@@ -166,7 +174,7 @@ class Cluster:
                 raise KafkaException(found.error)
             return int(found.offset)
 
-        offset = self.ask(query, START_PATIENCE_S, f"times of {topic}[{partition}]")
+        offset = self.ask(query, self._patience_s, f"times of {topic}[{partition}]")
         return None if offset < 0 else offset
 
     def commit(self, positions: Iterable[tuple[str, int, int]]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import KafkaError
 
 from sources.errors import FeedFailed, SourceError
-from sources.kafka_cluster import START_PATIENCE_S, Cluster, log, refusal
+from sources.kafka_cluster import Cluster, log, refusal
 from sources.kafka_url import KafkaFeed
 from sources.librdkafka import Consumer, Event, Part, Place
 from sources.reader import DEFAULT_LIMITS, Limits
@@ -89,7 +89,7 @@ class Fetcher:
 
     def __init__(self, feed: KafkaFeed, hub: Hub, forget: Callable[[], object]) -> None:
         self.hub = hub
-        self.cluster = Cluster(feed.address, feed.group, hub.stop)
+        self.cluster = Cluster(feed.address, feed.group, hub.stop, feed.patience_s)
         self._patience_s = feed.patience_s
         self._forget = forget
         self._readers: dict[Place, Taker] = {}
@@ -119,9 +119,7 @@ class Fetcher:
     def topic(self, name: str) -> str:
         """The topic's id; from now on its partitions are counted. SourceError without a topic."""
         if name not in self.counts:
-            self.counts[name] = self.cluster.partitions(
-                name, min(START_PATIENCE_S, self._patience_s)
-            )
+            self.counts[name] = self.cluster.partitions(name)
             self._topic_ids[name] = self.cluster.topic_id(name)
             if not self._watch.is_alive():
                 self._watch.start()

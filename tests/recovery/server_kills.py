@@ -13,22 +13,16 @@ first difference between the two runs' lakes, topics and databases.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from infra.services.kafka import Kafka
 from infra.services.timescale import Timescale
@@ -38,108 +32,12 @@ from tests.recovery.outputs import (
     drop_database,
     new_outputs,
 )
+from tests.recovery.running import TIMEOUT_S, Flow, Servers, signal_all
 from tests.services.local import services_folder, start
 from tests.services.recorded import binance, record, venues
 from tests.services.topics import Cluster
 
-_TIMEOUT_S = 600
 _COUNTED = ("messages", "tables", "dead_letters", "quality_events", "checksums_verified")
-
-
-@dataclass
-class Servers:
-    """The broker and the database, as they are maltreated here."""
-
-    kafka: Cluster
-    timescale: Timescale
-
-    def broker(self) -> list[psutil.Process]:
-        pid = self.kafka.service.pid
-        return [] if pid is None else [psutil.Process(pid)]
-
-    def database(self) -> list[psutil.Process]:
-        """The postmaster and its children."""
-        pid = self.timescale.pid
-        if pid is None:
-            return []
-        postmaster = psutil.Process(pid)
-        return [postmaster, *postmaster.children(recursive=True)]
-
-    def up(self) -> None:
-        """Bring back what is down. A killed database's memory can be held for a moment."""
-        for service in (self.kafka.service, self.timescale):
-            for attempt in range(6):
-                try:
-                    service.up(lambda _: None)
-                    break
-                except Exception:
-                    if attempt == 5:
-                        raise
-                    time.sleep(0.5 * (attempt + 1))
-
-
-def signal_all(processes: Sequence[psutil.Process], number: int) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-
-
-@dataclass
-class Flow:
-    """A run of ``marketflow run`` that may be killed and started again."""
-
-    sources: list[str]
-    sinks: list[str]
-    recovery: Path
-    processes: int
-    environment: dict[str, str]
-    child: subprocess.Popen[str] | None = None
-    started_s: float = 0.0
-
-    def start(self) -> None:
-        line = [sys.executable, "-m", "flows.cli", "run", "market_data", "--json"]
-        for source in self.sources:
-            line += ["--source", source]
-        for sink in self.sinks:
-            line += ["--sink", sink]
-        line += ["--recovery", str(self.recovery), "--processes", str(self.processes)]
-        log = self.recovery.with_name(f"{self.recovery.name}.log")
-        with log.open("w") as errors:
-            self.child = subprocess.Popen(
-                line, stdout=subprocess.PIPE, stderr=errors, text=True,
-                env={**os.environ, **self.environment}, start_new_session=True,
-            )  # fmt: skip
-        self.started_s = time.monotonic()
-
-    def family(self) -> list[psutil.Process]:
-        """The run's processes, its parent first."""
-        assert self.child is not None
-        with suppress(psutil.NoSuchProcess):
-            parent = psutil.Process(self.child.pid)
-            return [parent, *parent.children(recursive=True)]
-        return []
-
-    def running(self) -> bool:
-        return self.child is not None and self.child.poll() is None
-
-    def gone(self) -> None:
-        """Forget a run that was killed."""
-        assert self.child is not None
-        self.child.communicate(timeout=_TIMEOUT_S)
-        self.child = None
-
-    def result(self) -> dict[str, Any]:
-        """The summary of a run that ended by itself; AssertionError with what it said if not."""
-        assert self.child is not None
-        out, _ = self.child.communicate(timeout=_TIMEOUT_S)
-        assert self.child.returncode == 0, f"exit code {self.child.returncode}: {self.said()}"
-        self.child = None
-        summary: dict[str, Any] = json.loads(out)
-        return summary
-
-    def said(self) -> str:
-        """What the run told people."""
-        return self.recovery.with_name(f"{self.recovery.name}.log").read_text()
 
 
 # -- mishaps: each returns whether the run must have survived it ----------------------------------
@@ -165,7 +63,7 @@ def kill_worker(flow: Flow, servers: Servers, chance: random.Random) -> bool:
         return kill_flow(flow, servers, chance)
     signal_all([chance.choice(workers)], signal.SIGKILL)
     assert flow.child is not None
-    code = flow.child.wait(_TIMEOUT_S)
+    code = flow.child.wait(TIMEOUT_S)
     assert code in (0, 1), flow.said()
     assert code == 0 or "start the same command again" in flow.said(), flow.said()
     flow.gone()
@@ -316,8 +214,10 @@ class Trial:
                 flow.result()
 
     def _let_it_work(self, flow: Flow) -> None:
-        """A random while: mostly into its work, now and then into its start."""
-        least_s = self.startup_s if self.chance.random() < 0.8 else 0.0
+        """A random while: mostly into its work, now and then into its start; but not into a first
+        one, which has little patience with an address that may be mistyped."""
+        first = not (flow.recovery / "run.json").is_file()
+        least_s = self.startup_s if first or self.chance.random() < 0.8 else 0.0
         begun_s = max(time.monotonic(), flow.started_s + least_s)
         end_s = begun_s + self.chance.uniform(0.0, min(6.0, 0.2 * self.working_s))
         while flow.running() and time.monotonic() < end_s:
