@@ -37,7 +37,10 @@ class Setting:
 
     def __init__(self, kafka: Cluster, case: Case, folder: Path) -> None:
         self.kafka, self.case, self.lake = kafka, case, folder / "lake"
-        self.raw = kafka.topic(1)
+        # One by the name that a recorder gives it, one by a name of its own.
+        by_venue = case.venue == "bybit"
+        self.raw = kafka.topic(1, f"raw.{case.venue}" if by_venue else "")
+        self.sink = f"kafka://{kafka.brokers}/{'raw' if by_venue else self.raw}"
         self.prefix = kafka.tables(2)
         self.requests = kafka.topic(1, f"{self.prefix}.{TOPIC}")
 
@@ -82,7 +85,7 @@ def test_a_lost_frame_is_mended(
     flow = setting.start_flow()
     recording = Recording(
         [source_of(case, venue)],
-        [f"kafka://{kafka.brokers}/{setting.raw}"],
+        [setting.sink],
         resync=f"kafka://{kafka.brokers}/{setting.prefix}",
     )
     try:
