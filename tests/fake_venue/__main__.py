@@ -12,8 +12,8 @@ import threading
 from pathlib import Path
 
 from tests.fake_venue import faults as fault_texts
-from tests.fake_venue.books import MODELS
 from tests.fake_venue.faults import parse_faults
+from tests.fake_venue.models import MODELS
 from tests.fake_venue.recording import load
 from tests.fake_venue.server import FakeVenue
 

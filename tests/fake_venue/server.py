@@ -24,8 +24,9 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
 from schemas.frames import FrameKind
-from tests.fake_venue.books import MODELS, BinanceModel, Model, Topic
+from tests.fake_venue.books import BinanceModel, Model, Topic
 from tests.fake_venue.faults import Faults
+from tests.fake_venue.models import MODELS
 from tests.fake_venue.recording import Event, Recording
 
 _GARBAGE: Final = "\u0000{]not a message"
@@ -244,9 +245,10 @@ class FakeVenue:
 
     async def _message(self, event: Event) -> None:
         topic = self.model.topic(event.text)
+        text = self.model.outgoing(event.text, topic)
         if topic is None:
             for client in list(self._clients):
-                await self._send(client, event.text)
+                await self._send(client, text)
             return
         kind = self.model.apply(event.text, topic)
         faults, number = self.faults, 0
@@ -266,10 +268,10 @@ class FakeVenue:
         for client in list(self._clients):
             if topic not in client.topics:
                 continue
-            await self._send(client, event.text, is_book=kind == "book")
+            await self._send(client, text, is_book=kind == "book")
             if number and faults.happens("duplicate", number):
                 client.sent -= 1
-                await self._send(client, event.text)
+                await self._send(client, text)
             if number and faults.happens("garbage", number):
                 with suppress(ConnectionClosed):
                     await client.socket.send(_GARBAGE)

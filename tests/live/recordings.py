@@ -56,6 +56,10 @@ CASES = {
             "symbols=XMR/USD,GRT/ETH,OMG/USD,XBT/CHF,ADA/XBT&depth=1000", 15,
         ),
         Case(
+            "kraken", "KRAKEN", "checksum-captures/KRAKEN.open.jsonl.zst",
+            "symbols=XMR/USD,GRT/ETH,OMG/USD,XBT/CHF,ADA/XBT&depth=1000&channels=book,trades", 10,
+        ),
+        Case(
             "okx", "OKX", "checksum-captures/OKX.open.jsonl.zst",
             "symbols=BTC-USDT&channels=book,trades,tickers", 3,
         ),
