@@ -69,6 +69,7 @@ class Line:
         self._stopping = False
         self._socket: StampedConnection | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._bug: BaseException | None = None
 
     # -- from outside, in the loop's thread ---------------------------------------------------
 
@@ -213,6 +214,8 @@ class Line:
         ping_s = time.monotonic() + self._venue.PING_S
         try:
             while True:
+                if self._bug is not None:
+                    raise self._bug
                 if closed.done():
                     return why_closed(socket)
                 if self._stopping:
@@ -241,7 +244,13 @@ class Line:
     def _start(self, socket: StampedConnection, symbol: str) -> None:
         task = asyncio.create_task(self._ask_book(socket, symbol))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._bug = error
+            self._wake.set()
 
     async def _ask_book(self, socket: StampedConnection, symbol: str) -> None:
         """Ask for the full book of an instrument."""

@@ -73,6 +73,7 @@ def fetch(base: str, path: str) -> Answer:
     try:
         with opener.open(request, timeout=_TIMEOUT_S) as response:
             body = response.read(_MOST_BYTES + 1)
+            missing = response.length
     except urllib.error.HTTPError as error:
         after = error.headers.get("Retry-After", "")
         wait_s = float(after) if after.isdecimal() else 0.0
@@ -82,4 +83,6 @@ def fetch(base: str, path: str) -> Answer:
         raise RestFailed(f"{url}: {type(error).__name__} {why}") from None
     if len(body) > _MOST_BYTES:
         raise RestFailed(f"{url}: more than {_MOST_BYTES} bytes")
+    if missing:  # a read of so many bytes does not complain of its own
+        raise RestFailed(f"{url}: the answer broke off {missing} bytes before its end")
     return Answer(url, body, time.time_ns())

@@ -12,8 +12,8 @@ import threading
 from pathlib import Path
 
 from tests.fake_venue import faults as fault_texts
-from tests.fake_venue.books import MODELS
 from tests.fake_venue.faults import parse_faults
+from tests.fake_venue.models import MODELS
 from tests.fake_venue.recording import load
 from tests.fake_venue.server import FakeVenue
 
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--fault", action="append", default=[], metavar="KIND:N")
     parser.add_argument("--speed", default="max", help="max, or times real time such as 1x, 10x")
     parser.add_argument("--clients", type=int, default=1, help="begin when so many have subscribed")
+    parser.add_argument("--topics", type=int, default=0, help="... to so many topics each")
     chosen = parser.parse_args()
     try:
         speed = 0.0 if chosen.speed == "max" else float(chosen.speed.rstrip("x"))
@@ -45,6 +46,7 @@ def main() -> None:
         faults,
         speed=speed,
         clients=chosen.clients,
+        topics=chosen.topics,
     )
     venue.port = chosen.port
 

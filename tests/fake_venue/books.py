@@ -76,6 +76,10 @@ class Model:
         """The message as number ``number`` of its connection."""
         return text
 
+    def outgoing(self, text: str, topic: Topic | None) -> str:
+        """A recorded message as it is sent."""
+        return text
+
     def _book(self, symbol: str) -> Book:
         return self.books.setdefault(symbol, Book())
 
@@ -211,8 +215,9 @@ class KrakenModel(Model):
             book.apply(book.asks, part.get("as") or part.get("a") or [])
         depth = int(topic[0].partition("-")[2])
         for side in (book.bids, book.asks):
-            for level in book.best(side)[depth:]:
-                del side[level[0]]
+            if len(side) > depth:
+                for level in book.best(side)[depth:]:
+                    del side[level[0]]
         book.last = {"id": array[0]}
         return "book" if whole else "update"
 
@@ -310,12 +315,3 @@ class BybitModel(Model):
         }
         message = {**book.last, "type": "snapshot", "data": data}
         return json.dumps(message, separators=(",", ":"))
-
-
-MODELS: Final[dict[str, type[Model]]] = {
-    "binance": BinanceModel,
-    "coinbase": CoinbaseModel,
-    "kraken_v1": KrakenModel,
-    "okx": OkxModel,
-    "bybit": BybitModel,
-}

@@ -2,8 +2,8 @@
 
 There is one course of events, as at a real venue: all clients get the same messages, each only the
 topics it subscribed to, and one who comes late gets the books as they are now. It starts when
-``clients`` of them have subscribed to all topics of the recording that were ever asked for, or
-nothing new has been asked for in ``settle_s``; it stands still while nobody is there.
+``clients`` of them have subscribed (to ``topics`` each; 0: to something, and nothing new has been
+asked for in ``settle_s``); it stands still while nobody is there.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
 from schemas.frames import FrameKind
-from tests.fake_venue.books import MODELS, BinanceModel, Model, Topic
+from tests.fake_venue.books import BinanceModel, Model, Topic
 from tests.fake_venue.faults import Faults
+from tests.fake_venue.models import MODELS
 from tests.fake_venue.recording import Event, Recording
 
 _GARBAGE: Final = "\u0000{]not a message"
@@ -51,6 +52,7 @@ class FakeVenue:
         *,
         speed: float = 0.0,
         clients: int = 1,
+        topics: int = 0,
         settle_s: float = 0.5,
     ) -> None:
         self.model: Model = MODELS[venue]()
@@ -61,14 +63,16 @@ class FakeVenue:
         self.updates = self.books = 0
         self.requests: dict[str, int] = {}
         self.accepted = 0
-        self._speed, self._clients_wanted, self._settle_s = speed, clients, settle_s
+        self._speed = speed
+        self._clients_wanted, self._topics_wanted, self._settle_s = clients, topics, settle_s
         self._clients: list[_Client] = []
         self._change = asyncio.Event()
         self._asked: set[str] = set()
         self._hold = asyncio.Event()
         self._hold.set()
         self._silent = False
-        self._skip = 0
+        #: Updates that still pass while nobody need be there.
+        self._missing = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._ready = threading.Event()
@@ -204,7 +208,7 @@ class FakeVenue:
                 await asyncio.sleep(max(0.0, (event.ts - before) / 1e9 / self._speed))
             before = event.ts
             await self._hold.wait()
-            while not self._clients or not any(client.topics for client in self._clients):
+            while not self._missing and not any(client.topics for client in self._clients):
                 await self._changed()
             if event.kind == FrameKind.HTTP:
                 await self._recorded_answer(event)
@@ -217,10 +221,11 @@ class FakeVenue:
         await self._change.wait()
 
     async def _everybody_there(self) -> None:
-        """Until enough clients have subscribed, and ask for nothing more."""
-        while len([c for c in self._clients if c.topics]) < self._clients_wanted:
+        """Until enough clients have subscribed to enough, and ask for nothing more."""
+        least = max(1, self._topics_wanted)
+        while sum(len(c.topics) >= least for c in self._clients) < self._clients_wanted:
             await self._changed()
-        while True:
+        while not self._topics_wanted:
             self._change.clear()
             try:
                 await asyncio.wait_for(self._change.wait(), self._settle_s)
@@ -240,18 +245,18 @@ class FakeVenue:
 
     async def _message(self, event: Event) -> None:
         topic = self.model.topic(event.text)
+        text = self.model.outgoing(event.text, topic)
         if topic is None:
             for client in list(self._clients):
-                await self._send(client, event.text)
+                await self._send(client, text)
             return
         kind = self.model.apply(event.text, topic)
         faults, number = self.faults, 0
-        if kind == "update" and any(topic in client.topics for client in self._clients):
+        if kind == "update" and self._missing:
+            self._missing -= 1
+        elif kind == "update" and any(topic in client.topics for client in self._clients):
             self.updates += 1
             number = self.updates
-            if self._skip:
-                self._skip -= 1
-                return
         if faults.delay_s:
             await asyncio.sleep(faults.delay_s)
         if number and faults.happens("drop", number):
@@ -263,10 +268,10 @@ class FakeVenue:
         for client in list(self._clients):
             if topic not in client.topics:
                 continue
-            await self._send(client, event.text, is_book=kind == "book")
+            await self._send(client, text, is_book=kind == "book")
             if number and faults.happens("duplicate", number):
                 client.sent -= 1
-                await self._send(client, event.text)
+                await self._send(client, text)
             if number and faults.happens("garbage", number):
                 with suppress(ConnectionClosed):
                     await client.socket.send(_GARBAGE)
@@ -286,7 +291,7 @@ class FakeVenue:
                 await client.socket.close(1012, "service restart")
         else:
             return
-        self._skip = self.faults.missed.get(number, 0)
+        self._missing = self.faults.missed.get(number, 0)
 
     # -- REST ---------------------------------------------------------------------------------
 

@@ -1,0 +1,144 @@
+"""From a lost frame back to a right book, on a real broker: the fake venue drops a frame, the flow
+sees the gap and asks, the recorder fetches that instrument's book, and the book is right again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from confluent_kafka import KafkaException
+
+from schemas.resync import TOPIC, from_message
+from tests.lakes import table_rows
+from tests.live.recordings import (
+    CASES,
+    Case,
+    Recording,
+    of_market,
+    source_of,
+    tables,
+    until,
+    venue_of,
+)
+from tests.reference.kafka import read_messages
+from tests.services.topics import Cluster
+
+pytestmark = pytest.mark.services
+
+
+class Setting:
+    """A raw topic, topics for tables and requests, and a flow between them."""
+
+    def __init__(self, kafka: Cluster, case: Case, folder: Path) -> None:
+        self.kafka, self.case, self.lake = kafka, case, folder / "lake"
+        # One by the name that a recorder gives it, one by a name of its own.
+        by_venue = case.venue == "bybit"
+        self.raw = kafka.topic(1, f"raw.{case.venue}" if by_venue else "")
+        self.sink = f"kafka://{kafka.brokers}/{'raw' if by_venue else self.raw}"
+        self.prefix = kafka.tables(2)
+        self.requests = kafka.topic(1, f"{self.prefix}.{TOPIC}")
+
+    def start_flow(self) -> subprocess.Popen[str]:
+        source = (
+            f"kafka://{self.kafka.brokers}/{self.raw}?venue={self.case.decoder.lower()}"
+            f"&group={self.raw}"
+        )
+        line = [
+            sys.executable, "-m", "flows.cli", "run", "market_data", "--json",
+            "--source", source, "--sink", f"kafka://{self.kafka.brokers}/{self.prefix}",
+            "--sink", f"parquet:{self.lake}", "--recovery", str(self.lake.with_name("recovery")),
+        ]  # fmt: skip
+        return subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "MARKETFLOW_EPOCH_MS": "200"},
+        )  # fmt: skip
+
+    def asked(self) -> list[Any]:
+        try:
+            messages = read_messages(self.kafka.brokers, self.requests, 0)
+        except KafkaException:
+            return []  # the topic is so young that a new client may not know it
+        return [from_message(message.value()) for message in messages]
+
+    def rows(self, name: str, symbol: str) -> list[dict[str, Any]]:
+        table = table_rows(self.lake, name)
+        assert table is not None
+        names = [c for c in table.column_names if not pa.types.is_timestamp(table[c].type)]
+        return [r for r in table.select(names).to_pylist() if r["symbol"] == symbol]
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol", "books"), [("binance", "NKNUSDT", 4), ("bybit", "ETHUSDT", 0)]
+)
+def test_a_lost_frame_is_mended(
+    name: str, symbol: str, books: int, kafka: Cluster, data: Path, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    setting = Setting(kafka, case, tmp_path)
+    venue = venue_of(case, data, "drop:40", speed=20.0)
+    flow = setting.start_flow()
+    recording = Recording(
+        [source_of(case, venue)],
+        [setting.sink],
+        resync=f"kafka://{kafka.brokers}/{setting.prefix}",
+    )
+    try:
+        until(lambda: venue.updates >= 60 or recording.error is not None)
+        venue.hold(True)
+        # Whose 40th update was lost depends on the capture; that one asks, and nobody else.
+        until(lambda: len(setting.asked()) > 0 or flow.poll() is not None, "nobody asked")
+        until(lambda: venue.books > books, "the recorder did not ask the venue")
+        venue.hold(False)
+        until(venue.finished.is_set)
+        summary = recording.stop()
+        until(lambda: _read(setting) >= summary["frames"])
+    finally:
+        flow.terminate()
+        out, errors = flow.communicate(timeout=120)
+        venue.stop()
+    assert flow.returncode == 0, errors
+    done = json.loads(out)
+    assert done["dead_letters"] == {}
+    [connection] = summary["connections"]
+    assert connection["connects"] == 1, "mended without a new connection"
+    lost = [request for request in setting.asked() if request.kind != "no_snapshot"]
+    outages = [r for r in lost if r.kind == "stale"]
+    first = outages[0]
+    assert (first.venue, first.symbol) == (case.decoder, symbol)
+    assert connection["resyncs"] >= 1
+    events = setting.rows("quality_events", symbol)
+    kinds = [event["kind"] for event in events if event["kind"] in ("gap", "stale", "valid")]
+    # The last outage is the end: the recorder said that it was stopped.
+    assert kinds == ["gap", "stale", "valid", "stale"]
+    others = {r["symbol"] for r in _all(setting) if r["kind"] in ("gap", "valid")}
+    assert others == {symbol}, "another book was touched"
+    assert _last_valid(setting.rows("depth", symbol)) == _expected(case, data, tmp_path, symbol)
+
+
+def _read(setting: Setting) -> int:
+    """How far the flow has come: it tells the group of the topic."""
+    return setting.kafka.told(setting.raw, setting.raw, 1)
+
+
+def _all(setting: Setting) -> list[dict[str, Any]]:
+    table = table_rows(setting.lake, "quality_events")
+    assert table is not None
+    return table.select(["symbol", "kind"]).to_pylist()
+
+
+def _last_valid(rows: list[dict[str, Any]]) -> tuple[Any, ...]:
+    names = ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
+    valid = [r for r in rows if r["book_state"] == "valid"]
+    return tuple(valid[-1][name] for name in names)
+
+
+def _expected(case: Case, data: Path, tmp_path: Path, symbol: str) -> tuple[Any, ...]:
+    """The last book of the capture itself, read without any of this."""
+    _, rows = tables(f"capture:{of_market(case, data, tmp_path)}", tmp_path / "direct")
+    return _last_valid([row for row in rows["depth"] if row["symbol"] == symbol])
