@@ -12,23 +12,27 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 from flows.errors import RunFailed, UsageError
 from flows.frames import moment_ns
 from flows.progress import Progress, quantity
+from flows.record_arbiter import RecordArbiter
+from flows.record_lines import VENUE, LinesRecorder
 from flows.signals import on_signals
 from schemas.units import NS_PER_S
 from sinks.errors import SinkError
 from sinks.raw_url import RawWriter, address_of, open_raw
 from sources.errors import SourceError
+from sources.line_url import is_line, parse_lines
 from sources.live.outbox import MAX_BYTES
 from sources.live.recorder import PATIENCE_S, STALL_S, Recorder
 from sources.live.requests import ResyncRequests
-from sources.live.url import LiveSpec, parse_live
+from sources.live.url import parse_live
 
 _TAKE_S: Final = 0.2
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -75,21 +79,21 @@ def record(
         raise UsageError("a recording needs at least one --source and one --sink")
     end_s = _end(duration, until)
     try:
-        specs = parse_live(sources)
-        venues = list(dict.fromkeys(spec.venue.DECODER for spec in specs))
-        writers = [open_raw(text, venues) for text in sinks]
-        recorder = Recorder(
-            specs,
-            patience_s=options.patience_s,
-            stall_s=options.stall_s,
-            max_bytes=options.max_bytes,
-        )
+        lines = [is_line(text) for text in sources]
+        if any(lines):
+            if any(text.startswith("capture:") for text in sinks):
+                raise UsageError("capture: cannot hold lines: record to parquet: or kafka:")
+            feed = _lines(sources, lines, resync, options)
+        else:
+            feed = _live(sources, options)
+        writers = [open_raw(text, feed.venues) for text in sinks]
         requests = None
         if resync is not None:
-            requests = _requests(resync, recorder)
+            assert isinstance(feed.recorder, Recorder)
+            requests = _requests(resync, feed.recorder)
     except (SourceError, SinkError) as error:
         raise UsageError(str(error)) from None
-    work = _Recording(recorder, writers, stop or threading.Event(), end_s)
+    work = _Recording(feed, writers, stop or threading.Event(), end_s)
     try:
         with (
             on_signals(work.stop.set),
@@ -99,7 +103,42 @@ def record(
     finally:
         if requests is not None:
             requests.close()
-    return work.summary(specs)
+    return work.summary(feed.addresses)
+
+
+class _Feed(NamedTuple):
+    """What is recorded: ``venues`` whose frames the recorder gives, ``addresses`` of its
+    connections; ``arbiter``: of redundant connections among them."""
+
+    recorder: Recorder | LinesRecorder
+    venues: list[str]
+    addresses: list[str]
+    arbiter: RecordArbiter | None
+
+
+def _live(sources: Sequence[str], options: RecordOptions) -> _Feed:
+    specs = parse_live(sources)
+    recorder = Recorder(
+        specs,
+        patience_s=options.patience_s,
+        stall_s=options.stall_s,
+        max_bytes=options.max_bytes,
+    )
+    venues = list(dict.fromkeys(spec.venue.DECODER for spec in specs))
+    return _Feed(recorder, venues, [spec.address for spec in specs], RecordArbiter(specs))
+
+
+def _lines(
+    sources: Sequence[str], lines: Sequence[bool], resync: str | None, options: RecordOptions
+) -> _Feed:
+    """Redundant lines: all sources are of one feed."""
+    if not all(lines):
+        raise UsageError("mold: and soup: are lines of one feed: record ws: sources apart")
+    if resync is not None:
+        raise UsageError("--resync: a line has no books to ask for; give rerequest=HOST:PORT")
+    spec = parse_lines(sources)
+    recorder = LinesRecorder(spec, patience_s=options.patience_s, max_bytes=options.max_bytes)
+    return _Feed(recorder, [VENUE], [f"{line.host}:{line.port}" for line in spec.lines], None)
 
 
 def _end(duration: str | None, until: str | None) -> float | None:
@@ -132,12 +171,13 @@ class _Recording:
 
     def __init__(
         self,
-        recorder: Recorder,
+        feed: _Feed,
         writers: Sequence[dict[str, RawWriter]],
         stop: threading.Event,
         end_s: float | None,
     ) -> None:
-        self._recorder = recorder
+        self._arbiter = feed.arbiter
+        self._recorder = feed.recorder
         self._sinks = writers
         self._writers = [writer for by_venue in writers for writer in by_venue.values()]
         self._end_s = end_s
@@ -150,7 +190,9 @@ class _Recording:
         self._recorder.start()
         over_s = None if self._end_s is None else self._started_s + self._end_s
         try:
-            while not self.stop.is_set() and (over_s is None or time.monotonic() < over_s):
+            while not (self.stop.is_set() or self._recorder.stopped) and (
+                over_s is None or time.monotonic() < over_s
+            ):
                 self._take()
         finally:
             self._recorder.stop()
@@ -158,20 +200,26 @@ class _Recording:
             self._take()
         while self._take():
             pass
+        if self._arbiter is not None:
+            self._write(self._arbiter.flush())
         for writer in self._writers:
             writer.close()
 
     def _take(self) -> bool:
         """One round: what has come goes to every sink."""
-        batches = self._recorder.take(_TAKE_S)
+        taken = self._recorder.take(_TAKE_S)
+        batches = taken if self._arbiter is None else self._arbiter.apply(taken)
+        self._write(batches)
+        if not batches:
+            for writer in self._writers:
+                writer.idle()
+        return bool(taken)
+
+    def _write(self, batches: dict[str, pa.RecordBatch]) -> None:
         for venue, frames in batches.items():
             for by_venue in self._sinks:
                 by_venue[venue].write(frames)
             self._frames[venue] = self._frames.get(venue, 0) + frames.num_rows
-        if not batches:
-            for writer in self._writers:
-                writer.idle()
-        return bool(batches)
 
     def progress(self) -> dict[str, Any]:
         """What the progress line shows."""
@@ -179,20 +227,28 @@ class _Recording:
         return {
             "messages": sum(report.frames for report in reports),
             "bytes": sum(report.bytes for report in reports),
-            "open": sum(report.state == "open" for report in reports),
+            "open": sum(report.state in ("open", "up", "lagging") for report in reports),
             "connections": len(reports),
             "reconnects": sum(max(0, report.connects - 1) for report in reports),
-            "away": [f"{r.connection}: {r.reason}" for r in reports if r.state == "waiting"],
+            "away": [
+                f"{r.connection}: {r.reason or r.state}"
+                for r in reports
+                if r.state in ("waiting", "down")
+            ],
         }
 
-    def summary(self, specs: Sequence[LiveSpec]) -> dict[str, Any]:
+    def summary(self, addresses: Sequence[str]) -> dict[str, Any]:
         """The recording in numbers, a value per connection among them."""
         spent_s = time.monotonic() - self._started_s
         total = sum(self._frames.values())
         reports = [asdict(report) for report in self._recorder.reports()]
-        for spec, report in zip(specs, reports, strict=True):
-            report["address"] = spec.address
+        for address, report in zip(addresses, reports, strict=True):
+            report["address"] = address
+        lines = self._recorder.counts() if isinstance(self._recorder, LinesRecorder) else {}
+        if self._arbiter is not None and (counts := self._arbiter.stats()):
+            lines = {"lines": counts}
         return {
+            **lines,
             "frames": total,
             "bytes": sum(report["bytes"] for report in reports),
             "venues": dict(sorted(self._frames.items())),
@@ -240,6 +296,11 @@ def print_recording(summary: dict[str, Any], console: Console) -> None:
                 "requests[/yellow]"
             )
     ending = "stopped" if summary["stopped"] else "time is over"
+    if "arbiter" in summary:
+        told = ", ".join(
+            f"{name.replace('_', ' ')} {n:,}" for name, n in summary["arbiter"].items()
+        )
+        console.print(told)
     console.print(
         f"{summary['frames']:,} frames in {summary['seconds']:.1f} s "
         f"({quantity(summary['frames_per_s'])}/s), {ending}"

@@ -44,11 +44,12 @@ from operators.kernels.arbiter_state import (
     WHY_JUMP,
     Desk,
     Made,
+    copy,
     event,
     frame,
     hole,
 )
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
 from schemas.codes import QualityKind
 from schemas.frames import FrameKind
 from schemas.redundancy import PacketKind
@@ -57,10 +58,11 @@ _DATA, _BROKEN, _END = int(FrameKind.DATA), int(FrameKind.BROKEN), int(FrameKind
 _GAP, _FILLED, _LOST = int(FrameKind.GAP), int(FrameKind.FILLED), int(FrameKind.LOST)
 _SESSION_END, _BAD = int(PacketKind.END), int(PacketKind.BAD)
 _CONNECTED, _CUT_OFF = int(PacketKind.UP), int(PacketKind.DOWN)
+_START: Final = int(FrameKind.START)
 _LINE_DOWN: Final = int(QualityKind.LINE_DOWN)
 
 
-@kernel
+@bare_kernel
 def _out(
     desk: Desk, made: Made, data: NDArray[np.uint8], begin: int, size: int, first: int, ts: int
 ) -> None:
@@ -72,12 +74,12 @@ def _out(
         at += 2 + (np.int64(data[at]) << 8 | np.int64(data[at + 1]))
     frame(desk, made, _DATA, ts, state[EXPECTED], 0)
     to = state[BYTES]
-    made.data[to : to + end - at] = data[at:end]
+    copy(made.data, to, data, at, end - at)
     state[BYTES] = to + end - at
     state[OFFSET] += end - at
 
 
-@kernel
+@bare_kernel
 def _advance(desk: Desk, line: int, after: int) -> None:
     """The messages before ``after`` have gone out; ``line`` brought them."""
     state = desk.state
@@ -89,7 +91,7 @@ def _advance(desk: Desk, line: int, after: int) -> None:
     state[SINCE] = 0
 
 
-@kernel
+@bare_kernel
 def _release(desk: Desk, made: Made) -> None:
     """Held packets that continue the stream go out; those it has passed go."""
     state, held = desk.state, desk.held
@@ -109,7 +111,7 @@ def _release(desk: Desk, made: Made) -> None:
             state[USED] = 0
 
 
-@kernel
+@bare_kernel
 def _hole_end(desk: Desk) -> int:
     """Last sequence of the hole at the front."""
     state = desk.state
@@ -118,7 +120,7 @@ def _hole_end(desk: Desk) -> int:
     return int(state[HIGHEST] - 1)
 
 
-@kernel
+@bare_kernel
 def _is_filled(desk: Desk) -> bool:
     """Do held packets reach without a hole across the one that was told?"""
     state, held = desk.state, desk.held
@@ -130,7 +132,7 @@ def _is_filled(desk: Desk) -> bool:
     return bool(reached > state[TOLD_TO])
 
 
-@kernel
+@bare_kernel
 def _lose(desk: Desk, made: Made) -> None:
     """Give up the hole at the front, or what is left of it."""
     state = desk.state
@@ -150,7 +152,7 @@ def _lose(desk: Desk, made: Made) -> None:
     state[SINCE] = 0
 
 
-@kernel
+@bare_kernel
 def _notice(desk: Desk) -> None:
     """Since when is there a hole? Since the first packet beyond it came."""
     state = desk.state
@@ -160,7 +162,7 @@ def _notice(desk: Desk) -> None:
     state[SINCE] = max(since, 1)
 
 
-@kernel
+@bare_kernel
 def _settle(desk: Desk, made: Made) -> None:
     """Let out what is due; tell of a hole, or give it up, when its time is over."""
     state, config = desk.state, desk.config
@@ -191,21 +193,21 @@ def _settle(desk: Desk, made: Made) -> None:
             _lose(desk, made)
 
 
-@kernel
+@bare_kernel
 def _compact(desk: Desk) -> None:
     """Close the holes of the arena."""
     state, held = desk.state, desk.held
     used = 0
     for i in range(state[HELD]):
         at, size = held[i].at, held[i].size
-        desk.spare[used : used + size] = desk.arena[at : at + size]
+        copy(desk.spare, used, desk.arena, at, size)
         held[i].at = used
         used += size
-    desk.arena[:used] = desk.spare[:used]
+    copy(desk.arena, 0, desk.spare, 0, used)
     state[USED] = used
 
 
-@kernel
+@bare_kernel
 def _hold(desk: Desk, data: NDArray[np.uint8], packet: Any) -> bool:
     """Keep a packet for later; False if a held one has all of it. There must be room."""
     state, held = desk.state, desk.held
@@ -226,13 +228,13 @@ def _hold(desk: Desk, data: NDArray[np.uint8], packet: Any) -> bool:
     row.size = packet.size
     row.line = packet.line
     at, size = state[USED], packet.size
-    desk.arena[at : at + size] = data[packet.begin : packet.begin + size]
+    copy(desk.arena, at, data, packet.begin, size)
     state[USED] = at + size
     state[HELD] = count + 1
     return True
 
 
-@kernel
+@bare_kernel
 def _make_room(desk: Desk, made: Made, size: int) -> None:
     """Policy of a full buffer: the oldest hole is given up, until the packet fits."""
     state = desk.state
@@ -246,21 +248,21 @@ def _make_room(desk: Desk, made: Made, size: int) -> None:
         _release(desk, made)
 
 
-@kernel
+@bare_kernel
 def _begin(desk: Desk, made: Made, first: int) -> None:
     """The first packet: the stream begins with it, or where it was told to."""
     state = desk.state
     if desk.config[FIRST] > 0:
         state[EXPECTED] = desk.config[FIRST]
         state[HIGHEST] = max(state[HIGHEST], desk.config[FIRST])
+        frame(desk, made, _START, state[CLOCK], desk.config[FIRST], 0)
         return
     state[EXPECTED] = first
     state[HIGHEST] = first
-    if first > 1:
-        hole(desk, made, _LOST, 1, first - 1)
+    frame(desk, made, _START, state[CLOCK], first, 0)
 
 
-@kernel
+@bare_kernel
 def _take(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
     """A packet with messages."""
     state, lines = desk.state, desk.lines
@@ -285,7 +287,7 @@ def _take(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
         lines[packet.line].duplicates += packet.count
 
 
-@kernel
+@bare_kernel
 def _is_believed(desk: Desk, packet: Any) -> bool:
     """A jump far ahead is believed when a second packet says the same."""
     state = desk.state
@@ -296,7 +298,7 @@ def _is_believed(desk: Desk, packet: Any) -> bool:
     return bool(near)
 
 
-@kernel
+@bare_kernel
 def _one(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
     """One packet."""
     state, lines, kind = desk.state, desk.lines, packet.kind
@@ -312,7 +314,7 @@ def _one(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
         made.frames[n].line = packet.line
         made.frames[n].what = packet.why if packet.kind == _BAD else WHY_JUMP
         at = state[BYTES]
-        made.data[at : at + packet.size] = data[packet.begin : packet.begin + packet.size]
+        copy(made.data, at, data, packet.begin, packet.size)
         state[BYTES] = at + packet.size
     elif kind == _CUT_OFF:
         if watched and lines[packet.line].status != DOWN:
@@ -330,7 +332,7 @@ def _one(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
             _take(desk, made, data, packet)
     if watched and (kind <= _SESSION_END or kind == _CONNECTED):
         lines[packet.line].packets += 1
-        lines[packet.line].last_ts = max(lines[packet.line].last_ts, packet.ts_recv)
+        lines[packet.line].last_ts = state[CLOCK]
         watch(desk, made, packet)
     if state[EXPECTED] > 0:
         _settle(desk, made)
@@ -339,7 +341,7 @@ def _one(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
         frame(desk, made, _END, state[CLOCK], 0, 0)
 
 
-@kernel
+@bare_kernel
 def arbitrate(
     desk: Desk, made: Made, data: NDArray[np.uint8], packets: NDArray[Any], start: int
 ) -> int:
