@@ -114,6 +114,11 @@ def _store(folder: Path, process: int) -> Path:
     return folder / f"process-{process}"
 
 
+def store_file(folder: Path, process: int) -> Path:
+    """The engine's database of one process."""
+    return _store(folder, process) / "part-0.sqlite3"
+
+
 def config(folder: Path, process: int) -> RecoveryConfig:
     """bytewax's handle on the store of one process."""
     return RecoveryConfig(_store(folder, process))

@@ -21,6 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
+from flows import checkpoints
 from flows import recovery as recovery_folder
 from flows import settings as settings_module
 from flows.errors import RunFailed, UsageError
@@ -67,6 +68,7 @@ def run(
     if not specs or not sinks:
         raise UsageError("a run needs at least one --source and one --sink")
     known: list[Feed] = []
+    identity: dict[str, Any] = {}
     if recovery is not None:
         identity = {
             "flow": flow,
@@ -81,6 +83,10 @@ def run(
     feeds = list_feeds(specs, known, settings.shards, threading.Event())
     if recovery is not None:
         recovery_folder.keep_feeds(Path(recovery), feeds)
+        if settings.checkpoint_every:
+            _note_run(Path(recovery), identity["sources"], feeds, settings)
+    elif settings.checkpoint_every:
+        raise UsageError("--checkpoint-every needs --recovery DIR: checkpoints are kept there")
     job = Job(
         tuple(sources),
         tuple(sinks),
@@ -90,7 +96,7 @@ def run(
         recovery=None if recovery is None else str(recovery),
     )
     started = time.monotonic()
-    crew = _Here(job) if processes == 1 else _Crew(job)
+    crew = Here(job) if processes == 1 else _Crew(job)
     with Progress(flow, crew.progress, console or Console(stderr=True, quiet=True)):
         summary = crew.run()
     seconds = time.monotonic() - started
@@ -101,6 +107,15 @@ def run(
         "seconds": round(seconds, 3),
         "messages_per_s": round(summary["messages"] / seconds) if seconds else 0,
     }
+
+
+def _note_run(
+    recovery: Path, sources: list[str], feeds: Sequence[Feed], settings: Settings
+) -> None:
+    """What a replay must know to do the same again."""
+    names = ("shards", "tables", "intervals", "late_ms", "depth_interval_ms", "clock_skew_ms")
+    chosen = {name: getattr(settings, name) for name in names}
+    checkpoints.note(recovery, {"sources": sources, "feeds": feeds, "settings": chosen})
 
 
 @contextmanager
@@ -118,7 +133,7 @@ def _signals(handler: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, old)
 
 
-class _Here:
+class Here:
     """A run in this very process."""
 
     def __init__(self, job: Job) -> None:
