@@ -74,8 +74,8 @@ def note(folder: Path, run: dict[str, Any]) -> None:
 
 
 class Checkpointer:
-    """Thread of a run's process: takes a checkpoint at first, and whenever ``every_ns`` of the
-    feeds' time or of the clock has passed. One that fails is told, and ends nothing."""
+    """Thread of a run's process: takes a checkpoint at first, whenever ``every_ns`` of the feeds'
+    time or of the clock has passed, and at the end. One that fails is told, and ends nothing."""
 
     def __init__(
         self,
@@ -102,6 +102,8 @@ class Checkpointer:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
+        # Where a run was stopped is a good place to begin.
+        self._take()
 
     def _work(self) -> None:
         last: tuple[int, int] | None = None

@@ -118,7 +118,8 @@ def replay(
     sink: Annotated[list[str], typer.Option(help="Where rows go (URL, repeatable).")],
     flow: Annotated[str, typer.Option(help="Name of the flow.")] = "market_data",
     start: Annotated[
-        str | None, typer.Option("--from", help="Time, offset or p0:o0,p1:o1 [default: the start].")
+        str | None,
+        typer.Option("--from", help="Time, offset, or 0:N,1:M by partition [default: the start]."),
     ] = None,
     end: Annotated[
         str | None, typer.Option("--to", help="The same, exclusive [default: the end].")

@@ -106,7 +106,7 @@ def _check(order: Order) -> None:
             "MARKETFLOW_KAFKA_PASSWORD (or _PASSWORD_FILE) and MARKETFLOW_KAFKA_SECURITY"
         )
     for name, text in (("--from", wanted.start), ("--to", wanted.end)):
-        if text is not None and len(names) > 1 and re.fullmatch(r"[\d:,p]+", text):
+        if text is not None and len(names) > 1 and re.fullmatch(r"[\d:,]+", text):
             raise UsageError(
                 f"{name} {text}: an offset means something else in every topic; give a time such "
                 "as 2026-03-02T14:30:00Z, or replay the topics one by one"
