@@ -37,13 +37,12 @@ from sinks.errors import SinkError
 from sinks.outputs import WriterSink
 from sinks.url import open_writer
 from sources.errors import SourceError
-from sources.inputs import FeedSource
+from sources.inputs import FeedSource, ReplaySource
 from sources.reader import DEFAULT_LIMITS, Limits
 from sources.url import SourceSpec, parse_source
 
 if TYPE_CHECKING:
     from flows.plan import ReplayPlan
-    from sources.replay import ReplaySource
 
 _PROGRESS_S = 0.5
 _NO_EPOCHS = timedelta(days=1)
@@ -121,11 +120,10 @@ def _source(
 ) -> FeedSource | ReplaySource:
     if job.replay is not None:
         from sources.kafka_url import parse_feed
-        from sources.replay import ReplaySource
 
         places = [(span, specs[span.feed]) for span in job.replay.plan.spans]
         spans = [(span, parse_feed(spec.place, spec.params)) for span, spec in places]
-        replaying = ReplaySource(spans, job.replay.speed, stop, limits=limits)
+        replaying = ReplaySource(spans, job.replay.speed, stop, limits)
         stats.more_progress = replaying.progress
         return replaying
     read = [feed.is_read_by(i, job.process, job.processes) for i, feed in enumerate(job.feeds)]

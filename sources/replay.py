@@ -1,7 +1,7 @@
 """Intervals of topics once more: partitions merged in order of time, at a chosen speed.
 
-- Unit of parallelism: the process; one part reads all partitions (a consumer for each, so that one
-  that is far ahead in time can rest while another is read).
+- Unit of parallelism: the process; one reader for all partitions (with a consumer for each, so that
+  one that is far ahead in time can rest while another is read).
 - Interval: ``[show, end)`` of each partition's offsets, fixed before the start. Frames from
   ``start`` to ``show`` come first, as fast as they go, for the state of the flow (see
   operators.warmup); no batch lies on both sides of ``show``.
@@ -21,11 +21,9 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
-from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from schemas.frames import FrameKind
 from schemas.tables import table
@@ -39,16 +37,16 @@ from sources.kafka_url import Bound, KafkaFeed
 from sources.merge import Given, Merge
 from sources.reader import DEFAULT_LIMITS, Limits
 
-SNAPSHOT_VERSION: Final = 1
-_PART: Final = "replay"
-_AT_ONCE: Final = datetime(1970, 1, 1, tzinfo=UTC)
+POSITION_VERSION: Final = 1
 #: Longest rest: a stop and a snapshot must not wait for the next frame.
 _REST_S: Final = 0.05
 _QUEUE_KB: Final = 65_536
 _MIN_QUEUE_KB: Final = 2_048
 
 #: (version, next offset by feed, whether the END frames were given)
-_Snapshot = tuple[int, dict[int, int], bool]
+Position = tuple[int, dict[int, int], bool]
+#: (feed, frames)
+Item = tuple[int, pa.RecordBatch]
 
 
 class Span(NamedTuple):
@@ -141,22 +139,43 @@ class Pace:
         return max(0.0, (first_ns - due_ns) / NS_PER_S / self._speed)
 
 
-class _Replay(StatefulSourcePartition[tuple[str, pa.RecordBatch], _Snapshot]):
-    def __init__(
-        self, partitions: list[_Partition], pace: Pace, ended: bool, stop: threading.Event
-    ) -> None:
-        self._partitions = partitions
-        self._warming = [] if ended else list(partitions)
-        self._merge = Merge(partitions)
-        self._pace = pace
-        self._ended = ended
-        self._stop = stop
-        self._awake = _AT_ONCE
+class Replay:
+    """Frames of ``spans``, each with the feed that it is of; see the module.
 
-    def next_batch(self) -> list[tuple[str, pa.RecordBatch]]:
-        if self._stop.is_set() or self._ended:
-            raise StopIteration
-        self._awake = _AT_ONCE
+    ``following``: from a position of an earlier one; SourceError if it is of another format.
+    """
+
+    def __init__(
+        self,
+        spans: Sequence[tuple[Span, KafkaFeed]],
+        speed: float | None,
+        stop: threading.Event,
+        following: Position | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        version, offsets, self._ended = following or (POSITION_VERSION, {}, False)
+        if version != POSITION_VERSION:
+            raise SourceError(
+                f"recovery state of the replay has format {version}, this release reads "
+                f"{POSITION_VERSION}: finish with the release that wrote it, or start with an "
+                "empty --recovery folder"
+            )
+        queue_kb = max(_MIN_QUEUE_KB, _QUEUE_KB // max(1, len(spans)))
+        self._partitions = []
+        for span, feed in spans:
+            hub = Hub(stop, limits, queue_kb=queue_kb)
+            self._partitions.append(_Partition(span, feed, hub, offsets.get(span.feed)))
+        self._warming = list(self._partitions)
+        self._merge = Merge(self._partitions)
+        self._pace = Pace(speed)
+        #: How long there will be nothing to read.
+        self.rest_s = 0.0
+
+    def read(self) -> list[Item] | None:
+        """What is due, by feed, in order of time; None when all has been given."""
+        self.rest_s = 0.0
+        if self._ended:
+            return None
         if self._warming:
             return self._warm()
         first_ns = self._merge.fill()
@@ -166,88 +185,35 @@ class _Replay(StatefulSourcePartition[tuple[str, pa.RecordBatch], _Snapshot]):
         if due_ns is None:
             return self._items(self._merge.take())
         if first_ns > due_ns:
-            rest_s = min(self._pace.rest_s(first_ns, due_ns), _REST_S)
-            self._awake = datetime.now(UTC) + timedelta(seconds=rest_s)
+            self.rest_s = min(self._pace.rest_s(first_ns, due_ns), _REST_S)
             return []
         return self._items(self._merge.take(due_ns))
 
-    def _items(self, given: list[Given]) -> list[tuple[str, pa.RecordBatch]]:
+    def _items(self, given: list[Given]) -> list[Item]:
         partitions = self._partitions
-        return [(str(partitions[i].span.feed), partitions[i].given(f)) for i, f in given]
+        return [(partitions[i].span.feed, partitions[i].given(frames)) for i, frames in given]
 
-    def _warm(self) -> list[tuple[str, pa.RecordBatch]]:
+    def _warm(self) -> list[Item]:
         items = []
         for partition in list(self._warming):
             frames = partition.warm()
             if frames is None:
                 self._warming.remove(partition)
             elif frames.num_rows:
-                items.append((str(partition.span.feed), frames))
+                items.append((partition.span.feed, frames))
         return items
 
-    def _finish(self) -> list[tuple[str, pa.RecordBatch]]:
+    def _finish(self) -> list[Item]:
         self._ended = True
         return [
-            (str(p.span.feed), framing.single(FrameKind.END, p.span.end))
+            (p.span.feed, framing.single(FrameKind.END, p.span.end))
             for p in self._partitions
             if p.span.ends
         ]
 
-    def next_awake(self) -> datetime:
-        return self._awake
-
-    def snapshot(self) -> _Snapshot:
-        return (SNAPSHOT_VERSION, {p.span.feed: p.next for p in self._partitions}, self._ended)
-
-    def close(self) -> None:
-        for partition in self._partitions:
-            partition.close()
-
-
-class ReplaySource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
-    """Frames of ``spans``, each with the feed it is of; see the module."""
-
-    #: A replay never asks to be started again (sources.inputs.FeedSource does).
-    restart: str | None = None
-
-    def __init__(
-        self,
-        spans: Sequence[tuple[Span, KafkaFeed]],
-        speed: float | None,
-        stop: threading.Event,
-        *,
-        limits: Limits = DEFAULT_LIMITS,
-    ) -> None:
-        self._spans = tuple(spans)
-        self._pace = Pace(speed)
-        self._stop = stop
-        self._limits = limits
-        self._partitions: list[_Partition] = []
-
-    def list_parts(self) -> list[str]:
-        return [_PART]
-
-    def build_part(
-        self, step_id: str, for_part: str, resume_state: _Snapshot | None
-    ) -> StatefulSourcePartition[tuple[str, pa.RecordBatch], _Snapshot]:
-        version, following, ended = resume_state or (SNAPSHOT_VERSION, {}, False)
-        if version != SNAPSHOT_VERSION:
-            raise SourceError(
-                f"recovery state of the replay has format {version}, this release reads "
-                f"{SNAPSHOT_VERSION}: finish with the release that wrote it, or start with an "
-                "empty --recovery folder"
-            )
-        queue_kb = max(_MIN_QUEUE_KB, _QUEUE_KB // max(1, len(self._spans)))
-        self._partitions = [
-            _Partition(
-                span,
-                feed,
-                Hub(self._stop, self._limits, queue_kb=queue_kb),
-                following.get(span.feed),
-            )
-            for span, feed in self._spans
-        ]
-        return _Replay(self._partitions, self._pace, ended, self._stop)
+    def position(self) -> Position:
+        """Where it goes on."""
+        return (POSITION_VERSION, {p.span.feed: p.next for p in self._partitions}, self._ended)
 
     def progress(self) -> dict[str, Any]:
         """``replayed`` and ``to_replay``: messages of the interval; ``warm_up``: how many are
@@ -258,3 +224,8 @@ class ReplaySource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]
             "to_replay": sum(span.end - span.show for span, _ in spans),
             "warm_up": sum(max(0, span.show - at) for span, at in spans),
         }
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        for partition in self._partitions:
+            partition.close()

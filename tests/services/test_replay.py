@@ -32,7 +32,7 @@ from schemas.tables import TABLES
 from sources.kafka_url import parse_feed
 from sources.open import open_reader
 from sources.reader import Limits
-from sources.replay import ReplaySource
+from sources.replay import Replay
 from sources.url import parse_source
 from tests.lakes import table_rows
 from tests.services.topics import Cluster
@@ -227,24 +227,23 @@ def test_topics_are_merged_in_order_of_time(history: History) -> None:
     plan = make_plan(history.order(Path("unused")).wanted)
     specs = specs_of(plan)
     spans = [(s, parse_feed(specs[s.feed].place, specs[s.feed].params)) for s in plan.spans]
-    source = ReplaySource(spans, None, threading.Event(), limits=replace(Limits(), max_rows=50))
-    part = source.build_part("", "replay", None)
+    limits = replace(Limits(), max_rows=50)
+    reader = Replay(spans, None, threading.Event(), limits=limits)
     latest, rows, ended = 0, 0, 0
     deadline = time.monotonic() + 60
-    with suppress(StopIteration):
-        while time.monotonic() < deadline:
-            items = part.next_batch()
-            if items and items[0][1].column("kind")[0].as_py() == FrameKind.END:
-                ended += len(items)
-                continue
-            stamps = [frames.column("ts_recv").to_numpy() for _, frames in items]
-            if stamps:
-                assert min(s.min() for s in stamps) >= latest
-                latest = max(s.max() for s in stamps)
-                rows += sum(map(len, stamps))
-    part.close()
+    while (items := reader.read()) is not None:
+        assert time.monotonic() < deadline
+        if items and items[0][1].column("kind")[0].as_py() == FrameKind.END:
+            ended += len(items)
+            continue
+        stamps = [frames.column("ts_recv").to_numpy() for _, frames in items]
+        if stamps:
+            assert min(s.min() for s in stamps) >= latest
+            latest = max(s.max() for s in stamps)
+            rows += sum(map(len, stamps))
+    assert reader.progress() == {"replayed": 4000, "to_replay": 4000, "warm_up": 0}
+    reader.close()
     assert (rows, ended) == (4000, 4)
-    assert source.progress() == {"replayed": 4000, "to_replay": 4000, "warm_up": 0}
 
 
 def test_a_cut_does_not_end_the_feed_unless_it_is_told_to(history: History, tmp_path: Path) -> None:
