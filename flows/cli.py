@@ -67,6 +67,10 @@ def run(
         typer.Option(help="Depth at most this often (event time); 0: each change."),
     ] = None,
     epoch_ms: Annotated[int | None, typer.Option(help="Time between snapshots.")] = None,
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(help="Such as 1h: states for replays that begin in mid-history."),
+    ] = None,
     strict: Annotated[
         bool, typer.Option(help="Exit 1 when there were dead letters or a book ended stale.")
     ] = False,
@@ -94,6 +98,7 @@ def run(
         shards=shards,
         depth_interval_ms=depth_interval_ms,
         epoch_ms=epoch_ms,
+        checkpoint_every=checkpoint_every,
     )
     summary = run_flow(
         flow, source, sink, processes=processes, recovery=recovery, settings=chosen, console=err
@@ -147,6 +152,63 @@ def record(
     else:
         print_recording(summary, err)
     check_recorded(summary)
+
+
+@app.command()
+def replay(
+    brokers: Annotated[str, typer.Option(help="Kafka brokers, HOST:PORT[,HOST:PORT].")],
+    topic: Annotated[list[str], typer.Option(help="TOPIC, or TOPIC?venue=NAME (repeatable).")],
+    sink: Annotated[list[str], typer.Option(help="Where rows go (URL, repeatable).")],
+    flow: Annotated[str, typer.Option(help="Name of the flow.")] = "market_data",
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Time, offset, or 0:N,1:M by partition [default: the start]."),
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", help="The same, exclusive [default: the end].")
+    ] = None,
+    speed: Annotated[str, typer.Option(help="max, or a pace such as 1x, 10x, 0.5x.")] = "max",
+    recovery: Annotated[
+        Path | None, typer.Option(help="Recovery folder: resume exactly after any stop or kill.")
+    ] = None,
+    original: Annotated[
+        Path | None,
+        typer.Option("--checkpoints", help="The --recovery folder of the run that is replayed."),
+    ] = None,
+    end_feed: Annotated[
+        bool | None,
+        typer.Option(help="Whether feeds end at --to, so that open bars are written, not final."),
+    ] = None,
+    tables: Annotated[str | None, typer.Option(help="Tables to write, comma-separated.")] = None,
+    intervals: Annotated[str | None, typer.Option(help="Bar intervals, such as 1s,1m,1h.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Shards per feed.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Replay an interval of topics through a flow: the rows that the original run made there.
+
+    The interval is a cut of the input: the rows made by the messages of each partition from --from
+    on and before --to (a time: the first message at or after it). What lies before --from is read
+    silently, from the newest checkpoint of the original run (--checkpoints) or from the topic's
+    start, so that books, bars and row numbers are those of the original run. With --checkpoints
+    shards, feeds and settings are the original run's too; without, they are those of
+    run --source kafka://BROKERS/TOPIC?to=latest with these topics.
+    """
+    from flows import settings
+    from flows.memory import keep_memory
+    from flows.plan import Wanted
+    from flows.replay import Order
+    from flows.replay import replay as run_replay
+    from flows.report import print_summary
+
+    keep_memory()
+    chosen = settings.load(tables=tables, intervals=intervals, shards=shards)
+    wanted = Wanted(brokers, tuple(topic), start, end, end_feed, original)
+    order = Order(wanted, flow, tuple(sink), speed, recovery)
+    summary = run_replay(order, settings=chosen, console=err)
+    if as_json:
+        _print_json(summary)
+    else:
+        print_summary(summary, err)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any
 
@@ -52,6 +52,7 @@ class Progress:
         self._title = title
         self._read = read
         self._console = console
+        self._shown_from: tuple[float, int] | None = None
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
 
@@ -81,6 +82,20 @@ class Progress:
                 last_time, last_messages = now, state["messages"]
                 live.update(self._line(state, rate, now - started))
 
+    def _replayed(self, state: dict[str, Any], seconds: float) -> str:
+        """How much of a replay is done, and how long the rest will take at the pace so far."""
+        if state["warm_up"]:
+            return f"warming up: {quantity(state['warm_up'])} messages to go"
+        done, whole = state["replayed"], state["to_replay"]
+        if self._shown_from is None:
+            self._shown_from = (seconds, done)
+        since_s, before = self._shown_from
+        text = f"{100 * done // whole} %"
+        if done > before:
+            left_s = (seconds - since_s) * (whole - done) / (done - before)
+            text += f", {timedelta(seconds=round(left_s))} left"
+        return text
+
     def _line(self, state: dict[str, Any], rate: float, seconds: float) -> Table:
         row = Table.grid(padding=(0, 2))
         cells = [
@@ -95,6 +110,8 @@ class Progress:
             cells.append(f"at {newest:%Y-%m-%d %H:%M:%S} UTC")
         if state.get("stale_books"):
             cells.append(f"[yellow]{state['stale_books']} stale books[/yellow]")
+        if state.get("to_replay"):
+            cells.append(self._replayed(state, seconds))
         faults = sum(state["dead_letters"].values())
         if faults:
             cells.append(f"[red]{faults} dead letters[/red]")

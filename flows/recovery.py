@@ -146,6 +146,11 @@ def _store(folder: Path, process: int, layout: int) -> Path:
     return folder / (f"layout-{layout}-process-{process}" if layout else f"process-{process}")
 
 
+def store_file(folder: Path, process: int) -> Path:
+    """The engine's database of one process."""
+    return _store(folder, process, _read(folder).get("layout", 0)) / "part-0.sqlite3"
+
+
 def config(folder: Path, process: int) -> RecoveryConfig:
     """bytewax's handle on the store of one process, for a start.
 

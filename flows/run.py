@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
+from flows import checkpoints
 from flows import recovery as recovery_folder
 from flows import settings as settings_module
 from flows.errors import RunFailed, UsageError
@@ -68,6 +69,7 @@ def run(
     if not specs or not sinks:
         raise UsageError("a run needs at least one --source and one --sink")
     known: list[Feed] = []
+    identity: dict[str, Any] = {}
     if recovery is not None:
         identity = {
             "flow": flow,
@@ -83,6 +85,10 @@ def run(
     feeds = list_feeds(specs, known, settings.shards, threading.Event())
     if recovery is not None:
         recovery_folder.keep_feeds(Path(recovery), feeds)
+        if settings.checkpoint_every:
+            _note_run(Path(recovery), identity["sources"], feeds, settings)
+    elif settings.checkpoint_every:
+        raise UsageError("--checkpoint-every needs --recovery DIR: checkpoints are kept there")
     job = Job(
         tuple(sources),
         tuple(sinks),
@@ -92,7 +98,7 @@ def run(
         recovery=None if recovery is None else str(recovery),
     )
     started = time.monotonic()
-    crew = _Here(job) if processes == 1 else _Crew(job)
+    crew = Here(job) if processes == 1 else _Crew(job)
     with Progress(flow, crew.progress, console or Console(stderr=True, quiet=True)):
         summary = crew.run()
     seconds = time.monotonic() - started
@@ -105,7 +111,16 @@ def run(
     }
 
 
-class _Here:
+def _note_run(
+    recovery: Path, sources: list[str], feeds: Sequence[Feed], settings: Settings
+) -> None:
+    """What a replay must know to do the same again."""
+    names = ("shards", "tables", "intervals", "late_ms", "depth_interval_ms", "clock_skew_ms")
+    chosen = {name: getattr(settings, name) for name in names}
+    checkpoints.note(recovery, {"sources": sources, "feeds": feeds, "settings": chosen})
+
+
+class Here:
     """A run in this very process."""
 
     def __init__(self, job: Job) -> None:

@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     depth_interval_ms: int = Field(0, ge=0, description="0: a depth row per change")
     clock_skew_ms: int = Field(500, ge=0, description="arrival this much before the event: skew")
     epoch_ms: int = Field(2000, ge=10, description="time between snapshots")
+    checkpoint_every: str = Field("", description="of the feed's time or the clock, such as 1h")
+    checkpoints_kept: int = Field(100, ge=1, description="by process; older ones go")
     batch_rows: int = Field(262_144, ge=1, description="most frames in one batch")
     lake: str = Field("lake", description="lake of sql and compact when none is named")
 
@@ -45,6 +47,13 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _known_span(cls, value: str) -> str:
+        if value:
+            interval_ns(value)
         return value
 
     @field_validator("tables")

@@ -30,6 +30,8 @@ class RunStats:
         self.sums: Counter[str] = Counter()
         self.levels: dict[str, dict[int, int]] = {}
         self.last_event_ns = 0
+        #: What a source tells of itself besides.
+        self.more_progress: Callable[[], dict[str, Any]] = dict
 
     def write(self, rows: Rows) -> None:
         """Count one item of the flow."""
@@ -98,6 +100,7 @@ class RunStats:
             "dead_letters": dict(self.dead_letters),
             "stale_books": sum(self.levels.get("stale_books", {}).values()),
             "last_event_ns": self.last_event_ns,
+            **self.more_progress(),
         }
 
     def summary(self) -> dict[str, Any]:

@@ -11,14 +11,16 @@ import os
 import signal
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bytewax.run import cli_main
 
 from flows import feeds, market_data, recovery
+from flows.checkpoints import Checkpointer
 from flows.errors import RunFailed, UsageError
 from flows.market_data import MarketDataConfig
 from flows.memory import keep_memory
@@ -30,14 +32,18 @@ from flows.stats import RunStats
 from operators.bars import BarsConfig
 from operators.book import BookConfig
 from operators.normalise import Normaliser
-from schemas.units import NS_PER_MS
+from operators.warmup import Warmup
+from schemas.units import NS_PER_MS, interval_ns
 from sinks.errors import SinkError
 from sinks.outputs import WriterSink
 from sinks.url import open_writer
 from sources.errors import SourceError
-from sources.inputs import FeedSource
-from sources.reader import DEFAULT_LIMITS
+from sources.inputs import FeedSource, ReplaySource
+from sources.reader import DEFAULT_LIMITS, Limits
 from sources.url import SourceSpec, parse_source
+
+if TYPE_CHECKING:
+    from flows.plan import ReplayPlan
 
 _PROGRESS_S = 0.5
 _NO_EPOCHS = timedelta(days=1)
@@ -49,8 +55,17 @@ _PACKED = frozenset({"itch", "sim", "binance", "dbn", "lobster"})
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """A run that replays: what, how fast (None: as fast as it goes), which of the tables."""
+
+    plan: ReplayPlan
+    speed: float | None
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """What one process does; plain values, so that it travels as JSON."""
+    """What one process does; plain values, so that it travels as JSON (a replay stays here)."""
 
     sources: tuple[str, ...]
     sinks: tuple[str, ...]
@@ -59,6 +74,7 @@ class Job:
     process: int = 0
     processes: int = 1
     recovery: str | None = None
+    replay: Replay | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -99,6 +115,37 @@ def _config(job: Job, specs: list[SourceSpec], settings: Settings) -> MarketData
             intervals=settings.intervals if "bars" in wanted else (),
             allowed_lateness_ns=settings.late_ms * NS_PER_MS,
         ),
+        warmup=job.replay.plan.warmup(settings.shards) if job.replay else Warmup(),
+    )
+
+
+def _source(
+    job: Job, specs: list[SourceSpec], stop: threading.Event, limits: Limits, stats: RunStats
+) -> FeedSource | ReplaySource:
+    if job.replay is not None:
+        from sources.kafka_url import parse_feed
+
+        places = [(span, specs[span.feed]) for span in job.replay.plan.spans]
+        spans = [(span, parse_feed(spec.place, spec.params)) for span, spec in places]
+        replaying = ReplaySource(spans, job.replay.speed, stop, limits)
+        stats.more_progress = replaying.progress
+        return replaying
+    read = [feed.is_read_by(i, job.process, job.processes) for i, feed in enumerate(job.feeds)]
+    mine = [spec if ours else None for spec, ours in zip(specs, read, strict=True)]
+    return FeedSource(mine, stop, limits=limits)
+
+
+def _checkpoints(job: Job, settings: Settings, stats: RunStats) -> AbstractContextManager[object]:
+    """Takes checkpoints meanwhile, if that was asked for."""
+    if job.recovery is None or not settings.checkpoint_every or job.replay is not None:
+        return nullcontext()
+    return Checkpointer(
+        recovery.store_file(Path(job.recovery), job.process),
+        Path(job.recovery),
+        job.process,
+        interval_ns(settings.checkpoint_every),
+        settings.checkpoints_kept,
+        lambda: stats.last_event_ns,
     )
 
 
@@ -113,23 +160,23 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     folder = Path(job.recovery) if job.recovery else None
     identity = recovery.identity(folder) if folder else None
     writer = recovery.writer_id(folder, job.process)
-    writers = [open_writer(text, writer, identity) for text in job.sinks]
-    sink = WriterSink([stats, *writers], tables=frozenset(settings.tables))
+    midway = job.replay is not None and job.replay.plan.midway
+    writers = [open_writer(text, writer, identity, midway) for text in job.sinks]
+    tables = settings.tables if job.replay is None else job.replay.tables
+    sink = WriterSink([stats, *writers], tables=frozenset(tables))
     packed = all(spec.scheme in _PACKED for spec in sources)
     limits = replace(
         DEFAULT_LIMITS,
         max_rows=settings.batch_rows,
         max_bytes=_PACKED_BYTES if packed else _BATCH_BYTES,
     )
-    read = [feed.is_read_by(i, job.process, job.processes) for i, feed in enumerate(job.feeds)]
-    mine = [spec if ours else None for spec, ours in zip(specs, read, strict=True)]
-    source = FeedSource(mine, stop, limits=limits)
+    source = _source(job, specs, stop, limits, stats)
     flow = market_data.build(source, sink, _config(job, specs, settings))
     config = recovery.config(folder, job.process) if folder else None
     # Without a recovery folder a snapshot would be work for nobody.
     epoch = timedelta(milliseconds=settings.epoch_ms) if config else _NO_EPOCHS
     failure: Exception | None = None
-    with engine_noise() as noise:
+    with engine_noise() as noise, _checkpoints(job, settings, stats):
         try:
             cli_main(flow, epoch_interval=epoch, recovery_config=config)
         except Exception as error:

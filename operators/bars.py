@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from operators.events import NO_INSTRUMENTS, Instruments, Rows
 from operators.kernels import bars as kernels
 from operators.output import rows_to_batch
-from operators.step import core_step
+from operators.step import Dress, as_it_is, core_step
 from schemas.arrow import dictionary
 from schemas.tables import BARS, TRADES
 from schemas.units import NS_PER_MINUTE, NS_PER_S, interval_ns
@@ -286,8 +286,14 @@ class BarsShard:
         return hashlib.sha256(repr(self.snapshot()).encode()).hexdigest()
 
 
-def step(step_id: str, rows: Stream[Rows], config: BarsConfig) -> Stream[Rows]:
-    """bytewax edge: rows of the book step -> bars per shard. Rows without trades do not wake it."""
+def step(
+    step_id: str,
+    rows: Stream[Rows],
+    config: BarsConfig,
+    dress: Dress[Rows, Rows] = as_it_is,
+) -> Stream[Rows]:
+    """bytewax edge: rows of the book step -> bars per shard. Rows without trades do not wake it.
+    ``dress``: see operators.step."""
 
     def by_shard(item: Rows) -> tuple[str, tuple[int, Rows]] | None:
         if not config.intervals or not (item.ended or "trades" in item.tables):
@@ -295,5 +301,5 @@ def step(step_id: str, rows: Stream[Rows], config: BarsConfig) -> Stream[Rows]:
         return str(item.shard), (item.shard, item)
 
     keyed = op.filter_map(f"{step_id}_trades", rows, by_shard)
-    done = core_step(step_id, keyed, lambda shard: BarsShard(shard, config))
+    done = core_step(step_id, keyed, lambda shard: dress(shard, BarsShard(shard, config)))
     return op.filter(f"{step_id}_rows", done, lambda item: bool(item.tables or item.stats))

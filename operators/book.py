@@ -28,7 +28,7 @@ from operators.events import EVENT, EventBatch, Instruments, Rows
 from operators.kernels import engine
 from operators.kernels import engine_state as es
 from operators.output import rows_to_batch
-from operators.step import core_step
+from operators.step import Dress, as_it_is, core_step
 from schemas.tables import DEPTH_LEVELS, TABLES
 from schemas.units import NS_PER_MS, NS_PER_S
 
@@ -292,7 +292,12 @@ def _feed(digest: Any, array: NDArray[Any]) -> None:
             _feed(digest, array[name])
 
 
-def step(step_id: str, up: KeyedStream[tuple[int, EventBatch]], config: BookConfig) -> Stream[Rows]:
+def step(
+    step_id: str,
+    up: KeyedStream[tuple[int, EventBatch]],
+    config: BookConfig,
+    dress: Dress[EventBatch, Rows] = as_it_is,
+) -> Stream[Rows]:
     """The books step: values are (shard, EventBatch), results Rows. Only touched shards are
-    snapshotted."""
-    return core_step(step_id, up, lambda shard: BookShard(shard, config))
+    snapshotted. ``dress``: see operators.step."""
+    return core_step(step_id, up, lambda shard: dress(shard, BookShard(shard, config)))

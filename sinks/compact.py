@@ -48,7 +48,7 @@ from sinks.parquet_shape import Names, row_width, shape, to_bare
 _MERGED: Final = re.compile(r"merged-(\d{8})\.parquet")
 _EPOCH: Final = date(1970, 1, 1)
 #: Merged files have large row groups: they are read more often than written.
-_FILE: Final = FileOptions(row_group_rows=1 << 18, compression_level=3)
+FILE: Final = FileOptions(row_group_rows=1 << 18, compression_level=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def compact(root: Path, options: CompactOptions | None = None) -> dict[str, int]
     (no lake, another compaction runs) or LakeFailed.
     """
     options = options or CompactOptions()
-    with _alone(root):
+    with alone(root):
         files_before, bytes_before = _census(root)
         safe = _Safe(root)
         files = rows = 0
@@ -94,7 +94,7 @@ def drop_before(root: Path, table: str, day: date) -> int:
     if table not in TABLES:
         raise SinkError(f"no table {table!r}; known: {', '.join(TABLES)}")
     dropped = 0
-    with _alone(root):
+    with alone(root):
         safe = _Safe(root)
         for partition in list_partitions(root, table):
             if partition.day >= (day - _EPOCH).days:
@@ -108,14 +108,16 @@ def drop_before(root: Path, table: str, day: date) -> int:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """One compaction of a lake at a time, after what the last one left is put right."""
+def alone(root: Path) -> Iterator[None]:
+    """One compaction or back-fill at a time, after what the last one left is put right."""
     check_lake(root)
     with (own_folder(root) / "compact.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SinkError(f"another compaction of {root} is running: wait for it") from None
+            raise SinkError(
+                f"another compaction or back-fill of {root} is running: wait for it"
+            ) from None
         try:
             _recover(root)
             yield
@@ -127,8 +129,9 @@ def _alone(root: Path) -> Iterator[None]:
 
 def _recover(root: Path) -> None:
     """Finish replacements that the journal holds; remove merged files it never came to know."""
-    for change in read_journal(root)["pending"]:
-        _carry_out(root, change)
+    pending = read_journal(root)["pending"]
+    if pending:
+        carry_out(root, pending)
     for table in TABLES:
         for path in (root / table).rglob(".merged-*.tmp"):
             path.unlink()
@@ -197,7 +200,7 @@ def _merge(root: Path, partition: Partition, parts: list[Path]) -> int:
     name = f"merged-{read_journal(root)['sequence'] + 1:08d}.parquet"
     temporary = folder / f".{name}.tmp"
     try:
-        write_unnamed(temporary, form, rows, _FILE)
+        write_unnamed(temporary, form, rows, FILE)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise disk_failed("cannot write", temporary, error) from error
@@ -214,25 +217,41 @@ def _replace(root: Path, merged: Path | None, temporary: Path | None, parts: lis
         "replaces": [str(path.relative_to(root)) for path in parts],
     }
     write_journal(root, read_journal(root)["sequence"] + 1, [change])
-    _carry_out(root, change)
+    carry_out(root, [change])
 
 
-def _carry_out(root: Path, change: dict[str, Any]) -> None:
+def carry_out(root: Path, changes: list[dict[str, Any]]) -> None:
     """Do what the journal says, from wherever a crash left it; then the journal forgets."""
-    if change["merged"] is not None:
-        temporary, merged = root / change["temporary"], root / change["merged"]
-        if temporary.exists():
-            temporary.replace(merged)
-        sync_folder(merged.parent)
-        assert merged.is_file(), f"{merged} is gone: its parts must stay"
     folders = set()
-    for name in change["replaces"]:
-        (root / name).unlink(missing_ok=True)
-        folders.add((root / name).parent)
+    for change in changes:
+        if change["merged"] is not None:
+            temporary, merged = root / change["temporary"], root / change["merged"]
+            if change.get("at_once"):
+                # Linked, not renamed: readers have been told of the hidden name.
+                if not merged.exists():
+                    merged.hardlink_to(temporary)
+            elif temporary.exists():
+                temporary.replace(merged)
+            folders.add(merged.parent)
+    _sync(folders)
+    for change in changes:
+        if change["merged"] is not None:
+            merged = root / change["merged"]
+            assert merged.is_file(), f"{merged} is gone: its parts must stay"
+        for name in change["replaces"]:
+            (root / name).unlink(missing_ok=True)
+            folders.add((root / name).parent)
+    _sync(folders)
+    write_journal(root, read_journal(root)["sequence"] + 1, [])
+    for change in changes:
+        if change["temporary"] is not None:
+            (root / change["temporary"]).unlink(missing_ok=True)
+
+
+def _sync(folders: set[Path]) -> None:
     for folder in folders:
         if folder.is_dir():
             sync_folder(folder)
-    write_journal(root, read_journal(root)["sequence"] + 1, [])
 
 
 def _remove_empty(root: Path, partition: Partition) -> None:

@@ -49,13 +49,20 @@ _NEWBORN_S: Final = 1.0
 
 class KafkaWriter:
     """Writer of the topics below one prefix. ``recovery`` identifies the recovery folder that
-    snapshots go to, None without one.
+    snapshots go to, None without one; ``midway``: see sinks.url.open_writer.
 
     Raises SinkError (what was asked cannot be done) and KafkaFailed (outage, refusal).
     """
 
-    def __init__(self, spec: KafkaSinkSpec, writer: str = "w0", recovery: str | None = None):
+    def __init__(
+        self,
+        spec: KafkaSinkSpec,
+        writer: str = "w0",
+        recovery: str | None = None,
+        midway: bool = False,
+    ) -> None:
         self._spec = spec
+        self._midway = midway
         self._run = recovery or ""
         name = f"marketflow.{spec.prefix}.{writer}"
         self._link = Link(spec.address, name, spec.patience_s)
@@ -201,7 +208,7 @@ class KafkaWriter:
         sequences = batch.column("row_sequence")
         first, last = sequences[0].as_py(), sequences[-1].as_py()
         key = (table, shard)
-        expected = self._marks.get(key, 0)
+        expected = self._marks.get(key, first if self._midway else 0)
         assert first == expected and last - first == batch.num_rows - 1, (
             f"{table}, shard {shard}: rows {first}..{last} ({batch.num_rows}) after {expected - 1}"
         )

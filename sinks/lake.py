@@ -152,23 +152,36 @@ def list_files(
         folders = _folders(root, table, first, last, venues)
         found = {str(path.relative_to(root)): path for f in folders for path in _parquet_files(f)}
         walked = {str(folder.relative_to(root)) for folder in folders}
-        if read_journal(root) == before and _settle(found, walked, before["pending"]):
-            return list(found.values())
+        if read_journal(root) == before and _settle(root, found, walked, before["pending"]):
+            return [found[name] for name in sorted(found)]
         time.sleep(_LISTING_PAUSE_S)
     raise disk_failed("cannot list", root, OSError("compactions follow each other too fast"))
 
 
-def _settle(found: dict[str, Path], walked: set[str], pending: list[dict[str, Any]]) -> bool:
+def _settle(
+    root: Path, found: dict[str, Path], walked: set[str], pending: list[dict[str, Any]]
+) -> bool:
     """Take out of ``found`` what pending replacements have made superfluous; False: look again,
-    the listing fell between the appearance of a merged file and the removal of its parts."""
+    the listing fell between the appearance of a merged file and the removal of its parts.
+    Changes that are one (``at_once``) have all happened as soon as the journal says so."""
     for change in pending:
         replaced = change["replaces"]
-        if change["merged"] is None or change["merged"] in found:
+        if change.get("at_once"):
+            _apply(change, root, found, walked)
+        elif change["merged"] is None or change["merged"] in found:
             for name in replaced:
                 found.pop(name, None)
         elif replaced[0].rpartition("/")[0] in walked and not found.keys() >= set(replaced):
             return False
     return True
+
+
+def _apply(change: dict[str, Any], root: Path, found: dict[str, Path], walked: set[str]) -> None:
+    for name in change["replaces"]:
+        found.pop(name, None)
+    merged = change["merged"]
+    if merged is not None and merged not in found and merged.rpartition("/")[0] in walked:
+        found[merged] = root / change["temporary"]
 
 
 def _folders(
@@ -240,7 +253,8 @@ def files_of_run(root: Path, writer: str, run: int) -> list[tuple[int, Partition
 
 def read_journal(root: Path) -> dict[str, Any]:
     """Compaction's journal: ``sequence`` rises with every change, ``pending`` lists replacements
-    {"merged": path or None, "temporary": path or None, "replaces": [paths]} below the lake."""
+    {"merged": path or None, "temporary": path or None, "replaces": [paths]} below the lake. A
+    back-fill's (sinks.backfill) are ``at_once``: for readers all of them happen together."""
     return read_json(own_folder(root) / _JOURNAL) or {"sequence": 0, "pending": []}
 
 

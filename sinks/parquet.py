@@ -65,7 +65,8 @@ class ParquetOptions:
 
 
 class ParquetWriter:
-    """Writer of one lake. ``recovery`` identifies the recovery folder that snapshots go to.
+    """Writer of one lake. ``recovery`` identifies the recovery folder that snapshots go to;
+    ``midway``: see sinks.url.open_writer.
 
     Raises SinkError (what was asked cannot be done; the text says what can) and LakeFailed (the
     disk refused; every later call raises it again).
@@ -77,10 +78,12 @@ class ParquetWriter:
         writer: str = "w0",
         recovery: str | None = None,
         options: ParquetOptions | None = None,
+        midway: bool = False,
     ) -> None:
         assert writer.isalnum(), writer
         self.root = root
         self.writer = writer
+        self._midway = midway
         self._recovery = recovery
         self._options = options or ParquetOptions()
         self._folder: WriterFolder | None = None
@@ -258,7 +261,7 @@ class ParquetWriter:
         sequences = batch.column("row_sequence")
         first, last = sequences[0].as_py(), sequences[-1].as_py()
         shards = self._marks.setdefault(table, {})
-        expected = shards.get(shard, 0)
+        expected = shards.get(shard, first if self._midway else 0)
         assert first == expected and last - first == batch.num_rows - 1, (
             f"{table}, shard {shard}: rows {first}..{last} ({batch.num_rows}) after {expected - 1}"
         )

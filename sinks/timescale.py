@@ -96,7 +96,8 @@ class _Superseded(Exception):  # noqa: N818 - not an error yet
 
 
 class TimescaleWriter:
-    """Writer of one database. ``recovery`` identifies the recovery folder that snapshots go to.
+    """Writer of one database. ``recovery`` identifies the recovery folder that snapshots go to;
+    ``midway``: see sinks.url.open_writer.
 
     Raises SinkError (what was asked cannot be done; the text says what can) and DatabaseFailed
     (the database was away for too long; every later call raises it again).
@@ -108,9 +109,11 @@ class TimescaleWriter:
         writer: str = "w0",
         recovery: str | None = None,
         options: TimescaleOptions | None = None,
+        midway: bool = False,
     ) -> None:
         assert writer.isalnum(), writer
         self.writer = writer
+        self._midway = midway
         self._options = options or TimescaleOptions()
         self._recovery = recovery
         self._link = Link(
@@ -226,7 +229,7 @@ class TimescaleWriter:
         sequences = batch.column("row_sequence")
         first, last = sequences[0].as_py(), sequences[-1].as_py()
         seen = self._seen.setdefault(table, {})
-        expected = seen.get(shard, 0)
+        expected = seen.get(shard, first if self._midway else 0)
         assert first == expected and last - first == batch.num_rows - 1, (
             f"{table}, shard {shard}: rows {first}..{last} ({batch.num_rows}) after {expected - 1}"
         )

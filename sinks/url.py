@@ -116,16 +116,19 @@ def _number(scheme: str, text: str, name: str, value: str) -> int | float:
     return number
 
 
-def open_writer(text: str, writer: str = "w0", recovery: str | None = None) -> Writer:
+def open_writer(
+    text: str, writer: str = "w0", recovery: str | None = None, midway: bool = False
+) -> Writer:
     """The writer of a sink URL. ``writer`` tells processes apart ("w0", "w1" ...); ``recovery``
-    is the identity of the recovery folder that the snapshots go to, None without one."""
+    is the identity of the recovery folder that the snapshots go to, None without one; ``midway``:
+    the rows begin in mid-history, so that the first of a shard may have any number."""
     spec = parse_sink(text)
     if spec.scheme == "null":
         return NullWriter()
     if spec.scheme == "kafka":
         from sinks.kafka import KafkaWriter
 
-        return KafkaWriter(parse_kafka_sink(text), writer, recovery)
+        return KafkaWriter(parse_kafka_sink(text), writer, recovery, midway)
     if spec.scheme == "jsonl":
         return JsonlWriter(_jsonl_path(spec.path, writer))
     numbers = {name: _number(spec.scheme, text, name, v) for name, v in spec.options.items()}
@@ -133,9 +136,9 @@ def open_writer(text: str, writer: str = "w0", recovery: str | None = None) -> W
         from sinks.timescale import TimescaleOptions, TimescaleWriter
 
         chosen = dataclasses.replace(TimescaleOptions(), **numbers)  # type: ignore[arg-type]
-        return TimescaleWriter(spec.path, writer, recovery, chosen)
+        return TimescaleWriter(spec.path, writer, recovery, chosen, midway)
     options = dataclasses.replace(ParquetOptions(), **numbers)  # type: ignore[arg-type]
-    return ParquetWriter(Path(spec.path), writer, recovery, options)
+    return ParquetWriter(Path(spec.path), writer, recovery, options, midway)
 
 
 def _jsonl_path(path: str, writer: str) -> Path | None:

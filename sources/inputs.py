@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -17,6 +17,8 @@ from sources.url import SourceSpec
 
 if TYPE_CHECKING:
     from sources.kafka_fetcher import Hub
+    from sources.kafka_url import KafkaFeed
+    from sources.replay import Position, Replay, Span
 
 SNAPSHOT_VERSION: Final = 1
 #: A constant in the past: the engine asks again at once instead of resting for a millisecond.
@@ -133,3 +135,61 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
                 )
         reader = open_reader(spec, position, self._limits, self._shared)
         return _Feed(for_part, spec.text, reader, self._stop)
+
+
+class _ReplayPart(StatefulSourcePartition[tuple[str, pa.RecordBatch], "Position"]):
+    def __init__(self, replay: Replay, stop: threading.Event) -> None:
+        self._replay = replay
+        self._stop = stop
+
+    def next_batch(self) -> list[tuple[str, pa.RecordBatch]]:
+        items = None if self._stop.is_set() else self._replay.read()
+        if items is None:
+            raise StopIteration
+        return [(str(feed), frames) for feed, frames in items]
+
+    def next_awake(self) -> datetime:
+        rest_s = self._replay.rest_s
+        return datetime.now(UTC) + timedelta(seconds=rest_s) if rest_s else _AT_ONCE
+
+    def snapshot(self) -> Position:
+        return self._replay.position()
+
+    def close(self) -> None:
+        self._replay.close()
+
+
+class ReplaySource(FixedPartitionedSource[tuple[str, pa.RecordBatch], "Position"]):
+    """Intervals of topics, merged and paced (see sources.replay), as items of
+    :class:`FeedSource`. One part; the snapshot is the replay's position."""
+
+    #: A replay never asks to be started again.
+    restart: str | None = None
+
+    def __init__(
+        self,
+        spans: Sequence[tuple[Span, KafkaFeed]],
+        speed: float | None,
+        stop: threading.Event,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._spans = spans
+        self._speed = speed
+        self._stop = stop
+        self._limits = limits
+        self._replay: Replay | None = None
+
+    def list_parts(self) -> list[str]:
+        return ["replay"]
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: Position | None
+    ) -> StatefulSourcePartition[tuple[str, pa.RecordBatch], Position]:
+        from sources.replay import Replay
+
+        self._replay = Replay(self._spans, self._speed, self._stop, resume_state, self._limits)
+        return _ReplayPart(self._replay, self._stop)
+
+    def progress(self) -> dict[str, Any]:
+        """See sources.replay.Replay.progress; nothing before the start. Any thread may ask."""
+        return {} if self._replay is None else self._replay.progress()

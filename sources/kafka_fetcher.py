@@ -25,6 +25,8 @@ _FIRST_ASK: Final = 256
 _FETCH_BYTES: Final = 4 << 20
 #: Between looks at the topics: deleted, created anew, grown?
 WATCH_S: Final = 15.0
+#: Fetched messages that a consumer keeps.
+QUEUE_KB: Final = 65_536
 _CONFIG: Final[dict[str, str | int]] = {
     "enable.auto.commit": "false",
     "enable.auto.offset.store": "false",
@@ -33,7 +35,6 @@ _CONFIG: Final[dict[str, str | int]] = {
     # Without these the client rests for a second whenever its queue was full for a moment.
     "fetch.queue.backoff.ms": 2,
     "queued.min.messages": 1_000_000,
-    "queued.max.messages.kbytes": 65_536,
     "fetch.message.max.bytes": 4 << 20,
     "log_level": 0,
 }
@@ -51,8 +52,10 @@ class Hub:
         stop: threading.Event,
         limits: Limits = DEFAULT_LIMITS,
         watch_s: float = WATCH_S,
+        queue_kb: int = QUEUE_KB,
     ) -> None:
         self.stop = stop
+        self.queue_kb = queue_kb
         self.limits = limits
         self.watch_s = watch_s
         #: Why the run had to be stopped and is to be started again; None: it had not.
@@ -107,6 +110,7 @@ class Fetcher:
             **_CONFIG,
             **feed.address.config(),
             "group.id": feed.group,
+            "queued.max.messages.kbytes": hub.queue_kb,
             # Only a feed with an end needs to know where a partition ends now, and then soon.
             "enable.partition.eof": str(feed.end is not None).lower(),
             "fetch.wait.max.ms": 500 if feed.end is None else 20,

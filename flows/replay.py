@@ -1,0 +1,164 @@
+"""Replaying topics through a flow: an interval again, row for row as the original run made it.
+
+``marketflow replay`` is ``run`` with three things more: topics merged in order of time at a chosen
+speed (sources.replay), a beginning in mid-history (flows.plan), and progress that knows its end.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from flows import checkpoints
+from flows import recovery as recovery_folder
+from flows import settings as settings_module
+from flows.errors import RunFailed, UsageError
+from flows.plan import ReplayPlan, Wanted, kept_plan, make_plan
+from flows.progress import Progress
+from flows.run import FLOWS, Here
+from flows.settings import Settings
+from flows.worker import Job, Replay
+from sinks.dsn import redacted
+from sinks.errors import SinkError
+from sinks.url import parse_sink
+from sources.errors import FeedFailed, SourceError
+
+_SPEED = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)x")
+
+
+def speed_of(text: str) -> float | None:
+    """Seconds of frames per second, None for ``max``. UsageError if it is neither."""
+    match = _SPEED.fullmatch(text)
+    if text == "max":
+        return None
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"--speed {text} is neither max nor a pace such as 1x, 10x or 0.5x")
+    return float(match[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A replay as the user asked for it."""
+
+    wanted: Wanted
+    flow: str
+    sinks: tuple[str, ...]
+    speed: str = "max"
+    recovery: Path | None = None
+
+
+def replay(
+    order: Order, *, settings: Settings | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Replay to the end of the interval; returns the summary of ``replay --json``.
+
+    Raises UsageError (wrong use) or RunFailed, with the fix in the text.
+    """
+    settings = settings or settings_module.load()
+    console = console or Console(stderr=True, quiet=True)
+    _check(order)
+    speed = speed_of(order.speed)
+    settings, tables = _settings(order.wanted.original, settings)
+    plan = _plan(order, settings)
+    for text in plan.notes:
+        console.print(text, style="yellow", markup=False, soft_wrap=True)
+    job = Job(
+        plan.sources,
+        order.sinks,
+        settings.model_dump(mode="json"),
+        plan.feeds,
+        recovery=None if order.recovery is None else str(order.recovery),
+        replay=Replay(plan, speed, tables),
+    )
+    here = Here(job)
+    started = time.monotonic()
+    with Progress("replay", here.progress, console):
+        summary = here.run()
+    seconds = time.monotonic() - started
+    return {
+        "flow": order.flow,
+        **summary,
+        "speed": order.speed,
+        "intervals": _intervals(plan),
+        "stopped": here.stopped,
+        "seconds": round(seconds, 3),
+        "messages_per_s": round(summary["messages"] / seconds) if seconds else 0,
+    }
+
+
+def _check(order: Order) -> None:
+    if order.flow not in FLOWS:
+        raise UsageError(f"no flow {order.flow!r}; known: {', '.join(FLOWS)}")
+    wanted = order.wanted
+    if not wanted.topics or not order.sinks:
+        raise UsageError("a replay needs at least one --topic and one --sink")
+    names = [topic.partition("?")[0] for topic in wanted.topics]
+    if len(set(names)) < len(names):
+        raise UsageError(f"a topic is named twice: {', '.join(names)}")
+    if "@" in wanted.brokers or any("password" in topic for topic in wanted.topics):
+        raise UsageError(
+            "user and password of the brokers come from MARKETFLOW_KAFKA_USERNAME, "
+            "MARKETFLOW_KAFKA_PASSWORD (or _PASSWORD_FILE) and MARKETFLOW_KAFKA_SECURITY"
+        )
+    for name, text in (("--from", wanted.start), ("--to", wanted.end)):
+        if text is not None and len(names) > 1 and re.fullmatch(r"[\d:,]+", text):
+            raise UsageError(
+                f"{name} {text}: an offset means something else in every topic; give a time such "
+                "as 2026-03-02T14:30:00Z, or replay the topics one by one"
+            )
+    try:
+        for text in order.sinks:
+            parse_sink(text)
+    except SinkError as error:
+        raise UsageError(str(error)) from None
+
+
+def _settings(original: Path | None, settings: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """The settings of the original run, where it is known, and the tables to write."""
+    if original is None:
+        return settings, settings.tables
+    found = dict(checkpoints.read_note(original)["settings"])
+    of_run = Settings(**{**settings.model_dump(), **found})
+    return of_run, tuple(name for name in of_run.tables if name in settings.tables)
+
+
+def _plan(order: Order, settings: Settings) -> ReplayPlan:
+    wanted, recovery = order.wanted, order.recovery
+    try:
+        if recovery is None:
+            return make_plan(wanted)
+        identity = {
+            "flow": order.flow,
+            "sources": [f"replay:{wanted.brokers}/{topic}" for topic in wanted.topics],
+            "interval": [wanted.start, wanted.end, wanted.ends],
+            "sinks": [redacted(text) for text in order.sinks],
+            "shards": settings.shards,
+            "tables": sorted(settings.tables),
+            "intervals": list(settings.intervals),
+        }
+        recovery_folder.prepare(recovery, identity, 1)
+        return kept_plan(recovery, lambda: make_plan(wanted))
+    except SourceError as error:
+        raise UsageError(str(error)) from None
+    except FeedFailed as error:
+        raise RunFailed(str(error)) from None
+
+
+def _intervals(plan: ReplayPlan) -> list[dict[str, Any]]:
+    """What was replayed of each partition; ``begun``: where reading began, silently."""
+    topics = [text.partition("?")[0].rpartition("/")[2] for text in plan.sources]
+    return [
+        {
+            "topic": topics[plan.feeds[span.feed].source],
+            "partition": span.partition,
+            "begun": span.start,
+            "from": span.show,
+            "to": span.end,
+        }
+        for span in plan.spans
+    ]

@@ -1,0 +1,337 @@
+"""Replaying topics on a real broker: row for row what the original run made, from anywhere, at any
+pace, killed in between."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from confluent_kafka import KafkaException
+from rich.console import Console
+
+from flows.errors import UsageError
+from flows.plan import Wanted, make_plan, specs_of
+from flows.replay import Order, replay
+from flows.settings import Settings, load
+from schemas.frames import FrameKind
+from schemas.tables import TABLES
+from sources.kafka_url import parse_feed
+from sources.open import open_reader
+from sources.reader import Limits
+from sources.replay import Replay
+from sources.url import parse_source
+from tests.lakes import table_rows
+from tests.services.topics import Cluster
+
+pytestmark = pytest.mark.services
+_FEED = "sim:?events=4000&symbols=4&seed=5&format=binance"
+_SETTINGS = {"epoch_ms": 50, "batch_rows": 100}
+_STOPPED_AT = 1400
+
+
+@dataclass(frozen=True)
+class History:
+    """Two topics of two partitions, what a run made of them, and when their frames arrived."""
+
+    brokers: str
+    topics: tuple[str, ...]
+    lake: Path
+    recovery: Path
+    times: np.ndarray
+
+    def at(self, share: float) -> str:
+        """The time after this share of the frames."""
+        ns = int(self.times[int(share * len(self.times))])
+        return datetime.fromtimestamp(-(-ns // 10**6) / 1000, UTC).isoformat()
+
+    def without_checkpoints(self, folder: Path) -> Path:
+        """The run's folder as if no checkpoint had been taken."""
+        folder.mkdir()
+        shutil.copy(self.recovery / "run.json", folder)
+        return folder
+
+    def order(self, lake: Path, *, speed: str = "max", **wanted: Any) -> Order:
+        topics = tuple(f"{topic}?venue=binance" for topic in self.topics)
+        asked = Wanted(self.brokers, topics, **wanted)
+        return Order(asked, "market_data", (f"parquet:{lake}",), speed)
+
+
+def _settings(**more: Any) -> Settings:
+    return load(**_SETTINGS, **more)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, **{f"MARKETFLOW_{k.upper()}": str(v) for k, v in _SETTINGS.items()}}
+
+
+def _frames() -> pa.RecordBatch:
+    reader = open_reader(parse_source(_FEED))
+    batches = []
+    while (batch := reader.read()) is not None:
+        batches.append(batch)
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0].slice(0, 4000)
+
+
+def _parted(frames: pa.RecordBatch) -> list[pa.RecordBatch]:
+    """The frames of every other symbol, each symbol with a connection of its own."""
+    payloads = frames.column("payload").to_pylist()
+    symbols = [(p.partition(b'"s":"')[2][:7] or p[11:18].upper()).decode() for p in payloads]
+    place = frames.schema.get_field_index("connection")
+    names = pa.array(symbols).dictionary_encode()
+    named = frames.set_column(place, frames.schema.field(place), names)
+    known = sorted(set(symbols))
+    halves = np.array([known.index(symbol) % 2 for symbol in symbols])
+    return [named.take(pa.array(np.flatnonzero(halves == half))) for half in (0, 1)]
+
+
+def _told(kafka: Cluster, topics: Sequence[str], group: str) -> int:
+    try:
+        return sum(kafka.told(group, topic, 2) for topic in topics)
+    except KafkaException:
+        return 0  # a young broker does not know yet who keeps the group
+
+
+def _follow(kafka: Cluster, line: list[str], topics: Sequence[str], group: str, rows: int) -> None:
+    """Run until everything is read, then stop."""
+    child = subprocess.Popen(
+        line, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while child.poll() is None and _told(kafka, topics, group) < rows:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    child.terminate()
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 0, errors
+
+
+@pytest.fixture(scope="module")
+def history(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory) -> History:
+    """The run followed the topics, and was stopped once on the way: a checkpoint is there."""
+    frames = _frames()
+    topics = (kafka.topic(2), kafka.topic(2))
+    folder = tmp_path_factory.mktemp("history")
+    line = [
+        sys.executable, "-m", "flows.cli", "run", "market_data", "--checkpoint-every", "1d",
+        "--sink", f"parquet:{folder / 'lake'}", "--recovery", str(folder / "recovery"),
+    ]  # fmt: skip
+    for topic in topics:
+        line += ["--source", f"kafka://{kafka.brokers}/{topic}?venue=binance&group=history"]
+    for first, rows in ((0, _STOPPED_AT), (_STOPPED_AT, 4000 - _STOPPED_AT)):
+        for topic, half in zip(topics, _parted(frames.slice(first, rows)), strict=True):
+            kafka.record(topic, half)
+        _follow(kafka, line, topics, "history", first + rows)
+    times = np.sort(frames.column("ts_recv").to_numpy())
+    return History(kafka.brokers, topics, folder / "lake", folder / "recovery", times)
+
+
+def _whole(lakes: list[Path]) -> dict[str, pa.Table]:
+    """The tables of several lakes put together."""
+    found = {}
+    for name in TABLES:
+        parts = [part for part in (table_rows(lake, name) for lake in lakes) if part is not None]
+        if parts:
+            order = [("shard", "ascending"), ("row_sequence", "ascending")]
+            found[name] = pa.concat_tables(parts).sort_by(order).combine_chunks()
+    return found
+
+
+def test_intervals_one_after_the_other_make_the_whole(history: History, tmp_path: Path) -> None:
+    early, late = history.at(0.4), history.at(0.7)
+    lakes = [tmp_path / name for name in "abc"]
+    bare = history.without_checkpoints(tmp_path / "bare")
+    a = replay(history.order(lakes[0], end=early, original=bare), settings=_settings())
+    b = replay(
+        history.order(lakes[1], start=early, end=late, original=history.recovery),
+        settings=_settings(shards=3),  # those of the original run hold
+    )
+    c = replay(history.order(lakes[2], start=late, original=bare), settings=_settings())
+    assert a["messages"] + b["messages"] + c["messages"] == 4000
+    # The second began with the checkpoint, the third with the start of the topics.
+    assert sum(i["begun"] for i in b["intervals"]) == _STOPPED_AT
+    assert all(i["begun"] == 0 for i in c["intervals"])
+    assert [i["from"] for i in b["intervals"]] == [i["to"] for i in a["intervals"]]
+    assert [i["to"] for i in b["intervals"]] == [i["from"] for i in c["intervals"]]
+    whole, expected = _whole(lakes), _whole([history.lake])
+    assert whole.keys() == expected.keys()
+    for name, table in expected.items():
+        assert whole[name].equals(table), name
+    assert expected["bars"].num_rows > 500
+    # And the cut is where it was said to be.
+    trades = _whole([lakes[1]])["trades"]["ts_recv"].cast(pa.int64()).to_numpy()
+    first, end = (int(datetime.fromisoformat(t).timestamp() * 1000) for t in (early, late))
+    assert len(trades) > 100
+    assert ((trades // 10**6 >= first) & (trades // 10**6 < end)).all()
+
+
+def test_neither_pace_nor_kills_change_a_row(history: History, tmp_path: Path) -> None:
+    start, end = history.at(0.5), history.at(0.8)
+    bare = history.without_checkpoints(tmp_path / "bare")
+    replay(
+        history.order(tmp_path / "max", start=start, end=end, original=bare), settings=_settings()
+    )
+    expected = _whole([tmp_path / "max"])
+    assert len(expected["quotes"]) > 500
+    paced = history.order(
+        tmp_path / "paced", start=start, end=end, original=history.recovery, speed="40000x"
+    )
+    replay(paced, settings=_settings())
+    assert _whole([tmp_path / "paced"]) == expected
+    line = [
+        sys.executable, "-m", "flows.cli", "replay", "--brokers", history.brokers, "--json",
+        "--sink", f"parquet:{tmp_path / 'rough'}", "--from", start, "--to", end,
+        "--recovery", str(tmp_path / "recovery"), "--checkpoints", str(history.recovery),
+    ]  # fmt: skip
+    for topic in history.topics:
+        line += ["--topic", f"{topic}?venue=binance"]
+    landed = 0
+    for _ in range(2):
+        child = subprocess.Popen(
+            [*line, "--speed", "5000x"], env=_environment(),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        _wait_for_rows(child, tmp_path / "rough")
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(random.uniform(0.0, 1.0))
+        landed += child.poll() is None
+        child.kill()
+        child.communicate()
+    assert landed
+    done = subprocess.run(line, env=_environment(), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert _whole([tmp_path / "rough"]) == expected
+
+
+def _wait_for_rows(child: subprocess.Popen, lake: Path) -> None:
+    deadline = time.monotonic() + 120
+    while child.poll() is None and not list(lake.glob("_marketflow/*/run-*/log-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_topics_are_merged_in_order_of_time(history: History) -> None:
+    plan = make_plan(history.order(Path("unused")).wanted)
+    specs = specs_of(plan)
+    spans = [(s, parse_feed(specs[s.feed].place, specs[s.feed].params)) for s in plan.spans]
+    limits = replace(Limits(), max_rows=50)
+    reader = Replay(spans, None, threading.Event(), limits=limits)
+    latest, rows, ended = 0, 0, 0
+    deadline = time.monotonic() + 60
+    while (items := reader.read()) is not None:
+        assert time.monotonic() < deadline
+        if items and items[0][1].column("kind")[0].as_py() == FrameKind.END:
+            ended += len(items)
+            continue
+        stamps = [frames.column("ts_recv").to_numpy() for _, frames in items]
+        if stamps:
+            assert min(s.min() for s in stamps) >= latest
+            latest = max(s.max() for s in stamps)
+            rows += sum(map(len, stamps))
+    assert reader.progress() == {"replayed": 4000, "to_replay": 4000, "warm_up": 0}
+    reader.close()
+    assert (rows, ended) == (4000, 4)
+
+
+def test_a_cut_does_not_end_the_feed_unless_it_is_told_to(history: History, tmp_path: Path) -> None:
+    end = history.at(0.3)
+    cut = replay(history.order(tmp_path / "cut", end=end), settings=_settings())
+    ended = replay(history.order(tmp_path / "ended", end=end, ends=True), settings=_settings())
+    assert cut["messages"] == ended["messages"]
+    assert _whole([tmp_path / "cut"])["bars"]["is_final"].to_pylist().count(False) == 0
+    assert _whole([tmp_path / "ended"])["bars"]["is_final"].to_pylist().count(False) > 0
+
+
+def test_an_end_that_is_still_to_come_is_where_the_topic_ends(
+    kafka: Cluster, tmp_path: Path
+) -> None:
+    topic = kafka.topic()
+    kafka.record(topic, _frames().slice(0, 500))
+    console = Console(record=True, quiet=False, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    for number, end in enumerate(("2099-01-01", "501", "latest")):
+        lake = tmp_path / str(number)
+        order = Order(
+            Wanted(kafka.brokers, (f"{topic}?venue=binance",), end=end), "market_data",
+            (f"parquet:{lake}",),
+        )  # fmt: skip
+        assert replay(order, settings=_settings(), console=console)["messages"] == 500
+    assert console.export_text().count("still to come") == 2
+    assert _whole([tmp_path / "0"]) == _whole([tmp_path / "1"]) == _whole([tmp_path / "2"])
+
+
+def test_what_retention_removed_is_said(kafka: Cluster) -> None:
+    topic = kafka.topic()
+    frames = _frames().slice(0, 600)
+    kafka.record(topic, frames)
+    kafka.forget(topic, 0, 100)
+    name = f"{topic}?venue=binance"
+    arrived = datetime.fromtimestamp(int(frames.column("ts_recv")[50].as_py()) / 1e9, UTC)
+    for start in ("50", arrived.isoformat(), "400"):
+        order = Order(Wanted(kafka.brokers, (name,), start), "market_data", ("null:",))
+        with pytest.raises(UsageError, match=r"retention has removed (50|0) to 100.*Replay what"):
+            replay(order, settings=_settings())
+    console = Console(record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    rest = Order(Wanted(kafka.brokers, (name,), "earliest"), "market_data", ("null:",))
+    assert replay(rest, settings=_settings(), console=console)["messages"] == 500
+    assert "removed 100 messages" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fix"),
+    [
+        ({"start": "30", "end": "20"}, "--from 30 is not before --to 20"),
+        ({"start": "2026-01-02", "end": "2026-01-01"}, "is not before --to"),
+        ({"start": "4001"}, "ends at offset"),
+        ({"start": "7:3"}, "give one for every partition"),
+        ({"start": "yesterday"}, "none of earliest, latest, an offset"),
+        ({"original": Path("/nowhere")}, "no recovery folder of a run"),
+    ],
+)
+def test_what_cannot_be_replayed(history: History, wanted: dict[str, Any], fix: str) -> None:
+    topic = f"{history.topics[0]}?venue=binance"
+    order = Order(Wanted(history.brokers, (topic,), **wanted), "market_data", ("null:",))
+    with pytest.raises(UsageError, match=fix):
+        replay(order, settings=_settings())
+
+
+def test_a_topic_that_the_run_did_not_read(history: History, kafka: Cluster) -> None:
+    other = kafka.topic()
+    wanted = Wanted(history.brokers, (other,), original=history.recovery)
+    with pytest.raises(UsageError, match=f"did not read a topic {other}: it read kafka:"):
+        replay(Order(wanted, "market_data", ("null:",)), settings=_settings())
+
+
+def test_a_checkpoint_does_without_what_was_removed(
+    history: History, kafka: Cluster, tmp_path: Path
+) -> None:
+    """Last here: the beginning of the topics is gone afterwards."""
+    start = history.at(0.6)
+    order = history.order(tmp_path / "before", start=start, original=history.recovery)
+    begun = replay(order, settings=_settings())["intervals"]
+    for interval in begun:
+        kafka.forget(interval["topic"], interval["partition"], interval["begun"])
+    order = history.order(tmp_path / "after", start=start, original=history.recovery)
+    replay(order, settings=_settings())
+    assert _whole([tmp_path / "after"]) == _whole([tmp_path / "before"])
+    # All that is left has the numbers it had.
+    replay(history.order(tmp_path / "left", original=history.recovery), settings=_settings())
+    left, original = _whole([tmp_path / "left"])["quotes"], _whole([history.lake])["quotes"]
+    assert 0 < len(left) < len(original)
+    key = ["shard", "row_sequence"]
+    found = original.join(left.select(key), key, join_type="left semi").sort_by(
+        [(name, "ascending") for name in key]
+    )
+    assert found.combine_chunks().equals(left)

@@ -1,0 +1,43 @@
+"""What is asked of a replay, checked before any broker is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flows.errors import UsageError
+from flows.plan import Wanted
+from flows.replay import Order, replay, speed_of
+
+
+@pytest.mark.parametrize(("text", "speed"), [("max", None), ("1x", 1.0), ("0.5x", 0.5)])
+def test_speeds(text: str, speed: float | None) -> None:
+    assert speed_of(text) == speed
+
+
+@pytest.mark.parametrize("text", ["", "10", "fast", "0x", "-1x", "1e3x", "x", "MAX"])
+def test_a_speed_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match="neither max nor a pace such as 1x"):
+        speed_of(text)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "order", "fix"),
+    [
+        ({"topics": ()}, {}, "at least one --topic"),
+        ({}, {"sinks": ()}, "at least one --topic and one --sink"),
+        ({"topics": ("a?venue=x", "a")}, {}, "named twice"),
+        ({"brokers": "me:secret@host:9092"}, {}, "MARKETFLOW_KAFKA_PASSWORD"),
+        ({"topics": ("a", "b"), "start": "100"}, {}, "give a time"),
+        ({"topics": ("a", "b"), "end": "0:1,1:2"}, {}, "give a time"),
+        ({"topics": ("raw.kraken?from=3",)}, {}, "use --from and --to"),
+        ({}, {"flow": "trading"}, "no flow 'trading'"),
+        ({}, {"sinks": ("file:x",)}, "known sinks"),
+        ({}, {"speed": "quick"}, "neither max"),
+    ],
+)
+def test_nonsense_is_refused(wanted: dict[str, Any], order: dict[str, Any], fix: str) -> None:
+    asked = Wanted(**{"brokers": "127.0.0.1:1", "topics": ("raw.kraken",), **wanted})
+    with pytest.raises(UsageError, match=fix):
+        replay(Order(**{"wanted": asked, "flow": "market_data", "sinks": ("null:",), **order}))
