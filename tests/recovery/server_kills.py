@@ -187,9 +187,8 @@ class Trial:
             for name in _COUNTED:
                 assert summary[name] == self.summary[name], name
             assert rows == {name: n for name, n in self.summary["tables"].items() if n}
-            say(
-                f"round {self.rounds}, {sum(self.landed.values())} mishaps: lake, topics and database equal the undisturbed ones"
-            )
+            done = sum(self.landed.values())
+            say(f"round {self.rounds}: after {done} mishaps all three stores equal the calm ones")
             shutil.rmtree(rough.lake)
             drop_database(self.servers.timescale, rough)
             left = waiting + left
