@@ -92,7 +92,7 @@ class Service(ABC):
 
     name: ClassVar[str]
     default_port: ClassVar[int]
-    start_timeout_s: ClassVar[float] = 60.0
+    start_timeout_s: ClassVar[float] = 180.0
     stop_timeout_s: ClassVar[float] = 30.0
 
     def __init__(self, home: Path, port: int) -> None:

@@ -20,7 +20,7 @@ from tests.services.topics import Cluster
 
 pytestmark = pytest.mark.services
 _VENUES = ("bitget", "independent-reserve", "okx")
-_ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "50", "MARKETFLOW_BATCH_ROWS": "20"}
+_ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "50", "MARKETFLOW_BATCH_ROWS": "40"}
 _SHARDS = 16
 
 
@@ -51,16 +51,13 @@ def test_another_number_of_processes_between_kills(
 ) -> None:
     timescale.up(print)
     calm, rough = (new_outputs(tmp_path, kafka, timescale) for _ in range(2))
-    sources = [
-        f"kafka://{kafka.brokers}/{t}?venue={t.partition('.')[2]}&to=latest&group={t}"
-        for t in topics
-    ]
-    undisturbed = Flow(sources, calm.sinks(kafka), tmp_path / "calm", 2, _ENVIRONMENT)
+    undisturbed = Flow(
+        _sources(kafka, topics, "calm"), calm.sinks(kafka), tmp_path / "calm", 2, _ENVIRONMENT
+    )
     undisturbed.start()
     expected = undisturbed.result()
-    for topic in topics:
-        kafka.admin.delete_consumer_groups([topic])[topic].result(timeout=30)
 
+    sources = _sources(kafka, topics, "rough")
     run = Flow(sources, rough.sinks(kafka), tmp_path / "rough", 1, _ENVIRONMENT)
     seen = _killed_further_on(run, kafka, topics, 0)
     # Killed before the new layout counts, and before the old one is tidied away.
@@ -84,6 +81,13 @@ def test_another_number_of_processes_between_kills(
         drop_database(timescale, outputs)
 
 
+def _sources(kafka: Cluster, topics: list[str], group: str) -> list[str]:
+    return [
+        f"kafka://{kafka.brokers}/{topic}?venue={topic.partition('.')[2]}&to=latest&group={group}"
+        for topic in topics
+    ]
+
+
 def _crash(*_: object) -> None:
     raise Crash
 
@@ -92,7 +96,7 @@ def _killed_further_on(run: Flow, kafka: Cluster, topics: list[str], seen: int) 
     """Start it and kill all of it when it has got beyond this many messages; how far it is then."""
     run.start()
     deadline = time.monotonic() + 120
-    while (told := sum(kafka.told(topic, topic, 1) for topic in topics)) <= seen + 100:
+    while (told := sum(kafka.told("rough", topic, 1) for topic in topics)) <= seen + 100:
         assert run.running(), run.said()
         assert time.monotonic() < deadline
     signal_all(run.family(), signal.SIGKILL)
