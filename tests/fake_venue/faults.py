@@ -4,7 +4,7 @@
 ``garbage:N`` bytes that are no message follow it · ``disconnect:N[:MISSED]`` the connections break
 after it, and so many updates are missed until somebody is there again · ``close:N`` the same with
 a proper close · ``disconnect-mid-snapshot[:K]`` the connection breaks in the middle of the K-th
-full book · ``delay:MS`` everything comes so much later · ``silent:N`` nothing is sent any more
+full book · ``delay:MS`` the whole course runs so much later · ``silent:N`` nothing is sent any more
 after it, pings included.
 """
 

@@ -202,6 +202,7 @@ class FakeVenue:
 
     async def _course(self) -> None:
         await self._everybody_there()
+        await asyncio.sleep(self.faults.delay_s)
         before = 0
         for event in self.recording.events:
             if self._speed and before:
@@ -257,8 +258,6 @@ class FakeVenue:
         elif kind == "update" and any(topic in client.topics for client in self._clients):
             self.updates += 1
             number = self.updates
-        if faults.delay_s:
-            await asyncio.sleep(faults.delay_s)
         if number and faults.happens("drop", number):
             for client in self._clients:
                 client.sent += 1
