@@ -38,7 +38,7 @@ from sinks.lake import (
 )
 from sinks.parquet_file import read_file, sorted_rows, write_unnamed
 from sinks.parquet_run import WriterFolder
-from sinks.parquet_shape import Names, concat, shape, to_bare
+from sinks.parquet_shape import Names, shape, to_bare
 
 _MAX_DAYS_OFF: Final = 1
 
@@ -175,7 +175,7 @@ class _Changes:
         elif gone:
             form, names = shape(partition.table), Names()
             kept = read_file(path, partition.table).filter(pa.array(~goes))
-            rows = sorted_rows(form, concat([to_bare(form, kept, names)]), names)
+            rows = sorted_rows(form, [to_bare(form, kept, names)], names)
             target = self._next_file(partition)
             write_unnamed(target.with_name(f".{target.name}.tmp"), form, rows, FILE)
             self._change(target, [path])
