@@ -40,7 +40,8 @@ class Wanted:
     """What was asked for. ``topics`` may have parameters (``trades_raw?venue=binance``); ``start``
     and ``end`` as in sources.kafka_url, None: all there is; ``ends``: whether the feeds are over
     at the end, None: if the end is not given (and the original run's feeds were); ``original``:
-    the recovery folder of the run that is replayed."""
+    the recovery folder of the run that is replayed; ``replaces``: the rows are for a store that
+    holds others already, and may be followed by more."""
 
     brokers: str
     topics: tuple[str, ...]
@@ -48,6 +49,7 @@ class Wanted:
     end: str | None = None
     ends: bool | None = None
     original: Path | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,8 @@ def make_plan(wanted: Wanted) -> ReplayPlan:
             begun = _begun(texts[source]) if run else EARLIEST
             ends = wanted.ends
             if ends is None:
-                ends = wanted.end is None and (run is None or "to=" in texts[source])
+                ended = "to=" in texts[source] if run else not wanted.replaces
+                ends = wanted.end is None and ended
             place = _Topic(cluster, asked, wanted, begun, found, ends)
             for index, feed in enumerate(feeds):
                 if feed.source == source and feed.partition is not None and feed.partition < count:

@@ -6,6 +6,7 @@ speed (sources.replay), a beginning in mid-history (flows.plan), and progress th
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ from flows.settings import Settings
 from flows.worker import Job, Replay
 from sinks.dsn import redacted
 from sinks.errors import SinkError
-from sinks.url import parse_sink
+from sinks.url import back_fill, parse_sink, prepare_back_fill
 from sources.errors import FeedFailed, SourceError
 
+_REPLACEABLE = ("parquet", "timescale", "null")
+_RAN = "replayed.json"
 _SPEED = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)x")
 
 
@@ -50,6 +53,7 @@ class Order:
     sinks: tuple[str, ...]
     speed: str = "max"
     recovery: Path | None = None
+    replace: bool = False
 
 
 def replay(
@@ -67,13 +71,20 @@ def replay(
     plan = _plan(order, settings)
     for text in plan.notes:
         console.print(text, style="yellow", markup=False, soft_wrap=True)
+    if order.recovery is None or not order.replace:
+        return _run(order, settings, Replay(plan, speed, tables), console)
+    key = recovery_folder.identity(order.recovery)
+    return _back_fill(order, settings, Replay(plan, speed, tables, key), console)
+
+
+def _run(order: Order, settings: Settings, replaying: Replay, console: Console) -> dict[str, Any]:
     job = Job(
-        plan.sources,
+        replaying.plan.sources,
         order.sinks,
         settings.model_dump(mode="json"),
-        plan.feeds,
+        replaying.plan.feeds,
         recovery=None if order.recovery is None else str(order.recovery),
-        replay=Replay(plan, speed, tables),
+        replay=replaying,
     )
     here = Here(job)
     started = time.monotonic()
@@ -84,11 +95,37 @@ def replay(
         "flow": order.flow,
         **summary,
         "speed": order.speed,
-        "intervals": _intervals(plan),
+        "intervals": _intervals(replaying.plan),
         "stopped": here.stopped,
         "seconds": round(seconds, 3),
         "messages_per_s": round(summary["messages"] / seconds) if seconds else 0,
     }
+
+
+def _back_fill(
+    order: Order, settings: Settings, replaying: Replay, console: Console
+) -> dict[str, Any]:
+    """Replay beside the stores, then put the rows in: each part again after a kill does what is
+    left of it."""
+    assert order.recovery is not None
+    assert replaying.aside is not None
+    ran = order.recovery / _RAN
+    try:
+        if not ran.is_file():
+            for text in order.sinks:
+                prepare_back_fill(text, replaying.aside)
+            summary = _run(order, settings, replaying, console)
+            if summary["stopped"]:
+                return {**summary, "rows_replaced": 0, "rows_written": 0}
+            temporary = ran.with_name(f".{_RAN}")
+            temporary.write_text(json.dumps(summary))
+            temporary.replace(ran)
+        summary = json.loads(ran.read_text())
+        reports = [back_fill(text, replaying.aside) for text in order.sinks]
+    except SinkError as error:
+        raise UsageError(str(error)) from None
+    totals = {name: sum(report[name] for report in reports) for name in reports[0]}
+    return {**summary, **totals}
 
 
 def _check(order: Order) -> None:
@@ -111,9 +148,19 @@ def _check(order: Order) -> None:
                 f"{name} {text}: an offset means something else in every topic; give a time such "
                 "as 2026-03-02T14:30:00Z, or replay the topics one by one"
             )
+    if order.replace and order.recovery is None:
+        raise UsageError(
+            "--replace needs --recovery DIR, an empty or new folder: a back-fill that is killed "
+            "goes on there"
+        )
     try:
         for text in order.sinks:
-            parse_sink(text)
+            scheme = parse_sink(text).scheme
+            if order.replace and scheme not in _REPLACEABLE:
+                raise UsageError(
+                    f"--replace: rows of {scheme}: cannot be replaced; only those of parquet: and "
+                    "timescale: can"
+                )
     except SinkError as error:
         raise UsageError(str(error)) from None
 
@@ -136,6 +183,7 @@ def _plan(order: Order, settings: Settings) -> ReplayPlan:
             "flow": order.flow,
             "sources": [f"replay:{wanted.brokers}/{topic}" for topic in wanted.topics],
             "interval": [wanted.start, wanted.end, wanted.ends],
+            "replace": order.replace,
             "sinks": [redacted(text) for text in order.sinks],
             "shards": settings.shards,
             "tables": sorted(settings.tables),

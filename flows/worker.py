@@ -53,11 +53,13 @@ _BATCH_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A run that replays: what, how fast (None: as fast as it goes), which of the tables."""
+    """A run that replays: what, how fast (None: as fast as it goes), which of the tables; and the
+    key of the back-fill that the rows are for, if they are for one."""
 
     plan: ReplayPlan
     speed: float | None
     tables: tuple[str, ...]
+    aside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,9 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     specs = [feed.spec(sources) for feed in job.feeds]
     identity = recovery.identity(Path(job.recovery)) if job.recovery else None
     midway = job.replay is not None and job.replay.plan.midway
-    writers = [open_writer(text, f"w{job.process}", identity, midway) for text in job.sinks]
+    aside = None if job.replay is None else job.replay.aside
+    name = f"w{job.process}"
+    writers = [open_writer(text, name, identity, midway, aside) for text in job.sinks]
     tables = settings.tables if job.replay is None else job.replay.tables
     sink = WriterSink([stats, *writers], tables=frozenset(tables))
     limits = replace(DEFAULT_LIMITS, max_rows=settings.batch_rows, max_bytes=_BATCH_BYTES)

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import KafkaException
 from rich.console import Console
@@ -29,13 +32,16 @@ from flows.replay import Order, replay
 from flows.settings import Settings, load
 from schemas.frames import FrameKind
 from schemas.tables import TABLES
+from sinks.url import back_fill
 from sources.kafka_url import parse_feed
 from sources.open import open_reader
 from sources.reader import Limits
 from sources.replay import Replay
 from sources.url import parse_source
+from tests.lake_model import lake_rows
 from tests.lakes import table_rows
 from tests.services.topics import Cluster
+from tests.stored import stored_rows
 
 pytestmark = pytest.mark.services
 _FEED = "sim:?events=4000&symbols=4&seed=5&format=binance"
@@ -221,6 +227,68 @@ def _wait_for_rows(child: subprocess.Popen, lake: Path) -> None:
     while child.poll() is None and not list(lake.glob("_marketflow/*/run-*/log-*")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def _damage(lake: Path, first_ms: int, end_ms: int) -> None:
+    """Half of the interval's trades and quotes are lost, the others are wrong."""
+    for path in [*lake.glob("trades/**/*.parquet"), *lake.glob("quotes/**/*.parquet")]:
+        rows = pq.ParquetFile(path).read()
+        arrived = rows["ts_recv"].cast(pa.int64()).to_numpy() // 10**6
+        inside = (arrived >= first_ms) & (arrived < end_ms)
+        lost = inside & (np.arange(len(inside)) % 2 == 0)
+        wrong = pc.if_else(pa.array(inside), pa.scalar(7, pa.int64()), rows["sequence"])
+        place = rows.schema.get_field_index("sequence")
+        pq.write_table(
+            rows.set_column(place, rows.schema.field(place), wrong).filter(pa.array(~lost)), path
+        )
+
+
+def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
+    history: History, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, sinks = tmp_path / "lake", (f"timescale:{database}",)
+    shutil.copytree(history.lake, lake)
+    rebuilt = replace(history.order(lake, original=history.recovery), sinks=sinks)
+    replay(rebuilt, settings=_settings())
+    right, stored = _whole([lake]), stored_rows(database)
+    assert {name: len(rows) for name, rows in stored.items()} == {
+        n: len(t) for n, t in right.items()
+    }
+    times = (history.at(0.4), history.at(0.7))
+    bounds = [int(datetime.fromisoformat(time).timestamp() * 1000) for time in times]
+    _damage(lake, *bounds)
+    with psycopg.connect(database) as connection:
+        where = f"ts_recv >= '{times[0]}' AND ts_recv < '{times[1]}'"
+        connection.execute(f"UPDATE store.trades SET sequence = 7 WHERE {where}")
+        gone = connection.execute(f"DELETE FROM store.quotes WHERE {where}").rowcount
+    assert gone > 100
+    assert _whole([lake]) != right
+    order = replace(
+        history.order(
+            lake, start=times[0], end=times[1], original=history.recovery, replaces=True
+        ),
+        sinks=(f"parquet:{lake}", *sinks), recovery=tmp_path / "back-fill", replace=True,
+    )  # fmt: skip
+
+    def lost(text: str, key: str) -> dict[str, int]:
+        if text.startswith("timescale:"):
+            raise ConnectionError("the database is away")
+        return back_fill(text, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.replay.back_fill", lost)
+        with pytest.raises(ConnectionError):
+            replay(order, settings=_settings())
+    # Each store is the old one or the new one.
+    assert lake_rows(lake).keys() == right.keys()
+    assert stored_rows(database) != stored
+    summary = replay(order, settings=_settings())
+    assert summary["rows_written"] > summary["rows_replaced"] > 0
+    assert _whole([lake]) == right
+    assert stored_rows(database) == stored
+    with psycopg.connect(database) as connection:
+        left = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'backfill%'")
+        assert left.fetchall() == []
 
 
 def test_topics_are_merged_in_order_of_time(history: History) -> None:
