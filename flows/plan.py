@@ -32,6 +32,8 @@ from sources.url import SourceSpec, parse_source
 _PLAN: Final = "replay.json"
 #: Parameters of a topic's URL that say what is in it: taken over from the original run.
 _CONTENT: Final = ("venue", "table", "registry")
+#: Rows made from dead letters have shards from here on: no run of ours has so many feeds.
+_LETTER_SHARDS: Final = 1 << 14
 _BOUNDS: Final = ("from", "to", "group")
 
 
@@ -115,7 +117,7 @@ def kept_plan(recovery: Path, make: Callable[[], ReplayPlan]) -> ReplayPlan:
     return plan
 
 
-def make_plan(wanted: Wanted) -> ReplayPlan:
+def make_plan(wanted: Wanted, shards: int) -> ReplayPlan:
     """Ask the cluster and the checkpoints. SourceError, UsageError, or FeedFailed in an outage."""
     run = None if wanted.original is None else checkpoint_files.read_note(wanted.original)
     found = [] if wanted.original is None else checkpoint_files.find(wanted.original)
@@ -135,7 +137,9 @@ def make_plan(wanted: Wanted) -> ReplayPlan:
         cluster = Cluster(asked.address, asked.group, threading.Event())
         try:
             count = cluster.partitions(asked.topic)
-            if run is None:
+            if asked.letters and len(feeds) * shards < _LETTER_SHARDS:
+                feeds += [Feed(source)] * (-(-_LETTER_SHARDS // shards) - len(feeds))
+            if run is None or asked.letters:
                 feeds += [Feed(source, partition) for partition in range(count)]
             begun = _begun(texts[source]) if run else EARLIEST
             ends = wanted.ends
@@ -173,6 +177,11 @@ def _url(wanted: Wanted, topic: str, original: str) -> str:
     name, _, query = topic.partition("?")
     items = [item for item in query.split("&") if item]
     given = {item.partition("=")[0] for item in items}
+    if name.endswith(".dead_letters") and "letters" not in given:
+        raise UsageError(
+            f"--topic {topic}: whose letters? Name the feed that they were raw frames of, such as "
+            f"--topic '{name}?letters=kafka:raw.kraken' (its name is in their column feed)"
+        )
     for word in _BOUNDS:
         if word in given:
             raise UsageError(f"--topic {topic}: {word}= is no part of it; use --from and --to")

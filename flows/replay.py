@@ -178,7 +178,7 @@ def _plan(order: Order, settings: Settings) -> ReplayPlan:
     wanted, recovery = order.wanted, order.recovery
     try:
         if recovery is None:
-            return make_plan(wanted)
+            return make_plan(wanted, settings.shards)
         identity = {
             "flow": order.flow,
             "sources": [f"replay:{wanted.brokers}/{topic}" for topic in wanted.topics],
@@ -190,7 +190,7 @@ def _plan(order: Order, settings: Settings) -> ReplayPlan:
             "intervals": list(settings.intervals),
         }
         recovery_folder.prepare(recovery, identity, 1)
-        return kept_plan(recovery, lambda: make_plan(wanted))
+        return kept_plan(recovery, lambda: make_plan(wanted, settings.shards))
     except SourceError as error:
         raise UsageError(str(error)) from None
     except FeedFailed as error:

@@ -80,6 +80,7 @@ _KAFKA: Final = {
         ("venue", "venue=binance"),
         ("table", "table=trades"),
         ("group", "group=marketflow"),
+        ("letters", "letters=kafka:raw.kraken"),
         ("registry", "registry=URL"),
         ("patience_s", "patience_s=300"),
         *((name, f"{name}=VALUE") for name in SECURITY_PARAMS),

@@ -292,7 +292,7 @@ def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
 
 
 def test_topics_are_merged_in_order_of_time(history: History) -> None:
-    plan = make_plan(history.order(Path("unused")).wanted)
+    plan = make_plan(history.order(Path("unused")).wanted, 16)
     specs = specs_of(plan)
     spans = [(s, parse_feed(specs[s.feed].place, specs[s.feed].params)) for s in plan.spans]
     limits = replace(Limits(), max_rows=50)
