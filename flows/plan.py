@@ -58,13 +58,15 @@ class Wanted:
 class ReplayPlan:
     """Plain values. ``sources`` and ``feeds`` are those of the original run in its order (a source
     that is not replayed has the URL of one that is); ``checkpoints``: by feed, the file that it
-    begins with; ``notes``: what the user should know."""
+    begins with; ``notes``: what the user should know; ``arrivals``: by topic, the venue ("": not
+    known) and when its messages arrived, from (ms) and before (None: open)."""
 
     sources: tuple[str, ...]
     feeds: tuple[Feed, ...]
     spans: tuple[Span, ...]
     checkpoints: dict[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    arrivals: tuple[tuple[str, int | None, int | None], ...] = ()
 
     @property
     def midway(self) -> bool:
@@ -96,6 +98,7 @@ class ReplayPlan:
             tuple(Span(*span) for span in values["spans"]),
             {int(feed): path for feed, path in values["checkpoints"].items()},
             tuple(values["notes"]),
+            tuple(tuple(arrived) for arrived in values["arrivals"]),
         )
 
 
@@ -127,6 +130,7 @@ def make_plan(wanted: Wanted, shards: int) -> ReplayPlan:
     spans: list[Span] = []
     checkpoints: dict[int, str] = {}
     notes: list[str] = []
+    arrivals = []
     for number, topic in enumerate(wanted.topics):
         source = number if run is None else _source_of(topic, texts)
         url = _url(wanted, topic, texts[source] if run else "")
@@ -150,12 +154,20 @@ def make_plan(wanted: Wanted, shards: int) -> ReplayPlan:
             for index, feed in enumerate(feeds):
                 if feed.source == source and feed.partition is not None and feed.partition < count:
                     spans.append(place.span(index, feed.partition, feed.late, checkpoints))
+            arrivals.append(place.arrivals())
         finally:
             cluster.close()
         notes += place.notes()
     any_url = next(iter(urls.values()))
     sources = [urls.get(i, any_url) for i in range(len(texts) or len(urls))]
-    return ReplayPlan(tuple(sources), tuple(feeds), tuple(spans), checkpoints, tuple(notes))
+    return ReplayPlan(
+        tuple(sources),
+        tuple(feeds),
+        tuple(spans),
+        checkpoints,
+        tuple(notes),
+        tuple(arrivals),
+    )
 
 
 def _topic_of(text: str) -> str:
@@ -223,6 +235,8 @@ class _Topic:
         self._topic_id = cluster.topic_id(asked.topic)
         self._to_warm = self._anew = 0
         self._to_come = False
+        self._first_ms: list[int | None] = []
+        self._end_ms: list[int | None] = []
         self._check_order()
 
     def _check_order(self) -> None:
@@ -263,6 +277,9 @@ class _Topic:
             raise self._removed(partition, start, low, show)
         if known is None and (show < end or self._ends):
             self._to_warm += show - start
+        if show < end:
+            self._first_ms.append(self._arrival(partition, show, low, self._asked.start))
+            self._end_ms.append(self._arrival(partition, end, high, self._asked.end))
         return Span(feed, partition, self._topic_id, start, show, end, self._ends)
 
     def _from_the_start(self) -> bool:
@@ -329,6 +346,26 @@ class _Topic:
             "earliest; name the --recovery folder of the original run with --checkpoints (it needs "
             "run --checkpoint-every); or start with empty books by marketflow run --source "
             "'kafka://…?from=…'"
+        )
+
+    def _arrival(self, partition: int, offset: int, edge: int, asked: Bound | None) -> int | None:
+        """When the message there arrived; None at the edge of the topic."""
+        if offset == edge:
+            return None
+        if asked is not None and asked.time_ms is not None:
+            return asked.time_ms
+        found = self._cluster.time_at(self._asked.topic, partition, offset)
+        # Its neighbours of the same millisecond may be on the other side.
+        return None if found is None else found + (asked is self._asked.start)
+
+    def arrivals(self) -> tuple[str, int | None, int | None]:
+        """The venue, and when the messages of the interval arrived: from (ms), and before."""
+        venue = "" if self._asked.venue == decoders.CAPTURE else self._asked.venue
+        first, end = self._first_ms, self._end_ms
+        return (
+            venue,
+            None if None in first else min((ms for ms in first if ms is not None), default=0),
+            None if None in end else max((ms for ms in end if ms is not None), default=0),
         )
 
     def notes(self) -> list[str]:

@@ -26,6 +26,7 @@ from flows.settings import Settings
 from flows.worker import Job, Replay
 from sinks.dsn import redacted
 from sinks.errors import SinkError
+from sinks.holding import Interval, holds
 from sinks.url import back_fill, parse_sink, prepare_back_fill
 from sources.errors import FeedFailed, SourceError
 
@@ -128,6 +129,20 @@ def _back_fill(
     return {**summary, **totals}
 
 
+def _new_plan(order: Order, shards: int) -> ReplayPlan:
+    """The plan; UsageError if a store has rows of the interval, that nobody asked to replace."""
+    plan = make_plan(order.wanted, shards)
+    for text in () if order.replace else order.sinks:
+        for venue, first_ms, end_ms in plan.arrivals:
+            table = holds(text, Interval(venue or None, first_ms, end_ms))
+            if table is not None:
+                raise UsageError(
+                    f"{redacted(text)} has rows of this interval already (in {table}): put the new "
+                    "ones in their place with --replace, or name another --sink"
+                )
+    return plan
+
+
 def _check(order: Order) -> None:
     if order.flow not in FLOWS:
         raise UsageError(f"no flow {order.flow!r}; known: {', '.join(FLOWS)}")
@@ -178,7 +193,7 @@ def _plan(order: Order, settings: Settings) -> ReplayPlan:
     wanted, recovery = order.wanted, order.recovery
     try:
         if recovery is None:
-            return make_plan(wanted, settings.shards)
+            return _new_plan(order, settings.shards)
         identity = {
             "flow": order.flow,
             "sources": [f"replay:{wanted.brokers}/{topic}" for topic in wanted.topics],
@@ -190,8 +205,8 @@ def _plan(order: Order, settings: Settings) -> ReplayPlan:
             "intervals": list(settings.intervals),
         }
         recovery_folder.prepare(recovery, identity, 1)
-        return kept_plan(recovery, lambda: make_plan(wanted, settings.shards))
-    except SourceError as error:
+        return kept_plan(recovery, lambda: _new_plan(order, settings.shards))
+    except (SourceError, SinkError) as error:
         raise UsageError(str(error)) from None
     except FeedFailed as error:
         raise RunFailed(str(error)) from None

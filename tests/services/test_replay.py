@@ -157,7 +157,8 @@ def _whole(lakes: list[Path]) -> dict[str, pa.Table]:
 
 def test_intervals_one_after_the_other_make_the_whole(history: History, tmp_path: Path) -> None:
     early, late = history.at(0.4), history.at(0.7)
-    lakes = [tmp_path / name for name in "abc"]
+    # The first two go into the same lake, one after the other.
+    lakes = [tmp_path / "ab", tmp_path / "ab", tmp_path / "c"]
     bare = history.without_checkpoints(tmp_path / "bare")
     a = replay(history.order(lakes[0], end=early, original=bare), settings=_settings())
     b = replay(
@@ -171,16 +172,17 @@ def test_intervals_one_after_the_other_make_the_whole(history: History, tmp_path
     assert all(i["begun"] == 0 for i in c["intervals"])
     assert [i["from"] for i in b["intervals"]] == [i["to"] for i in a["intervals"]]
     assert [i["to"] for i in b["intervals"]] == [i["from"] for i in c["intervals"]]
-    whole, expected = _whole(lakes), _whole([history.lake])
+    whole, expected = _whole(lakes[1:]), _whole([history.lake])
     assert whole.keys() == expected.keys()
     for name, table in expected.items():
         assert whole[name].equals(table), name
     assert expected["bars"].num_rows > 500
     # And the cut is where it was said to be.
-    trades = _whole([lakes[1]])["trades"]["ts_recv"].cast(pa.int64()).to_numpy()
-    first, end = (int(datetime.fromisoformat(t).timestamp() * 1000) for t in (early, late))
-    assert len(trades) > 100
-    assert ((trades // 10**6 >= first) & (trades // 10**6 < end)).all()
+    cut = int(datetime.fromisoformat(late).timestamp() * 1000)
+    for lake, is_late in ((lakes[1], False), (lakes[2], True)):
+        arrived = _whole([lake])["trades"]["ts_recv"].cast(pa.int64()).to_numpy()
+        assert len(arrived) > 100
+        assert ((arrived // 10**6 >= cut) == is_late).all()
 
 
 def test_neither_pace_nor_kills_change_a_row(history: History, tmp_path: Path) -> None:
@@ -262,6 +264,11 @@ def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
         gone = connection.execute(f"DELETE FROM store.quotes WHERE {where}").rowcount
     assert gone > 100
     damaged = stored_rows(database)
+    middle = {"start": times[0], "end": times[1], "original": history.recovery}
+    for sink in (f"parquet:{lake}", *sinks):
+        twice = replace(history.order(lake, **middle), sinks=(sink,))
+        with pytest.raises(UsageError, match=r"rows of this interval already.*--replace"):
+            replay(twice, settings=_settings())
     assert _whole([lake]) != right
     order = replace(
         history.order(
