@@ -24,6 +24,7 @@ from flows.progress import Progress
 from flows.run import FLOWS, Here
 from flows.settings import Settings
 from flows.worker import Job, Replay
+from sinks.backfill import Arrived
 from sinks.dsn import redacted
 from sinks.errors import SinkError
 from sinks.holding import Interval, holds
@@ -122,11 +123,22 @@ def _back_fill(
             temporary.write_text(json.dumps(summary))
             temporary.replace(ran)
         summary = json.loads(ran.read_text())
-        reports = [back_fill(text, replaying.aside) for text in order.sinks]
+        arrived = _arrived(replaying.plan)
+        reports = [back_fill(text, replaying.aside, arrived) for text in order.sinks]
     except SinkError as error:
         raise UsageError(str(error)) from None
     totals = {name: sum(report[name] for report in reports) for name in reports[0]}
     return {**summary, **totals}
+
+
+def _arrived(plan: ReplayPlan) -> Arrived:
+    """When the frames of the whole interval arrived."""
+    first = [first for _, first, _ in plan.arrivals]
+    end = [end for _, _, end in plan.arrivals]
+    return Arrived(
+        None if None in first else min(ms for ms in first if ms is not None),
+        None if None in end else max(ms for ms in end if ms is not None),
+    )
 
 
 def _new_plan(order: Order, shards: int) -> ReplayPlan:

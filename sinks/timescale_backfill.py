@@ -9,6 +9,7 @@ they are past the interval.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, LiteralString, cast
 
 import psycopg
@@ -16,6 +17,7 @@ import psycopg
 from schemas import sql
 from schemas.fields import Table
 from schemas.tables import TABLES
+from sinks.backfill import Arrived, other_rows
 from sinks.errors import SinkError
 from sinks.timescale_link import Link
 
@@ -37,6 +39,14 @@ _DELETE: Final = (
 _INSERT: Final = (
     'INSERT INTO {store}."{table}" ({columns}) '
     'SELECT {columns} FROM {new}."{table}" ORDER BY {group}, {time}, row_sequence'
+)
+#: Rows that would go and arrived outside of the interval, or would stay and arrived inside.
+_OTHER: Final = (
+    'SELECT 1 FROM {store}."{table}" AS old JOIN (' + _RANGES + ") AS r (shard, first, last) "
+    "USING (shard) WHERE old.{time} BETWEEN %s AND %s AND old.{group} = ANY(%s) AND CASE "
+    "WHEN old.row_sequence BETWEEN r.first AND r.last "
+    "THEN old.ts_recv < %s::timestamptz OR old.ts_recv >= %s::timestamptz "
+    "ELSE old.ts_recv >= %s::timestamptz AND old.ts_recv < %s::timestamptz END LIMIT 1"
 )
 #: A run that stands inside the interval would write the rest of it once more.
 _INSIDE: Final = (
@@ -67,10 +77,11 @@ def prepare(dsn: str, key: str) -> None:
     _link(dsn).run(make)
 
 
-def replace(dsn: str, key: str) -> dict[str, int]:
+def replace(dsn: str, key: str, arrived: Arrived) -> dict[str, int]:
     """Put the rows of the schema in place of the old ones; ``rows_replaced``, ``rows_written``.
     Without the schema it was done before. Raises SinkError (the store holds several runs of the
-    feed, or a run stands inside the interval), DatabaseFailed."""
+    feed, a run stands inside the interval, or other rows than these are between those before and
+    behind it, by arrival), DatabaseFailed."""
 
     def work(connection: psycopg.Connection[Any]) -> dict[str, int]:
         report = {"rows_replaced": 0, "rows_written": 0}
@@ -80,7 +91,7 @@ def replace(dsn: str, key: str) -> dict[str, int]:
             if known == (None,):
                 return report
             for table in TABLES.values():
-                replaced, written = _replace_table(connection, table, key)
+                replaced, written = _replace_table(connection, table, key, arrived)
                 report["rows_replaced"] += replaced
                 report["rows_written"] += written
             connection.execute(_said("DROP SCHEMA {new} CASCADE", key))
@@ -97,7 +108,18 @@ def _said(text: str, key: str, **more: str) -> LiteralString:
     return cast(LiteralString, text.format(new=aside(key), store=sql.STORE, **more))
 
 
-def _replace_table(connection: psycopg.Connection[Any], table: Table, key: str) -> tuple[int, int]:
+def _moment(ns: int) -> str:
+    """A time as the server reads it; the open ends are its infinities."""
+    if ns == 0:
+        return "-infinity"
+    if ns == Arrived().bounds_ns()[1]:
+        return "infinity"
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)).isoformat()
+
+
+def _replace_table(
+    connection: psycopg.Connection[Any], table: Table, key: str, arrived: Arrived
+) -> tuple[int, int]:
     words = {
         "table": table.name,
         "time": sql.quoted(table.time_field),
@@ -109,6 +131,11 @@ def _replace_table(connection: psycopg.Connection[Any], table: Table, key: str) 
         return 0, 0
     _check_runs(connection, table.name, ranges)
     span = connection.execute(_said(_SPAN, key, **words)).fetchone()
+    if table.has_venue and "ts_recv" in table.names:
+        # The edges first: what goes may lie a millisecond off.
+        moments = [*map(_moment, arrived.bounds_ns(slack_ms=1)), *map(_moment, arrived.bounds_ns())]
+        if connection.execute(_said(_OTHER, key, **words), [*span, *moments]).fetchone():
+            raise other_rows("the database", table.name)
     gone = connection.execute(_said(_DELETE, key, **words), span).rowcount
     known = sum(last - first + 1 for _, first, last in ranges)
     if gone > known:

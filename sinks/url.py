@@ -171,14 +171,14 @@ def prepare_back_fill(text: str, key: str) -> None:
         timescale_backfill.prepare(spec.path, key)
 
 
-def back_fill(text: str, key: str) -> dict[str, int]:
+def back_fill(text: str, key: str, arrived: backfill.Arrived) -> dict[str, int]:
     """Put the rows in, when they are complete: ``rows_replaced`` and ``rows_written``; again: no
-    change. Raises as the sink's writer."""
+    change. ``arrived``: when the interval's frames did. Raises as the sink's writer."""
     spec = parse_sink(text)
     if spec.scheme == "parquet":
-        return backfill.replace(Path(spec.path), key)
+        return backfill.replace(Path(spec.path), key, arrived)
     if spec.scheme == "timescale":
         from sinks import timescale_backfill
 
-        return timescale_backfill.replace(spec.path, key)
+        return timescale_backfill.replace(spec.path, key, arrived)
     return {"rows_replaced": 0, "rows_written": 0}

@@ -32,6 +32,7 @@ from flows.replay import Order, replay
 from flows.settings import Settings, load
 from schemas.frames import FrameKind
 from schemas.tables import TABLES
+from sinks.backfill import Arrived
 from sinks.url import back_fill
 from sources.kafka_url import parse_feed
 from sources.open import open_reader
@@ -277,10 +278,10 @@ def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
         sinks=(f"parquet:{lake}", *sinks), recovery=tmp_path / "back-fill", replace=True,
     )  # fmt: skip
 
-    def lost(text: str, key: str) -> dict[str, int]:
+    def lost(text: str, key: str, arrived: Arrived) -> dict[str, int]:
         if text.startswith("timescale:"):
             raise ConnectionError("the database is away")
-        return back_fill(text, key)
+        return back_fill(text, key, arrived)
 
     with monkeypatch.context() as patch:
         patch.setattr("flows.replay.back_fill", lost)
@@ -296,6 +297,18 @@ def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
     with psycopg.connect(database) as connection:
         left = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'backfill%'")
         assert left.fetchall() == []
+        # As if the decoder that made the rows had missed one in the middle.
+        connection.execute(
+            "WITH one AS (SELECT shard, max(row_sequence) AS last FROM store.quotes "
+            f"WHERE {where} GROUP BY shard LIMIT 1) UPDATE store.quotes AS q "
+            "SET row_sequence = row_sequence - 1 FROM one WHERE q.shard = one.shard "
+            "AND q.row_sequence > one.last"
+        )
+    missing = stored_rows(database)
+    again = replace(order, sinks=sinks, recovery=tmp_path / "another")
+    with pytest.raises(UsageError, match="another number of rows of quotes"):
+        replay(again, settings=_settings())
+    assert stored_rows(database) == missing
 
 
 def test_topics_are_merged_in_order_of_time(history: History) -> None:
