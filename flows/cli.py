@@ -179,6 +179,9 @@ def replay(
         bool | None,
         typer.Option(help="Whether feeds end at --to, so that open bars are written, not final."),
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Back-fill: put the rows in place of those there.")
+    ] = False,
     tables: Annotated[str | None, typer.Option(help="Tables to write, comma-separated.")] = None,
     intervals: Annotated[str | None, typer.Option(help="Bar intervals, such as 1s,1m,1h.")] = None,
     shards: Annotated[int | None, typer.Option(help="Shards per feed.")] = None,
@@ -202,8 +205,8 @@ def replay(
 
     keep_memory()
     chosen = settings.load(tables=tables, intervals=intervals, shards=shards)
-    wanted = Wanted(brokers, tuple(topic), start, end, end_feed, original)
-    order = Order(wanted, flow, tuple(sink), speed, recovery)
+    wanted = Wanted(brokers, tuple(topic), start, end, end_feed, original, replace)
+    order = Order(wanted, flow, tuple(sink), speed, recovery, replace)
     summary = run_replay(order, settings=chosen, console=err)
     if as_json:
         _print_json(summary)

@@ -32,6 +32,8 @@ from sources.url import SourceSpec, parse_source
 _PLAN: Final = "replay.json"
 #: Parameters of a topic's URL that say what is in it: taken over from the original run.
 _CONTENT: Final = ("venue", "table", "registry")
+#: Rows made from dead letters have shards from here on: no run of ours has so many feeds.
+_LETTER_SHARDS: Final = 1 << 14
 _BOUNDS: Final = ("from", "to", "group")
 
 
@@ -40,7 +42,8 @@ class Wanted:
     """What was asked for. ``topics`` may have parameters (``trades_raw?venue=binance``); ``start``
     and ``end`` as in sources.kafka_url, None: all there is; ``ends``: whether the feeds are over
     at the end, None: if the end is not given (and the original run's feeds were); ``original``:
-    the recovery folder of the run that is replayed."""
+    the recovery folder of the run that is replayed; ``replaces``: the rows are for a store that
+    holds others already, and may be followed by more."""
 
     brokers: str
     topics: tuple[str, ...]
@@ -48,19 +51,22 @@ class Wanted:
     end: str | None = None
     ends: bool | None = None
     original: Path | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
     """Plain values. ``sources`` and ``feeds`` are those of the original run in its order (a source
     that is not replayed has the URL of one that is); ``checkpoints``: by feed, the file that it
-    begins with; ``notes``: what the user should know."""
+    begins with; ``notes``: what the user should know; ``arrivals``: by topic, the venue ("": not
+    known) and when its messages arrived, from (ms) and before (None: open)."""
 
     sources: tuple[str, ...]
     feeds: tuple[Feed, ...]
     spans: tuple[Span, ...]
     checkpoints: dict[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    arrivals: tuple[tuple[str, int | None, int | None], ...] = ()
 
     @property
     def midway(self) -> bool:
@@ -92,6 +98,7 @@ class ReplayPlan:
             tuple(Span(*span) for span in values["spans"]),
             {int(feed): path for feed, path in values["checkpoints"].items()},
             tuple(values["notes"]),
+            tuple(tuple(arrived) for arrived in values["arrivals"]),
         )
 
 
@@ -113,7 +120,7 @@ def kept_plan(recovery: Path, make: Callable[[], ReplayPlan]) -> ReplayPlan:
     return plan
 
 
-def make_plan(wanted: Wanted) -> ReplayPlan:
+def make_plan(wanted: Wanted, shards: int) -> ReplayPlan:
     """Ask the cluster and the checkpoints. SourceError, UsageError, or FeedFailed in an outage."""
     run = None if wanted.original is None else checkpoint_files.read_note(wanted.original)
     found = [] if wanted.original is None else checkpoint_files.find(wanted.original)
@@ -123,6 +130,7 @@ def make_plan(wanted: Wanted) -> ReplayPlan:
     spans: list[Span] = []
     checkpoints: dict[int, str] = {}
     notes: list[str] = []
+    arrivals = []
     for number, topic in enumerate(wanted.topics):
         source = number if run is None else _source_of(topic, texts)
         url = _url(wanted, topic, texts[source] if run else "")
@@ -133,22 +141,33 @@ def make_plan(wanted: Wanted) -> ReplayPlan:
         cluster = Cluster(asked.address, asked.group, threading.Event())
         try:
             count = cluster.partitions(asked.topic)
-            if run is None:
+            if asked.letters and len(feeds) * shards < _LETTER_SHARDS:
+                feeds += [Feed(source)] * (-(-_LETTER_SHARDS // shards) - len(feeds))
+            if run is None or asked.letters:
                 feeds += [Feed(source, partition) for partition in range(count)]
             begun = _begun(texts[source]) if run else EARLIEST
             ends = wanted.ends
             if ends is None:
-                ends = wanted.end is None and (run is None or "to=" in texts[source])
+                ended = "to=" in texts[source] if run else not wanted.replaces
+                ends = wanted.end is None and ended
             place = _Topic(cluster, asked, wanted, begun, found, ends)
             for index, feed in enumerate(feeds):
                 if feed.source == source and feed.partition is not None and feed.partition < count:
                     spans.append(place.span(index, feed.partition, feed.late, checkpoints))
+            arrivals.append(place.arrivals())
         finally:
             cluster.close()
         notes += place.notes()
     any_url = next(iter(urls.values()))
     sources = [urls.get(i, any_url) for i in range(len(texts) or len(urls))]
-    return ReplayPlan(tuple(sources), tuple(feeds), tuple(spans), checkpoints, tuple(notes))
+    return ReplayPlan(
+        tuple(sources),
+        tuple(feeds),
+        tuple(spans),
+        checkpoints,
+        tuple(notes),
+        tuple(arrivals),
+    )
 
 
 def _topic_of(text: str) -> str:
@@ -170,6 +189,11 @@ def _url(wanted: Wanted, topic: str, original: str) -> str:
     name, _, query = topic.partition("?")
     items = [item for item in query.split("&") if item]
     given = {item.partition("=")[0] for item in items}
+    if name.endswith(".dead_letters") and "letters" not in given:
+        raise UsageError(
+            f"--topic {topic}: whose letters? Name the feed that they were raw frames of, such as "
+            f"--topic '{name}?letters=kafka:raw.kraken' (its name is in their column feed)"
+        )
     for word in _BOUNDS:
         if word in given:
             raise UsageError(f"--topic {topic}: {word}= is no part of it; use --from and --to")
@@ -211,6 +235,8 @@ class _Topic:
         self._topic_id = cluster.topic_id(asked.topic)
         self._to_warm = self._anew = 0
         self._to_come = False
+        self._first_ms: list[int | None] = []
+        self._end_ms: list[int | None] = []
         self._check_order()
 
     def _check_order(self) -> None:
@@ -251,6 +277,9 @@ class _Topic:
             raise self._removed(partition, start, low, show)
         if known is None and (show < end or self._ends):
             self._to_warm += show - start
+        if show < end:
+            self._first_ms.append(self._arrival(partition, show, low, self._asked.start))
+            self._end_ms.append(self._arrival(partition, end, high, self._asked.end))
         return Span(feed, partition, self._topic_id, start, show, end, self._ends)
 
     def _from_the_start(self) -> bool:
@@ -317,6 +346,26 @@ class _Topic:
             "earliest; name the --recovery folder of the original run with --checkpoints (it needs "
             "run --checkpoint-every); or start with empty books by marketflow run --source "
             "'kafka://…?from=…'"
+        )
+
+    def _arrival(self, partition: int, offset: int, edge: int, asked: Bound | None) -> int | None:
+        """When the message there arrived; None at the edge of the topic."""
+        if offset == edge:
+            return None
+        if asked is not None and asked.time_ms is not None:
+            return asked.time_ms
+        found = self._cluster.time_at(self._asked.topic, partition, offset)
+        # Its neighbours of the same millisecond may be on the other side.
+        return None if found is None else found + (asked is self._asked.start)
+
+    def arrivals(self) -> tuple[str, int | None, int | None]:
+        """The venue, and when the messages of the interval arrived: from (ms), and before."""
+        venue = "" if self._asked.venue == decoders.CAPTURE else self._asked.venue
+        first, end = self._first_ms, self._end_ms
+        return (
+            venue,
+            None if None in first else min((ms for ms in first if ms is not None), default=0),
+            None if None in end else max((ms for ms in end if ms is not None), default=0),
         )
 
     def notes(self) -> list[str]:

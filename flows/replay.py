@@ -6,6 +6,7 @@ speed (sources.replay), a beginning in mid-history (flows.plan), and progress th
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from dataclasses import dataclass
@@ -23,11 +24,15 @@ from flows.progress import Progress
 from flows.run import FLOWS, Here
 from flows.settings import Settings
 from flows.worker import Job, Replay
+from sinks.backfill import Arrived
 from sinks.dsn import redacted
 from sinks.errors import SinkError
-from sinks.url import parse_sink
+from sinks.holding import Interval, holds
+from sinks.url import back_fill, parse_sink, prepare_back_fill
 from sources.errors import FeedFailed, SourceError
 
+_REPLACEABLE = ("parquet", "timescale", "null")
+_RAN = "replayed.json"
 _SPEED = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)x")
 
 
@@ -50,6 +55,7 @@ class Order:
     sinks: tuple[str, ...]
     speed: str = "max"
     recovery: Path | None = None
+    replace: bool = False
 
 
 def replay(
@@ -67,13 +73,20 @@ def replay(
     plan = _plan(order, settings)
     for text in plan.notes:
         console.print(text, style="yellow", markup=False, soft_wrap=True)
+    if order.recovery is None or not order.replace:
+        return _run(order, settings, Replay(plan, speed, tables), console)
+    key = recovery_folder.identity(order.recovery)
+    return _back_fill(order, settings, Replay(plan, speed, tables, key), console)
+
+
+def _run(order: Order, settings: Settings, replaying: Replay, console: Console) -> dict[str, Any]:
     job = Job(
-        plan.sources,
+        replaying.plan.sources,
         order.sinks,
         settings.model_dump(mode="json"),
-        plan.feeds,
+        replaying.plan.feeds,
         recovery=None if order.recovery is None else str(order.recovery),
-        replay=Replay(plan, speed, tables),
+        replay=replaying,
     )
     here = Here(job)
     started = time.monotonic()
@@ -84,11 +97,62 @@ def replay(
         "flow": order.flow,
         **summary,
         "speed": order.speed,
-        "intervals": _intervals(plan),
+        "intervals": _intervals(replaying.plan),
         "stopped": here.stopped,
         "seconds": round(seconds, 3),
         "messages_per_s": round(summary["messages"] / seconds) if seconds else 0,
     }
+
+
+def _back_fill(
+    order: Order, settings: Settings, replaying: Replay, console: Console
+) -> dict[str, Any]:
+    """Replay beside the stores, then put the rows in: each part again after a kill does what is
+    left of it."""
+    assert order.recovery is not None
+    assert replaying.aside is not None
+    ran = order.recovery / _RAN
+    try:
+        if not ran.is_file():
+            for text in order.sinks:
+                prepare_back_fill(text, replaying.aside)
+            summary = _run(order, settings, replaying, console)
+            if summary["stopped"]:
+                return {**summary, "rows_replaced": 0, "rows_written": 0}
+            temporary = ran.with_name(f".{_RAN}")
+            temporary.write_text(json.dumps(summary))
+            temporary.replace(ran)
+        summary = json.loads(ran.read_text())
+        arrived = _arrived(replaying.plan)
+        reports = [back_fill(text, replaying.aside, arrived) for text in order.sinks]
+    except SinkError as error:
+        raise UsageError(str(error)) from None
+    totals = {name: sum(report[name] for report in reports) for name in reports[0]}
+    return {**summary, **totals}
+
+
+def _arrived(plan: ReplayPlan) -> Arrived:
+    """When the frames of the whole interval arrived."""
+    first = [first for _, first, _ in plan.arrivals]
+    end = [end for _, _, end in plan.arrivals]
+    return Arrived(
+        None if None in first else min(ms for ms in first if ms is not None),
+        None if None in end else max(ms for ms in end if ms is not None),
+    )
+
+
+def _new_plan(order: Order, shards: int) -> ReplayPlan:
+    """The plan; UsageError if a store has rows of the interval, that nobody asked to replace."""
+    plan = make_plan(order.wanted, shards)
+    for text in () if order.replace else order.sinks:
+        for venue, first_ms, end_ms in plan.arrivals:
+            table = holds(text, Interval(venue or None, first_ms, end_ms))
+            if table is not None:
+                raise UsageError(
+                    f"{redacted(text)} has rows of this interval already (in {table}): put the new "
+                    "ones in their place with --replace, or name another --sink"
+                )
+    return plan
 
 
 def _check(order: Order) -> None:
@@ -111,9 +175,19 @@ def _check(order: Order) -> None:
                 f"{name} {text}: an offset means something else in every topic; give a time such "
                 "as 2026-03-02T14:30:00Z, or replay the topics one by one"
             )
+    if order.replace and order.recovery is None:
+        raise UsageError(
+            "--replace needs --recovery DIR, an empty or new folder: a back-fill that is killed "
+            "goes on there"
+        )
     try:
         for text in order.sinks:
-            parse_sink(text)
+            scheme = parse_sink(text).scheme
+            if order.replace and scheme not in _REPLACEABLE:
+                raise UsageError(
+                    f"--replace: rows of {scheme}: cannot be replaced; only those of parquet: and "
+                    "timescale: can"
+                )
     except SinkError as error:
         raise UsageError(str(error)) from None
 
@@ -131,19 +205,20 @@ def _plan(order: Order, settings: Settings) -> ReplayPlan:
     wanted, recovery = order.wanted, order.recovery
     try:
         if recovery is None:
-            return make_plan(wanted)
+            return _new_plan(order, settings.shards)
         identity = {
             "flow": order.flow,
             "sources": [f"replay:{wanted.brokers}/{topic}" for topic in wanted.topics],
             "interval": [wanted.start, wanted.end, wanted.ends],
+            "replace": order.replace,
             "sinks": [redacted(text) for text in order.sinks],
             "shards": settings.shards,
             "tables": sorted(settings.tables),
             "intervals": list(settings.intervals),
         }
         recovery_folder.prepare(recovery, identity, 1)
-        return kept_plan(recovery, lambda: make_plan(wanted))
-    except SourceError as error:
+        return kept_plan(recovery, lambda: _new_plan(order, settings.shards))
+    except (SourceError, SinkError) as error:
         raise UsageError(str(error)) from None
     except FeedFailed as error:
         raise RunFailed(str(error)) from None

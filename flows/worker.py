@@ -56,11 +56,13 @@ _PACKED = frozenset({"itch", "sim", "binance", "dbn", "lobster"})
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A run that replays: what, how fast (None: as fast as it goes), which of the tables."""
+    """A run that replays: what, how fast (None: as fast as it goes), which of the tables; and the
+    key of the back-fill that the rows are for, if they are for one."""
 
     plan: ReplayPlan
     speed: float | None
     tables: tuple[str, ...]
+    aside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,8 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     identity = recovery.identity(folder) if folder else None
     writer = recovery.writer_id(folder, job.process)
     midway = job.replay is not None and job.replay.plan.midway
-    writers = [open_writer(text, writer, identity, midway) for text in job.sinks]
+    aside = None if job.replay is None else job.replay.aside
+    writers = [open_writer(text, writer, identity, midway, aside) for text in job.sinks]
     tables = settings.tables if job.replay is None else job.replay.tables
     sink = WriterSink([stats, *writers], tables=frozenset(tables))
     packed = all(spec.scheme in _PACKED for spec in sources)

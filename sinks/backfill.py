@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.tables import TABLES
+from schemas.units import NS_PER_MS
 from sinks.compact import FILE, alone, carry_out
 from sinks.errors import SinkError, disk_failed
 from sinks.lake import (
@@ -41,6 +42,32 @@ from sinks.parquet_run import WriterFolder
 from sinks.parquet_shape import Names, shape, to_bare
 
 _MAX_DAYS_OFF: Final = 1
+_MAX_NS: Final = 2**63 - 1
+
+
+class Arrived(NamedTuple):
+    """When the frames of the interval arrived: from ``first_ms``, before ``end_ms``; None: open.
+    A millisecond at either end may be of frames on both sides."""
+
+    first_ms: int | None = None
+    end_ms: int | None = None
+
+    def bounds_ns(self, slack_ms: int = 0) -> tuple[int, int]:
+        """[from, before), widened by the slack."""
+        first, end = self.first_ms, self.end_ms
+        return (
+            0 if first is None else (first - slack_ms) * NS_PER_MS,
+            _MAX_NS if end is None else (end + slack_ms) * NS_PER_MS,
+        )
+
+
+def other_rows(store: object, table: str) -> SinkError:
+    """The interval has another number of rows now than it had."""
+    return SinkError(
+        f"{store}: the interval has another number of rows of {table} than it had, so the rows "
+        "behind it would have other numbers: it cannot be put between the old ones; rebuild the "
+        "store (replay from the start into a new one)"
+    )
 
 
 def aside(root: Path, key: str) -> Path:
@@ -58,18 +85,19 @@ class _New:
     files: list[tuple[Partition, Path]] = field(default_factory=list)
 
 
-def replace(root: Path, key: str) -> dict[str, int]:
+def replace(root: Path, key: str, arrived: Arrived | None = None) -> dict[str, int]:
     """Put the rows that were written aside in place of the old ones; ``rows_replaced`` and
     ``rows_written``. Done before (nothing is aside any more): changes nothing.
 
-    Raises SinkError (the lake is being written, or holds several runs of the same feed) and
-    LakeFailed. Whatever happens, the lake is the old one or the new one.
+    Raises LakeFailed, and SinkError where the lake is being written, holds several runs of the same
+    feed, or (with ``arrived``) had another number of rows in the interval. Whatever happens, the
+    lake is the old one or the new one.
     """
     staged = aside(root, key)
     report = {"rows_replaced": 0, "rows_written": 0}
     if staged.is_dir():
         with alone(root), quiet(root):
-            changes = _Changes(root, staged)
+            changes = _Changes(root, staged, arrived)
             try:
                 changes.make()
                 write_journal(root, changes.sequence, changes.pending)
@@ -107,8 +135,9 @@ def quiet(root: Path) -> Iterator[None]:
 class _Changes:
     """What has to change, prepared under hidden names. ``pending`` is the journal's form."""
 
-    def __init__(self, root: Path, staged: Path) -> None:
+    def __init__(self, root: Path, staged: Path, arrived: Arrived | None) -> None:
         self._root = root
+        self._arrived = arrived
         self._staged = staged
         self._new = {name: new for name in TABLES if (new := _survey(staged, name)).files}
         self._venues = {p.venue for new in self._new.values() for p, _ in new.files}
@@ -168,7 +197,10 @@ class _Changes:
         """Prepare the file without the rows that go; how many these are."""
         if not _may_hold(path, new):
             return 0
-        goes = _is_new(pq.ParquetFile(path).read(columns=_identity_columns(partition.table)), new)
+        rows = pq.ParquetFile(path).read(columns=_identity_columns(partition.table))
+        goes = _is_new(rows, new)
+        if self._is_other(rows, goes, new):
+            raise other_rows(self._root, partition.table)
         gone = int(np.count_nonzero(goes))
         if gone == len(goes):
             self._change(None, [path])
@@ -181,10 +213,25 @@ class _Changes:
             self._change(target, [path])
         return gone
 
+    def _is_other(self, rows: pa.Table, goes: Any, new: _New) -> bool:
+        """Rows go that arrived outside of the interval, or stay that arrived inside."""
+        columns = rows.column_names
+        if self._arrived is None or "ts_recv" not in columns or "feed" in columns:
+            return False
+        stamps = rows["ts_recv"].cast(pa.int64())
+        known = stamps.is_valid().to_numpy()
+        at = stamps.fill_null(0).to_numpy()
+        ours = known & np.isin(rows["shard"].to_numpy(), list(new.shards))
+        first, end = self._arrived.bounds_ns()
+        widest_first, widest_end = self._arrived.bounds_ns(slack_ms=1)
+        strays = goes & ((at < widest_first) | (at >= widest_end))
+        stays = ~goes & (at >= first) & (at < end)
+        return bool((ours & (strays | stays)).any())
+
 
 def _identity_columns(table: str) -> list[str]:
     names = TABLES[table].names
-    return [name for name in ("shard", "row_sequence", "feed") if name in names]
+    return [name for name in ("shard", "row_sequence", "feed", "ts_recv") if name in names]
 
 
 def _survey(staged: Path, name: str) -> _New:
@@ -233,8 +280,9 @@ def _may_hold(path: Path, new: _New) -> bool:
                 if known is None or not known.has_min_max:
                     return True
                 bounds[column.path_in_schema] = (known.min, known.max)
-        (shard_from, shard_to), (row_from, row_to) = bounds["shard"], bounds["row_sequence"]
-        for shard, (first, last) in new.shards.items():
-            if shard_from <= shard <= shard_to and row_from <= last and first <= row_to:
+        (shard_from, shard_to), (_, row_to) = bounds["shard"], bounds["row_sequence"]
+        for shard, (first, _) in new.shards.items():
+            # Behind the interval too: what is there may be of the interval, by arrival.
+            if shard_from <= shard <= shard_to and first <= row_to:
                 return True
     return False

@@ -52,24 +52,26 @@ SNAPSHOT_VERSION: Final = 1
 Marks = dict[str, dict[int, int]]
 
 _CLAIM: Final = (
-    "INSERT INTO store.progress (run, writer) VALUES (%s, %s) ON CONFLICT (run, writer) DO NOTHING"
+    "INSERT INTO {store}.progress (run, writer) VALUES (%s, %s) "
+    "ON CONFLICT (run, writer) DO NOTHING"
 )
-_READ: Final = "SELECT next, rows FROM store.progress WHERE run = %s AND writer = %s"
+_READ: Final = "SELECT next, rows FROM {store}.progress WHERE run = %s AND writer = %s"
 #: Writers of the run's earlier layouts (their ids begin otherwise) are shut out, and left their
 #: rows to this one.
 _OTHERS: Final = (
-    "UPDATE store.progress SET next = next + 1 WHERE run = %s AND writer NOT LIKE %s RETURNING rows"
+    "UPDATE {store}.progress SET next = next + 1 "
+    "WHERE run = %s AND writer NOT LIKE %s RETURNING rows"
 )
 _ADVANCE: Final = (
-    "UPDATE store.progress SET next = next + 1, rows = %s, updated_at = now() "
+    "UPDATE {store}.progress SET next = next + 1, rows = %s, updated_at = now() "
     "WHERE run = %s AND writer = %s AND next = %s"
 )
-_FORGET: Final = "DELETE FROM store.progress WHERE run = %s AND writer = %s"
+_FORGET: Final = "DELETE FROM {store}.progress WHERE run = %s AND writer = %s"
 _STORED_COLUMNS: Final = (
     "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) "
     "FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
     "JOIN pg_namespace n ON n.oid = c.relnamespace "
-    "WHERE n.nspname = 'store' AND a.attnum > 0 AND NOT a.attisdropped"
+    "WHERE n.nspname = %s AND a.attnum > 0 AND NOT a.attisdropped"
 )
 _NO_CODES: Final = np.zeros(0, np.int32)
 _PART_ROWS: Final = 1 << 15
@@ -97,7 +99,7 @@ class _Superseded(Exception):  # noqa: N818 - not an error yet
 
 class TimescaleWriter:
     """Writer of one database. ``recovery`` identifies the recovery folder that snapshots go to;
-    ``midway``: see sinks.url.open_writer.
+    ``midway``: see sinks.url.open_writer. ``store``: the schema that holds the tables.
 
     Raises SinkError (what was asked cannot be done; the text says what can) and DatabaseFailed
     (the database was away for too long; every later call raises it again).
@@ -110,9 +112,11 @@ class TimescaleWriter:
         recovery: str | None = None,
         options: TimescaleOptions | None = None,
         midway: bool = False,
+        store: str = sql.STORE,
     ) -> None:
         assert writer.isalnum(), writer
         self.writer = writer
+        self._store = store
         self._midway = midway
         self._options = options or TimescaleOptions()
         self._recovery = recovery
@@ -157,10 +161,10 @@ class TimescaleWriter:
         def claim(connection: psycopg.Connection[Any]) -> tuple[int, list[Any]] | None:
             self._check_tables(connection)
             with connection.transaction():
-                others = connection.execute(_OTHERS, (run, layout)).fetchall()
+                others = connection.execute(self._said(_OTHERS), (run, layout)).fetchall()
                 if others or not known:
-                    connection.execute(_CLAIM, (run, self.writer))
-                own = connection.execute(_READ, (run, self.writer)).fetchone()
+                    connection.execute(self._said(_CLAIM), (run, self.writer))
+                own = connection.execute(self._said(_READ), (run, self.writer)).fetchone()
                 return own and (own[0], [own[1], *(rows for (rows,) in others)])
 
         found = self._link.run(claim)
@@ -181,15 +185,18 @@ class TimescaleWriter:
             moved_marks([marks for _, _, marks in states], keeps),
         )
 
+    def _said(self, statement: str) -> LiteralString:
+        """The statement about our store."""
+        return cast(LiteralString, statement.format(store=self._store))
+
     def _check_tables(self, connection: psycopg.Connection[Any]) -> None:
-        found = set(connection.execute(_STORED_COLUMNS).fetchall())
+        found = set(connection.execute(_STORED_COLUMNS, (self._store,)).fetchall())
         catalog = {"timestamptz": "timestamp with time zone"}
         for table in TABLES.values():
             for column in sql.columns(table):
                 if (table.name, column.name, catalog.get(column.type, column.type)) not in found:
-                    raise unmigrated(
-                        self._link.shown, f"no store.{table.name}.{column.name} ({column.type})"
-                    )
+                    missing = f"{self._store}.{table.name}.{column.name} ({column.type})"
+                    raise unmigrated(self._link.shown, f"no {missing}")
 
     def _begin_call(self) -> None:
         if self._failure is not None:
@@ -203,7 +210,9 @@ class TimescaleWriter:
         self._flush()
         if self._recovery is None:
             # Nothing can resume this run.
-            self._link.run(lambda connection: connection.execute(_FORGET, self._identity))
+            self._link.run(
+                lambda connection: connection.execute(self._said(_FORGET), self._identity)
+            )
         self._link.drop()
 
     def finish(self) -> None:
@@ -296,14 +305,14 @@ class TimescaleWriter:
                 for table, parts in self._pending.items():
                     self._copy(connection, table, parts)
         except _Superseded:
-            found = connection.execute(_READ, self._identity).fetchone()
+            found = connection.execute(self._said(_READ), self._identity).fetchone()
             if found is None or found[0] != self._next + 1 or _marks(found[1]) != target:
                 raise self._not_alone(found) from None
 
     def _advance(self, connection: psycopg.Connection[Any], target: Marks) -> None:
         # First of all: it waits for the end of any other session that flushes as this run.
         noted = Jsonb({t: {str(s): n for s, n in shards.items()} for t, shards in target.items()})
-        done = connection.execute(_ADVANCE, (noted, *self._identity, self._next))
+        done = connection.execute(self._said(_ADVANCE), (noted, *self._identity, self._next))
         if done.rowcount != 1:
             raise _Superseded
 
@@ -321,7 +330,7 @@ class TimescaleWriter:
 
     def _copy(self, connection: psycopg.Connection[Any], table: str, parts: list[Bare]) -> None:
         described = TABLES[table]
-        with connection.cursor() as cursor, cursor.copy(copy_statement(table)) as copy:
+        with connection.cursor() as cursor, cursor.copy(copy_statement(table, self._store)) as copy:
             copy.write(HEADER)
             for columns in _by_symbol(described, concat(parts)):
                 for piece in encode(described, columns, self._words):
@@ -344,10 +353,10 @@ def _by_symbol(table: Table, columns: Bare) -> Iterator[Bare]:
         yield take(columns, order[first : first + _PART_ROWS])
 
 
-def copy_statement(table: str) -> LiteralString:
+def copy_statement(table: str, store: str = sql.STORE) -> LiteralString:
     """COPY into a stored table, by column names: columns of a newer release stay null."""
     names = ", ".join(sql.quoted(c.name) for c in sql.columns(TABLES[table]))
-    text = f"COPY {sql.STORE}.{sql.quoted(table)} ({names}) FROM STDIN (FORMAT binary)"
+    text = f"COPY {store}.{sql.quoted(table)} ({names}) FROM STDIN (FORMAT binary)"
     return cast(LiteralString, text)
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
+from schemas import sql
+from sinks import backfill
 from sinks.dsn import EXAMPLE as DSN_EXAMPLE
 from sinks.dsn import check as check_dsn
 from sinks.dsn import redacted
@@ -117,11 +119,16 @@ def _number(scheme: str, text: str, name: str, value: str) -> int | float:
 
 
 def open_writer(
-    text: str, writer: str = "w0", recovery: str | None = None, midway: bool = False
+    text: str,
+    writer: str = "w0",
+    recovery: str | None = None,
+    midway: bool = False,
+    aside: str | None = None,
 ) -> Writer:
     """The writer of a sink URL. ``writer`` tells processes apart ("w0", "w1" ...); ``recovery``
     is the identity of the recovery folder that the snapshots go to, None without one; ``midway``:
-    the rows begin in mid-history, so that the first of a shard may have any number."""
+    the rows begin in mid-history, so that the first of a shard may have any number; ``aside``: they
+    are for the back-fill of this key (sinks.backfill), and are not put in yet."""
     spec = parse_sink(text)
     if spec.scheme == "null":
         return NullWriter()
@@ -133,12 +140,15 @@ def open_writer(
         return JsonlWriter(_jsonl_path(spec.path, writer))
     numbers = {name: _number(spec.scheme, text, name, v) for name, v in spec.options.items()}
     if spec.scheme == "timescale":
+        from sinks import timescale_backfill
         from sinks.timescale import TimescaleOptions, TimescaleWriter
 
         chosen = dataclasses.replace(TimescaleOptions(), **numbers)  # type: ignore[arg-type]
-        return TimescaleWriter(spec.path, writer, recovery, chosen, midway)
+        store = sql.STORE if aside is None else timescale_backfill.aside(aside)
+        return TimescaleWriter(spec.path, writer, recovery, chosen, midway, store)
     options = dataclasses.replace(ParquetOptions(), **numbers)  # type: ignore[arg-type]
-    return ParquetWriter(Path(spec.path), writer, recovery, options, midway)
+    root = Path(spec.path) if aside is None else backfill.aside(Path(spec.path), aside)
+    return ParquetWriter(root, writer, recovery, options, midway)
 
 
 def _jsonl_path(path: str, writer: str) -> Path | None:
@@ -147,3 +157,28 @@ def _jsonl_path(path: str, writer: str) -> Path | None:
         return None
     file = Path(path)
     return file if writer == "w0" else file.with_name(f"{file.stem}.{writer}{file.suffix}")
+
+
+def prepare_back_fill(text: str, key: str) -> None:
+    """Make room for the rows of a back-fill beside the store. Raises as its writer."""
+    spec = parse_sink(text)
+    if spec.scheme == "parquet":
+        with backfill.quiet(Path(spec.path)):
+            backfill.aside(Path(spec.path), key).mkdir(exist_ok=True)
+    elif spec.scheme == "timescale":
+        from sinks import timescale_backfill
+
+        timescale_backfill.prepare(spec.path, key)
+
+
+def back_fill(text: str, key: str, arrived: backfill.Arrived) -> dict[str, int]:
+    """Put the rows in, when they are complete: ``rows_replaced`` and ``rows_written``; again: no
+    change. ``arrived``: when the interval's frames did. Raises as the sink's writer."""
+    spec = parse_sink(text)
+    if spec.scheme == "parquet":
+        return backfill.replace(Path(spec.path), key, arrived)
+    if spec.scheme == "timescale":
+        from sinks import timescale_backfill
+
+        return timescale_backfill.replace(spec.path, key, arrived)
+    return {"rows_replaced": 0, "rows_written": 0}

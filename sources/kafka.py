@@ -22,11 +22,10 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.frames import FRAMES, FrameKind
-from schemas.tables import table
 from sources import framing
 from sources.errors import SourceError
 from sources.kafka_fetcher import REMEDY, Hub
-from sources.kafka_rows import RowFrames
+from sources.kafka_rows import translator
 from sources.kafka_url import EARLIEST, Bound, KafkaFeed
 from sources.librdkafka import Part, Place
 
@@ -62,7 +61,7 @@ class KafkaReader:
         self._ended_at: int | None = None
         self._checked_s = 0.0
         self._told = -1
-        self._rows = RowFrames(table(feed.table), feed.registry) if feed.table else None
+        self._rows = translator(feed)
         self._fetcher.join(self)
         try:
             self._topic_id = self._fetcher.topic(feed.topic)

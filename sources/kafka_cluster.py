@@ -177,6 +177,23 @@ class Cluster:
         offset = self.ask(query, self._patience_s, f"times of {topic}[{partition}]")
         return None if offset < 0 else offset
 
+    def time_at(self, topic: str, partition: int, offset: int) -> int | None:
+        """Timestamp (ms) of the first message at or after an offset; None if none comes soon."""
+
+        def query(client: Consumer, timeout_s: float) -> int | None:
+            client.assign([TopicPartition(topic, partition, offset)])
+            try:
+                message = client.poll(timeout_s)
+            finally:
+                client.unassign()
+            if message is None:
+                return None
+            if message.error() is not None:
+                raise KafkaException(message.error())
+            return int(message.timestamp()[1])
+
+        return self.ask(query, START_PATIENCE_S, f"time of {topic}[{partition}] {offset}")
+
     def commit(self, positions: Iterable[tuple[str, int, int]]) -> None:
         """Tell the group where we are. For lag tools: nothing rests on it, nothing waits for it."""
         offsets = [TopicPartition(*position) for position in positions]

@@ -12,13 +12,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas import wire, wire_rows
 from schemas.fields import Table
 from schemas.frames import FrameKind
+from schemas.tables import DEAD_LETTERS, table
 from schemas.wire import WireError
 from sources import framing
 from sources.errors import FeedFailed
+from sources.kafka_url import KafkaFeed
+
+
+def translator(feed: KafkaFeed) -> RowFrames | LetterFrames | None:
+    """What makes frames of the messages of a topic; None where they are frames."""
+    if feed.letters:
+        return LetterFrames(feed.letters, feed.registry)
+    return RowFrames(table(feed.table), feed.registry) if feed.table else None
 
 
 class Registry:
@@ -113,6 +123,34 @@ class RowFrames:
         if value.lstrip()[:1] == b"{":
             return wire_rows.from_json(self._table, value)
         raise WireError("neither Arrow, Avro nor JSON" if value else "an empty message")
+
+
+class LetterFrames:
+    """Translates a topic of dead letters back into the raw frames of one feed, as they arrived;
+    letters of other feeds are passed over. All letters of a message have its offset."""
+
+    def __init__(self, feed: str, registry: str = "") -> None:
+        self._feed = feed
+        self._rows = RowFrames(DEAD_LETTERS, registry)
+
+    def frames(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The raw frames in the messages of a batch; a message that is none is BROKEN."""
+        streams = self._rows.frames(batch)
+        pieces = []
+        for i in range(streams.num_rows):
+            if streams.column("kind")[i].as_py() != FrameKind.DATA:
+                pieces.append(streams.slice(i, 1))
+                continue
+            letters = wire.from_arrow(DEAD_LETTERS, streams.column("payload")[i].as_buffer())
+            mine = letters.filter(pc.equal(letters.column("feed").dictionary_decode(), self._feed))
+            pieces.append(
+                framing.batch(
+                    np.full(mine.num_rows, streams.column("offset")[i].as_py(), np.int64),
+                    mine.column("raw").cast(pa.large_binary()),
+                    ts_recv=mine.column("ts_recv").cast(pa.int64()).to_numpy(),
+                )
+            )
+        return _joined(pieces) if pieces else batch.slice(0, 0)
 
 
 def _broken(frame: pa.RecordBatch, why: str) -> pa.RecordBatch:

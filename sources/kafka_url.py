@@ -10,6 +10,8 @@
 - ``venue``: how raw frames are decoded; a topic ``raw.<venue>`` needs none. ``table``: the topic
   holds rows of that table; a topic ``<prefix>.<table>`` needs none.
 - ``group``: the consumer group that positions are told to, for tools that watch lag.
+- ``letters``: with ``venue``, in a topic of dead letters: only those are taken that were raw frames
+  of this feed (``kafka:raw.kraken``); the frames are read again.
 - ``registry``: URL of a Schema Registry for Avro rows of others.
 - ``patience_s``: how long an outage of the brokers is waited out.
 - security: see schemas.kafka.
@@ -64,6 +66,7 @@ class KafkaFeed:
     group: str
     registry: str
     patience_s: float
+    letters: str = ""
 
     @property
     def topic(self) -> str:
@@ -89,6 +92,7 @@ def parse_feed(place: str, params: Mapping[str, str]) -> KafkaFeed:
         params.get("group", DEFAULT_GROUP),
         params.get("registry", ""),
         _patience(params.get("patience_s", "300")),
+        params.get("letters", ""),
     )
 
 
@@ -102,6 +106,14 @@ def _secret_of(path: str) -> str:
 def _content(topic: str, params: Mapping[str, str]) -> tuple[str, str]:
     """(venue, table): what the messages are."""
     venue, table = params.get("venue", ""), params.get("table", "")
+    letters = params.get("letters", "").removeprefix("kafka:")
+    if letters.startswith(RAW_PREFIX) and not venue:
+        venue = letters.removeprefix(RAW_PREFIX)
+    elif letters and not venue:
+        raise SourceError(
+            f"kafka: letters={letters}: whose frames are these? Add venue=NAME, by which they are "
+            "decoded"
+        )
     if venue and table:
         raise SourceError(
             "kafka: venue= and table= are both given: a topic holds raw frames of a venue or rows "

@@ -81,12 +81,6 @@ class _Lane:
         if not count:
             return None
         assert self._frames is not None
-        # Frames of one message have its offset: a position between them could not be told.
-        offsets = self._frames.column("offset")
-        while self._at + count < len(self._times) and (
-            offsets[self._at + count].as_py() == offsets[self._at + count - 1].as_py()
-        ):
-            count += 1
         taken = self._frames.slice(self._at, count)
         self._at += count
         return taken

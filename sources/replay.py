@@ -26,13 +26,12 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from schemas.frames import FrameKind
-from schemas.tables import table
 from schemas.units import NS_PER_S
 from sources import framing
 from sources.errors import SourceError
 from sources.kafka import KafkaReader
 from sources.kafka_fetcher import Hub
-from sources.kafka_rows import RowFrames
+from sources.kafka_rows import translator
 from sources.kafka_url import Bound, KafkaFeed
 from sources.merge import Given, Merge
 from sources.reader import DEFAULT_LIMITS, Limits
@@ -76,12 +75,12 @@ class _Partition:
         self._feed = feed
         self._hub = hub
         self._reader: KafkaReader | None = None
-        self._rows = RowFrames(table(feed.table), feed.registry) if feed.table else None
+        self._rows = translator(feed)
 
     def warm(self) -> pa.RecordBatch | None:
         """Frames before ``show``; None when there are no more."""
         frames = None if self.span.is_empty else self._read(self.span.show)
-        return frames if frames is None or not frames.num_rows else self.given(frames)
+        return self.given(frames) if frames is not None and frames.num_rows else frames
 
     def read(self) -> pa.RecordBatch | None:
         """Frames of the interval, as they are in the topic (sources.merge.Feed)."""
@@ -93,7 +92,7 @@ class _Partition:
             if start >= end:
                 return None
             # Untranslated: rows become streams when they are given, and their times are needed.
-            feed = replace(self._feed, end=Bound(offset=end), table="")
+            feed = replace(self._feed, end=Bound(offset=end), table="", letters="")
             position = (self.span.topic_id, start, end, False)
             self._reader = KafkaReader(self._hub, feed, self.span.partition, position)
         frames = self._reader.read()
@@ -191,7 +190,8 @@ class Replay:
 
     def _items(self, given: list[Given]) -> list[Item]:
         partitions = self._partitions
-        return [(partitions[i].span.feed, partitions[i].given(frames)) for i, frames in given]
+        items = [(partitions[i].span.feed, partitions[i].given(frames)) for i, frames in given]
+        return [(feed, frames) for feed, frames in items if frames.num_rows]
 
     def _warm(self) -> list[Item]:
         items = []

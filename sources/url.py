@@ -87,6 +87,7 @@ _KAFKA: Final = {
         ("venue", "venue=binance"),
         ("table", "table=trades"),
         ("group", "group=marketflow"),
+        ("letters", "letters=kafka:raw.kraken"),
         ("registry", "registry=URL"),
         ("date", "date=2019-12-30"),
         ("patience_s", "patience_s=300"),

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import KafkaException
 from rich.console import Console
@@ -29,6 +32,8 @@ from flows.replay import Order, replay
 from flows.settings import Settings, load
 from schemas.frames import FrameKind
 from schemas.tables import TABLES
+from sinks.backfill import Arrived
+from sinks.url import back_fill
 from sources.kafka_url import parse_feed
 from sources.open import open_reader
 from sources.reader import Limits
@@ -36,6 +41,7 @@ from sources.replay import Replay
 from sources.url import parse_source
 from tests.lakes import table_rows
 from tests.services.topics import Cluster
+from tests.stored import stored_rows
 
 pytestmark = pytest.mark.services
 _FEED = "sim:?events=4000&symbols=4&seed=5&format=binance"
@@ -152,7 +158,8 @@ def _whole(lakes: list[Path]) -> dict[str, pa.Table]:
 
 def test_intervals_one_after_the_other_make_the_whole(history: History, tmp_path: Path) -> None:
     early, late = history.at(0.4), history.at(0.7)
-    lakes = [tmp_path / name for name in "abc"]
+    # The first two go into the same lake, one after the other.
+    lakes = [tmp_path / "ab", tmp_path / "ab", tmp_path / "c"]
     bare = history.without_checkpoints(tmp_path / "bare")
     a = replay(history.order(lakes[0], end=early, original=bare), settings=_settings())
     b = replay(
@@ -166,16 +173,17 @@ def test_intervals_one_after_the_other_make_the_whole(history: History, tmp_path
     assert all(i["begun"] == 0 for i in c["intervals"])
     assert [i["from"] for i in b["intervals"]] == [i["to"] for i in a["intervals"]]
     assert [i["to"] for i in b["intervals"]] == [i["from"] for i in c["intervals"]]
-    whole, expected = _whole(lakes), _whole([history.lake])
+    whole, expected = _whole(lakes[1:]), _whole([history.lake])
     assert whole.keys() == expected.keys()
     for name, table in expected.items():
         assert whole[name].equals(table), name
     assert expected["bars"].num_rows > 500
     # And the cut is where it was said to be.
-    trades = _whole([lakes[1]])["trades"]["ts_recv"].cast(pa.int64()).to_numpy()
-    first, end = (int(datetime.fromisoformat(t).timestamp() * 1000) for t in (early, late))
-    assert len(trades) > 100
-    assert ((trades // 10**6 >= first) & (trades // 10**6 < end)).all()
+    cut = int(datetime.fromisoformat(late).timestamp() * 1000)
+    for lake, is_late in ((lakes[1], False), (lakes[2], True)):
+        arrived = _whole([lake])["trades"]["ts_recv"].cast(pa.int64()).to_numpy()
+        assert len(arrived) > 100
+        assert ((arrived // 10**6 >= cut) == is_late).all()
 
 
 def test_neither_pace_nor_kills_change_a_row(history: History, tmp_path: Path) -> None:
@@ -223,8 +231,88 @@ def _wait_for_rows(child: subprocess.Popen, lake: Path) -> None:
         time.sleep(0.02)
 
 
+def _damage(lake: Path, first_ms: int, end_ms: int) -> None:
+    """Half of the interval's trades and quotes are lost, the others are wrong."""
+    for path in [*lake.glob("trades/**/*.parquet"), *lake.glob("quotes/**/*.parquet")]:
+        rows = pq.ParquetFile(path).read()
+        arrived = rows["ts_recv"].cast(pa.int64()).to_numpy() // 10**6
+        inside = (arrived >= first_ms) & (arrived < end_ms)
+        lost = inside & (np.arange(len(inside)) % 2 == 0)
+        wrong = pc.if_else(pa.array(inside), pa.scalar(7, pa.int64()), rows["sequence"])
+        place = rows.schema.get_field_index("sequence")
+        pq.write_table(
+            rows.set_column(place, rows.schema.field(place), wrong).filter(pa.array(~lost)), path
+        )
+
+
+def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
+    history: History, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, sinks = tmp_path / "lake", (f"timescale:{database}",)
+    shutil.copytree(history.lake, lake)
+    rebuilt = replace(history.order(lake, original=history.recovery), sinks=sinks)
+    replay(rebuilt, settings=_settings())
+    right, stored = _whole([lake]), stored_rows(database)
+    assert {name: len(rows) for name, rows in stored.items()} == {
+        n: len(t) for n, t in right.items()
+    }
+    times = (history.at(0.4), history.at(0.7))
+    bounds = [int(datetime.fromisoformat(time).timestamp() * 1000) for time in times]
+    _damage(lake, *bounds)
+    with psycopg.connect(database) as connection:
+        where = f"ts_recv >= '{times[0]}' AND ts_recv < '{times[1]}'"
+        connection.execute(f"UPDATE store.trades SET sequence = 7 WHERE {where}")
+        gone = connection.execute(f"DELETE FROM store.quotes WHERE {where}").rowcount
+    assert gone > 100
+    damaged = stored_rows(database)
+    middle = {"start": times[0], "end": times[1], "original": history.recovery}
+    for sink in (f"parquet:{lake}", *sinks):
+        twice = replace(history.order(lake, **middle), sinks=(sink,))
+        with pytest.raises(UsageError, match=r"rows of this interval already.*--replace"):
+            replay(twice, settings=_settings())
+    assert _whole([lake]) != right
+    order = replace(
+        history.order(
+            lake, start=times[0], end=times[1], original=history.recovery, replaces=True
+        ),
+        sinks=(f"parquet:{lake}", *sinks), recovery=tmp_path / "back-fill", replace=True,
+    )  # fmt: skip
+
+    def lost(text: str, key: str, arrived: Arrived) -> dict[str, int]:
+        if text.startswith("timescale:"):
+            raise ConnectionError("the database is away")
+        return back_fill(text, key, arrived)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.replay.back_fill", lost)
+        with pytest.raises(ConnectionError):
+            replay(order, settings=_settings())
+    # Each store is the old one or the new one.
+    assert _whole([lake]) == right
+    assert stored_rows(database) == damaged
+    summary = replay(order, settings=_settings())
+    assert summary["rows_written"] > summary["rows_replaced"] > 0
+    assert _whole([lake]) == right
+    assert stored_rows(database) == stored
+    with psycopg.connect(database) as connection:
+        left = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'backfill%'")
+        assert left.fetchall() == []
+        # As if the decoder that made the rows had missed one in the middle.
+        connection.execute(
+            "WITH one AS (SELECT shard, max(row_sequence) AS last FROM store.quotes "
+            f"WHERE {where} GROUP BY shard LIMIT 1) UPDATE store.quotes AS q "
+            "SET row_sequence = row_sequence - 1 FROM one WHERE q.shard = one.shard "
+            "AND q.row_sequence > one.last"
+        )
+    missing = stored_rows(database)
+    again = replace(order, sinks=sinks, recovery=tmp_path / "another")
+    with pytest.raises(UsageError, match="another number of rows of quotes"):
+        replay(again, settings=_settings())
+    assert stored_rows(database) == missing
+
+
 def test_topics_are_merged_in_order_of_time(history: History) -> None:
-    plan = make_plan(history.order(Path("unused")).wanted)
+    plan = make_plan(history.order(Path("unused")).wanted, 16)
     specs = specs_of(plan)
     spans = [(s, parse_feed(specs[s.feed].place, specs[s.feed].params)) for s in plan.spans]
     limits = replace(Limits(), max_rows=50)

@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from sinks.backfill import aside, replace
+from sinks.backfill import Arrived, aside, replace
 from sinks.compact import compact
 from sinks.errors import LakeFailed, SinkError
 from sinks.parquet import ParquetOptions, ParquetWriter
@@ -152,3 +153,29 @@ def test_rows_of_several_runs_cannot_be_told_apart(tmp_path: Path) -> None:
         replace(root, "k")
     after = {path: path.stat().st_mtime_ns for path in root.rglob("[!.]*.parquet")}
     assert before.items() <= after.items()
+
+
+@pytest.mark.parametrize(
+    ("rows", "fits"), [((10, 20), True), ((10, 21), False), ((10, 19), False), ((9, 20), False)]
+)
+def test_an_interval_that_has_another_number_of_rows(
+    tmp_path: Path, rows: tuple[int, int], fits: bool
+) -> None:
+    """Row n arrived at n seconds, and the interval is that from 10 to 20."""
+    root = tmp_path / "lake"
+    feed = Feed(np.random.default_rng(1), days=1, venues=("XNAS",))
+    trades = feed.item(0, {"trades": 40}).tables["trades"]
+    place = trades.schema.get_field_index("ts_recv")
+    stamps = pa.array(np.arange(40) * 10**9).cast(trades.schema.field(place).type)
+    trades = trades.set_column(place, trades.schema.field(place), stamps)
+    _write(root, [Item(0, {"trades": trades})]).close()
+    before = lake_rows(root)
+    first, end = rows
+    _write(aside(root, "k"), [Item(0, {"trades": trades.slice(first, end - first)})]).close()
+    interval = Arrived(10_000, 20_000)
+    if fits:
+        assert replace(root, "k", interval)["rows_replaced"] == 10
+    else:
+        with pytest.raises(SinkError, match="another number of rows of trades"):
+            replace(root, "k", interval)
+    assert lake_rows(root) == before

@@ -84,21 +84,3 @@ def test_what_is_not_due_stays() -> None:
     assert merge.fill() == 10
     assert [(lane, f.num_rows) for lane, f in merge.take(20)] == [(0, 2), (1, 1)]
     assert merge.fill() == 30
-
-
-def test_frames_of_one_message_are_not_parted() -> None:
-    class _Letters:
-        def __init__(self) -> None:
-            self.done = False
-
-        def read(self) -> pa.RecordBatch | None:
-            if self.done:
-                return None
-            self.done = True
-            frames = _frames(0, [1, 1, 1, 2])
-            return frames.set_column(0, frames.schema.field(0), pa.array([7, 7, 7, 8]))
-
-    merge = Merge([_Letters()], slice_rows=1)
-    assert merge.fill() == 1
-    [(_, frames)] = merge.take()
-    assert frames.column("offset").to_pylist() == [7, 7, 7]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,12 @@ def test_a_speed_that_is_none(text: str) -> None:
         ({}, {"flow": "trading"}, "no flow 'trading'"),
         ({}, {"sinks": ("file:x",)}, "known sinks"),
         ({}, {"speed": "quick"}, "neither max"),
+        ({}, {"replace": True}, "--replace needs --recovery"),
+        (
+            {},
+            {"replace": True, "recovery": Path("r"), "sinks": ("jsonl:-",)},
+            "rows of jsonl: cannot be replaced",
+        ),
     ],
 )
 def test_nonsense_is_refused(wanted: dict[str, Any], order: dict[str, Any], fix: str) -> None:
