@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.lakes import assert_same_lakes
@@ -136,6 +137,24 @@ def _wait_for_epochs(state: Path, child: subprocess.Popen[bytes]) -> None:
         sizes.add(sum(f.stat().st_size for f in state.rglob("*.sqlite3*")))
         time.sleep(0.05)
     assert child.poll() is None, "the run ended before it could be stopped"
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    """A parent that is killed cannot stop them: the next start would find the lake locked."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", "market_data", "--processes", "2",
+         "--source", "sim:?events=100000000", "--sink", f"parquet:{tmp_path / 'lake'}"],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while len(workers := psutil.Process(child.pid).children()) < 2:
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
 
 
 def test_recovery_folder_of_another_run_is_refused(tmp_path: Path) -> None:
