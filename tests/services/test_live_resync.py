@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, TopicPartition
 
 from schemas.resync import TOPIC, from_message
 from tests.lakes import table_rows
@@ -26,7 +26,6 @@ from tests.live.recordings import (
     until,
     venue_of,
 )
-from tests.reference.kafka import read_messages
 from tests.services.topics import Cluster
 
 pytestmark = pytest.mark.services
@@ -42,7 +41,12 @@ class Setting:
         self.raw = kafka.topic(1, f"raw.{case.venue}" if by_venue else "")
         self.sink = f"kafka://{kafka.brokers}/{'raw' if by_venue else self.raw}"
         self.prefix = kafka.tables(2)
-        self.requests = kafka.topic(1, f"{self.prefix}.{TOPIC}")
+        requests = kafka.topic(1, f"{self.prefix}.{TOPIC}")
+        self._asked: list[Any] = []
+        self._reader = Consumer(
+            {"bootstrap.servers": kafka.brokers, "group.id": requests, "log_level": 0}
+        )
+        self._reader.assign([TopicPartition(requests, 0, 0)])
 
     def start_flow(self) -> subprocess.Popen[str]:
         source = (
@@ -60,11 +64,20 @@ class Setting:
         )  # fmt: skip
 
     def asked(self) -> list[Any]:
-        try:
-            messages = read_messages(self.kafka.brokers, self.requests, 0)
-        except KafkaException:
-            return []  # the topic is so young that a new client may not know it
-        return [from_message(message.value()) for message in messages]
+        """Every request so far."""
+        while (message := self._reader.poll(0.2)) is not None:
+            if message.error() is None:
+                self._asked.append(from_message(message.value()))
+        return self._asked
+
+    def is_stale(self) -> bool:
+        return any(request.kind == "stale" for request in self.asked())
+
+    def close(self) -> list[Any]:
+        """Every request, and no more of them."""
+        asked = self.asked()
+        self._reader.close()
+        return asked
 
     def rows(self, name: str, symbol: str) -> list[dict[str, Any]]:
         table = table_rows(self.lake, name)
@@ -92,7 +105,7 @@ def test_a_lost_frame_is_mended(
         until(lambda: venue.updates >= 60 or recording.error is not None)
         venue.hold(True)
         # Whose 40th update was lost depends on the capture; that one asks, and nobody else.
-        until(lambda: len(setting.asked()) > 0 or flow.poll() is not None, "nobody asked")
+        until(lambda: setting.is_stale() or flow.poll() is not None, "nobody asked")
         until(lambda: venue.books > books, "the recorder did not ask the venue")
         venue.hold(False)
         until(venue.finished.is_set)
@@ -102,14 +115,13 @@ def test_a_lost_frame_is_mended(
         flow.terminate()
         out, errors = flow.communicate(timeout=120)
         venue.stop()
+    asked = setting.close()
     assert flow.returncode == 0, errors
     done = json.loads(out)
     assert done["dead_letters"] == {}
     [connection] = summary["connections"]
     assert connection["connects"] == 1, "mended without a new connection"
-    lost = [request for request in setting.asked() if request.kind != "no_snapshot"]
-    outages = [r for r in lost if r.kind == "stale"]
-    first = outages[0]
+    first = next(request for request in asked if request.kind == "stale")
     assert (first.venue, first.symbol) == (case.decoder, symbol)
     assert connection["resyncs"] >= 1
     events = setting.rows("quality_events", symbol)
