@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from flows.errors import UsageError
 from flows.plan import Wanted
+from flows.progress import Progress
 from flows.replay import Order, replay, speed_of
 
 
@@ -48,3 +51,19 @@ def test_nonsense_is_refused(wanted: dict[str, Any], order: dict[str, Any], fix:
     asked = Wanted(**{"brokers": "127.0.0.1:1", "topics": ("raw.kraken",), **wanted})
     with pytest.raises(UsageError, match=fix):
         replay(Order(**{"wanted": asked, "flow": "market_data", "sinks": ("null:",), **order}))
+
+
+def test_progress_knows_how_much_is_left() -> None:
+    line = Progress("replay", dict, Console())._line
+    said = []
+    for seconds, replayed, warm_up in ((1.0, 0, 5000), (2.0, 1000, 0), (12.0, 26_000, 0)):
+        state = {
+            "messages": 0, "tables": {}, "dead_letters": {},
+            "replayed": replayed, "to_replay": 100_000, "warm_up": warm_up,
+        }  # fmt: skip
+        console = Console(width=200, record=True, file=StringIO())
+        console.print(line(state, 0.0, seconds))
+        said.append(console.export_text().strip())
+    assert "warming up: 5.0 k messages to go" in said[0]
+    assert said[1].endswith("1 %")
+    assert said[2].endswith("26 %, 0:00:30 left")
