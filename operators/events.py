@@ -47,6 +47,11 @@ class EventKind(IntEnum):
     CLOCK = 40  # ts_event only; instrument -1 = all
     FEED_END = 41
     DISCONNECT = 42  # the connection was lost: books of its instruments must resync
+    # Of a sequenced feed; order_lo and sequence are the first and last message of the hole.
+    GAP = 43  # messages are missing; no book row follows before FILLED or LOST
+    FILLED = 44  # they have come and follow; sequence = the last message before them
+    LOST = 45  # they will never come
+    LINE = 46  # ``extra`` is the QualityKind of what a line does, ``size`` its messages behind
 
 
 class IdKind(IntEnum):

@@ -93,6 +93,9 @@ class QualityKind(IntEnum):
     INCOMPLETE_GROUP = 16  # the feed ended or was cut inside a message group
     DEPTH_TRUNCATED = 17  # levels beyond the subscribed depth dropped as the venue documents
     DISCONNECT = 18  # the recorded connection was lost and came back
+    LINE_DOWN = 19  # one of several redundant lines is silent or has lost its connection
+    LINE_LAGGING = 20  # one of several redundant lines comes later than the others allow
+    LINE_RECOVERED = 21  # consequence: the line is back (ts_event..ts_until = outage)
 
 
 class RejectReason(IntEnum):

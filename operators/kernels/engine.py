@@ -16,6 +16,7 @@ from operators.kernels import (
     engine_levels,
     engine_orders,
     engine_trades,
+    feed_gap,
     orders,
     sync,
 )
@@ -42,6 +43,9 @@ _BEGIN: Final = int(EventKind.BEGIN)
 _END: Final = int(EventKind.END)
 _FEED_END: Final = int(EventKind.FEED_END)
 _DISCONNECT: Final = int(EventKind.DISCONNECT)
+_GAP: Final = int(EventKind.GAP)
+_LOST: Final = int(EventKind.LOST)
+_LINE: Final = int(EventKind.LINE)
 _LAST: Final = int(RowFlag.LAST)
 _INCOMPLETE_GROUP: Final = int(QualityKind.INCOMPLETE_GROUP)
 
@@ -97,13 +101,16 @@ def _fits(state: Array, rows: Word) -> bool:
 def _everybody(state: Array, row: Array) -> None:
     """A row that concerns all books of the shard, in order of their instruments."""
     state[es.LATEST_TS] = max(state[es.LATEST_TS], row.ts_event, row.ts_recv)
-    if row.kind != _FEED_END and row.kind != _DISCONNECT:
+    if row.kind < _FEED_END or row.kind > _LOST:
         return
     for b in range(state[es.N_BOOKS]):
         book = es.book_row(state, b)
         ts = time_of(state, b, row)
         if row.kind == _DISCONNECT:
             sync.disconnect(state, b, row, ts)
+            continue
+        if row.kind >= _GAP:
+            feed_gap.apply(state, b, row, ts)
             continue
         settle_at_end(state, b, ts, row.ts_recv)
         if book.open:
@@ -256,6 +263,8 @@ def run(state: Array, rows: Array, start: Word, resumed: bool) -> tuple[Word, Wo
             kind = row.kind
             if kind <= _ORDER_SIZE:
                 ts = time_of(state, b, row)
+                if book.mode == es.WAIT and book.phase >= es.HELD:
+                    sync.go_on(state, b, row, ts)
                 if book.mode == es.DIRECT or book.mode == es.APPLY:
                     if book.max_levels > 0 and not _fits(state, engine_close.excess(state, b) + 8):
                         return es.MORE_OUTPUT, i
@@ -279,6 +288,10 @@ def run(state: Array, rows: Array, start: Word, resumed: bool) -> tuple[Word, Wo
                 venue_quote(state, b, row, time_of(state, b, row))
             elif kind == _DISCONNECT:
                 sync.disconnect(state, b, row, time_of(state, b, row))
+            elif _GAP <= kind <= _LOST:
+                feed_gap.apply(state, b, row, time_of(state, b, row))
+            elif kind == _LINE:
+                feed_gap.line(state, b, row, time_of(state, b, row))
             if row.flags & _LAST and book.mode <= es.WAIT:
                 _direct_end(state, b, row, time_of(state, b, row))
             i += 1

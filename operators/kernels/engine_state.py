@@ -24,6 +24,8 @@ AWAIT: Final = 0  # has never had a full state; deltas are buffered (SPLICE) or 
 LIVE: Final = 1  # kept, shown
 STALE: Final = 2  # was kept or announced as missing; empty, waits for a full state
 SPLICING: Final = 3  # snapshot taken, buffered deltas are being applied, nothing shown yet
+HELD: Final = 4  # shown as stale, but kept: what is missing may come before anything else does
+REJOIN: Final = 5  # as STALE, of a PARTIAL book: its next row begins it anew
 
 # What happens to the book rows that come now (BOOK.mode).
 DIRECT: Final = 0  # outside brackets: applied

@@ -15,6 +15,7 @@ One machine for every venue, driven by the instrument's policies (operators.even
   (IN_STREAM, EVERY) are the venue's word: they always replace.
 - Books without a source of full states: NONE goes stale for good (until a CLEAR of the whole
   book, after which it is known again), PARTIAL never claimed to be complete and goes on.
+- Holes of a whole sequenced feed are the business of :mod:`.feed_gap` (phases HELD and REJOIN).
 """
 
 from __future__ import annotations
@@ -266,6 +267,43 @@ def _buffer_group(state: Array, b: Word, row: Array, ts: Word, rows: Word) -> No
 
 
 @kernel_part
+def hold(state: Array, b: Word, row: Array, ts: Word, cause: Word) -> None:
+    """A LIVE book that misses something which may still come before anything else does: shown as
+    stale, kept as it is."""
+    quality(
+        state, b, ts, row.ts_recv, _BECAME_STALE, row.sequence, row.sequence,
+        NO_PRICE, NO_PRICE, 0, cause,
+    )  # fmt: skip
+    _announce(state, b, ts, row, cause)
+    book = es.book_row(state, b)
+    book.phase = es.HELD
+    book.mode = es.WAIT
+
+
+@kernel_part
+def lose_held(state: Array, b: Word, row: Array, ts: Word) -> None:
+    """A HELD book, whose missing messages will not come: empty and stale like any other."""
+    book = es.book_row(state, b)
+    empty(state, b, ts, row, _LAST | _MAYBE_BAD)
+    book.dirty = 0
+    state[es.GROUP_EVENT] = -1
+    book.phase = es.REJOIN if book.snapshot_rule == _PARTIAL else es.STALE
+
+
+@kernel_part
+def go_on(state: Array, b: Word, row: Array, ts: Word) -> None:
+    """A book row for a HELD book means that the feed went on with the hole in it; for a REJOIN one
+    that it may begin anew, as where a feed is joined in mid-session."""
+    book = es.book_row(state, b)
+    if book.phase == es.HELD:
+        lose_held(state, b, row, ts)
+    if book.phase == es.REJOIN:
+        go_live(state, b, ts, row)
+        book.applied = NO_SEQUENCE
+        book.mode = es.DIRECT
+
+
+@kernel_part
 def _begin_snapshot(state: Array, b: Word, row: Array, ts: Word) -> None:
     book, rule = es.book_row(state, b), es.book_row(state, b).snapshot_rule
     last, applied = row.sequence, book.applied
@@ -335,6 +373,8 @@ def begin(state: Array, b: Word, row: Array, ts: Word, rows: Word) -> None:
     book = es.book_row(state, b)
     if state[es.REPLAYING] == 0:
         check_time(state, b, row, ts)
+    if book.phase == es.HELD or book.phase == es.REJOIN:
+        go_on(state, b, row, ts)
     book.group_sequence = row.sequence
     book.group_no_ops = 0
     book.snapshot = 0

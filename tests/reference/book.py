@@ -13,12 +13,13 @@ from typing import Any
 from operators.events import Continuity, Instruments
 from operators.events import EventKind as K
 from operators.events import SnapshotRule as S
-from schemas.units import text_of
+from schemas.units import NO_PRICE, text_of
 from tests.reference.book_changes import TwinChanges
 from tests.reference.book_show import SOURCES
 from tests.reference.book_state import Book, Q, Row, known, signed
 from tests.reference.checksum import checksum
 
+HOLES = (K.GAP, K.FILLED, K.LOST)
 RARE_GROUPS = (K.TRADE, K.BUST, K.CORRECTION, K.VENUE_BID, K.VENUE_ASK)
 
 
@@ -81,6 +82,8 @@ class TwinShard(TwinChanges):
             ts = self._time(book, row)
             if row["kind"] == K.DISCONNECT:
                 self._disconnect(book, row, ts)
+            elif row["kind"] in HOLES:
+                self._hole(book, row, ts)
             elif row["kind"] == K.FEED_END:
                 self._settle_at_end(book, row, ts)
                 if book.open:
@@ -92,6 +95,7 @@ class TwinShard(TwinChanges):
     def _direct(self, book: Book, row: Row) -> None:
         ts, kind = self._time(book, row), row["kind"]
         if kind <= K.ORDER_SIZE:
+            self._go_on(book, row, ts)
             if book.phase == "live":
                 book.mode = "direct"
                 self._change(book, row, ts)
@@ -104,6 +108,10 @@ class TwinShard(TwinChanges):
             self._venue(book, row, ts)
         elif kind == K.DISCONNECT:
             self._disconnect(book, row, ts)
+        elif kind in HOLES:
+            self._hole(book, row, ts)
+        elif kind == K.LINE:
+            self._line(book, row, ts)
         if row["flags"] & 1:
             if kind not in RARE_GROUPS:
                 self._check_time(book, row)
@@ -139,6 +147,57 @@ class TwinShard(TwinChanges):
             book.venue_quotes, book.waiting, book.own = [], [], []
             book.mismatched = False
 
+    # Holes of a whole feed, and its lines.
+
+    def _hole(self, book: Book, row: Row, ts: int) -> None:
+        rule = book.policy["snapshot_rule"]
+        if row["kind"] == K.FILLED:
+            if book.phase == "held":
+                self._go_live(book, row, ts)
+                self._show(book, row, ts, known(row["sequence"]))
+            return
+        lost = {"sequence_from": signed(row["order_lo"])}
+        lost["value"] = row["sequence"] - lost["sequence_from"] + 1
+        if not book.policy["book_type"]:
+            if row["instrument"] >= 0:
+                self._fault(book, Q.GAP, ts, row, **lost)
+            return
+        if book.phase == "held" and row["kind"] == K.LOST:
+            self._lose_held(book, row, ts)
+        elif book.phase == "live":
+            cause = self._fault(book, Q.GAP, ts, row, **lost)
+            if row["kind"] == K.GAP and rule not in SOURCES:
+                self._fault(book, Q.STALE, ts, row, cause_id=cause)
+                book.phase, book.stale_since, book.cause = "held", max(ts, 1), cause
+                self._show_stale(book, row, ts)
+            else:
+                self._go_stale(book, row, ts, cause)
+                book.phase = "rejoin" if rule == S.PARTIAL else "stale"
+
+    def _lose_held(self, book: Book, row: Row, ts: int) -> None:
+        self._empty(book, row, ts, 1 | 4)
+        book.changed = False
+        book.phase = "rejoin" if book.policy["snapshot_rule"] == S.PARTIAL else "stale"
+
+    def _go_on(self, book: Book, row: Row, ts: int) -> None:
+        """A book row for a book that waits for no other."""
+        if book.phase == "held":
+            self._lose_held(book, row, ts)
+        if book.phase == "rejoin":
+            self._go_live(book, row, ts)
+            book.applied = None
+
+    def _line(self, book: Book, row: Row, ts: int) -> None:
+        if row["extra"] == Q.LINE_RECOVERED:
+            since = book.stale_since or ts
+            self._fault(book, Q.LINE_RECOVERED, since, row, ts_until=ts or None, cause_id=book.cause)
+            book.stale_since, book.cause = 0, None
+            return
+        value = None if row["size"] == NO_PRICE else row["size"]
+        cause = self._fault(book, Q(row["extra"]), ts, row, value=value)
+        if not book.stale_since:
+            book.stale_since, book.cause = max(ts, 1), cause
+
     # Groups.
 
     def _group(self, rows: list[Row]) -> None:
@@ -146,6 +205,7 @@ class TwinShard(TwinChanges):
         book = self.books[begin["instrument"]]
         ts = self._time(book, begin)
         self._check_time(book, begin)
+        self._go_on(book, begin, ts)
         self.group_events = []
         snapshot = bool(begin["flags"] & 2) or book.policy["snapshot_rule"] == S.EVERY
         if snapshot:

@@ -73,7 +73,8 @@ class TwinShow(TwinBase):
             book.bucket = ts // interval
         shown: Row = {"book_state": state}
         for k, side in enumerate(book.sides):
-            prices = sorted(side, reverse=not k)[: self.config.depth_levels]
+            most = 0 if state == "stale" else self.config.depth_levels
+            prices = sorted(side, reverse=not k)[:most]
             shown[f"{SIDES[k + 1]}_prices"] = prices
             shown[f"{SIDES[k + 1]}_sizes"] = [side[p].size for p in prices]
             shown[f"{SIDES[k + 1]}_counts"] = [side[p].count for p in prices]

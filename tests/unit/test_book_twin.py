@@ -25,6 +25,7 @@ from operators.events import (
     EventKind as K,
 )
 from operators.registry import BookRules
+from schemas.codes import QualityKind as Q
 from tests.reference.book import TwinShard
 from tests.unit.books import T0, Script, batch, collect, instruments
 
@@ -36,6 +37,8 @@ ORDER_RULES = (
         book_type=BookType.L3, snapshot_rule=SnapshotRule.IN_STREAM, continuity=Continuity.STEP_ONE
     ),
 )
+#: The market's own instrument, or a line's.
+BOOKLESS = BookRules(book_type=BookType.NONE)
 LEVEL_RULES = (
     BookRules(
         continuity=Continuity.FIRST_FOLLOWS, snapshot_rule=SnapshotRule.SPLICE, first_overlap=1
@@ -76,6 +79,20 @@ def _damaged(script: Script, rng: random.Random) -> Any:
     return rows[~np.array(lost)]
 
 
+def _hole(script: Script, rng: random.Random, k: int, bookless: int) -> None:
+    """A hole of the whole feed or of one instrument: given up, filled, or gone on from; or what
+    a line does."""
+    where, first = rng.choice([-1, -1, k, bookless]), rng.randint(1, 10**6)
+    kinds = [[K.GAP, K.FILLED], [K.GAP, K.LOST], [K.GAP], [K.LOST], [K.FILLED], [K.LINE]]
+    for kind in rng.choice(kinds):
+        event = rng.choice([Q.LINE_DOWN, Q.LINE_LAGGING, Q.LINE_RECOVERED])
+        script.row(
+            kind, instrument=bookless if kind is K.LINE else where, order=first, extra=int(event),
+            sequence=first + rng.randint(0, 9), size=rng.choice([0, 7]), flags=0,
+            ts=rng.choice([script.ts, 0]),
+        )  # fmt: skip
+
+
 def order_script(seed: int, messages: int) -> tuple[Any, Instruments]:
     """L3 messages of every kind, known and unknown ids, groups of several rows, brackets."""
     rng = random.Random(seed)
@@ -89,6 +106,8 @@ def order_script(seed: int, messages: int) -> tuple[Any, Instruments]:
         if rng.random() < 0.01:
             kind = rng.choice([K.CLEAR, K.CLOCK, K.DISCONNECT, K.BUST, K.CORRECTION])
             side = rng.randint(0, 2)
+        if rng.random() < 0.01:
+            _hole(script, rng, k, len(ORDER_RULES))
         if kind is K.ADD or rng.random() < 0.02:
             next_id += 1
         old = max(next_id - rng.randint(0, 25), 1)
@@ -116,7 +135,7 @@ def order_script(seed: int, messages: int) -> tuple[Any, Instruments]:
             sequence=rng.choice([None, 7]), flags=rng.choices([1, 0, 3], [80, 15, 5])[0],
             extra=int(rng.random() < 0.2), ts=script.ts - rng.choice([0, 0, 0, 3000]),
         )  # fmt: skip
-    return _damaged(script, rng), instruments(*ORDER_RULES)
+    return _damaged(script, rng), instruments(*ORDER_RULES, BOOKLESS)
 
 
 def level_script(seed: int, messages: int) -> tuple[Any, Instruments]:
@@ -127,6 +146,8 @@ def level_script(seed: int, messages: int) -> tuple[Any, Instruments]:
     for _ in range(messages):
         k = rng.randrange(len(LEVEL_RULES))
         script.recv = rng.choice([0, script.ts + 10, script.ts - 10**9])
+        if rng.random() < 0.01:
+            _hole(script, rng, k, len(LEVEL_RULES))
         chance = rng.random()
         if chance < 0.03:
             script.row(K.DISCONNECT, instrument=rng.choice([k, k, -1]), ts=rng.choice([0, None]))
@@ -170,7 +191,7 @@ def level_script(seed: int, messages: int) -> tuple[Any, Instruments]:
             checksum=rng.choice([None] * 20 + [5]) if k == 6 else None,
             late=rng.choice([0, 0, 0, 5000]),
         )  # fmt: skip
-    return _damaged(script, rng), instruments(*LEVEL_RULES)
+    return _damaged(script, rng), instruments(*LEVEL_RULES, BOOKLESS)
 
 
 SCRIPTS = {"orders": order_script, "levels": level_script}
