@@ -22,7 +22,7 @@ from operators.passing import BadValueError, PassingRows
 from operators.registry import Registry
 from operators.rejects import Rejects
 from operators.text_numbers import Number, exact, reason_of
-from schemas.codes import AggressorSide, RejectReason, RowFlag, Side, TradeStatus
+from schemas.codes import AggressorSide, QualityKind, RejectReason, RowFlag, Side, TradeStatus
 from schemas.units import NO_PRICE
 
 __all__ = ["EventBuilder", "Number"]
@@ -160,6 +160,17 @@ class EventBuilder:
     def feed_row(self, kind: EventKind, instrument: int = -1) -> None:
         """A FEED_END or DISCONNECT row: arrival time only, a group of its own."""
         self.out.single(self.frame, self._ts_recv, int(kind), instrument, 0, None, flags=_LAST)
+
+    def line(
+        self, instrument: int, kind: QualityKind, sequence: int | None, behind: int | None
+    ) -> None:
+        """A LINE row, at the time of its arrival; the instrument is the line."""
+        value = (NO_PRICE, 0, NO_PRICE if behind is None else behind, 0)
+        self.out.single(
+            self.frame, self._ts_recv, int(EventKind.LINE), instrument, self._ts_recv, sequence,
+            value=value,
+        )  # fmt: skip
+        self.out.rows[self.out.count - 1]["extra"] = int(kind)
 
     # What a venue calls.
 

@@ -13,11 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from operators.building import EventBuilder
-from operators.events import EventBatch, EventKind
+from operators.events import BookType, EventBatch, EventKind
 from operators.registry import BookRules, Registry
 from operators.venues.times import TimestampError
 from schemas.codes import RejectReason
 from schemas.frames import FrameKind
+from schemas.redundancy import LINE_PREFIX, from_line_note
 from schemas.shards import DEFAULT_SHARDS
 
 __all__ = ["BookRules", "Decoded", "FeedDecoder", "Frame", "JsonFeed", "VenueDecoder"]
@@ -141,8 +142,13 @@ class JsonFeed:
 
     def __init__(self, venue: VenueDecoder, shards: int = DEFAULT_SHARDS) -> None:
         self.venue = venue
-        self.registry = Registry(venue.VENUE, venue.rules, shards)
+        self.registry = Registry(venue.VENUE, self._rules, shards)
         self._latest = 0
+
+    def _rules(self, venue: str, symbol: str) -> BookRules:
+        if symbol.startswith(LINE_PREFIX):
+            return BookRules(BookType.NONE)
+        return self.venue.rules(venue, symbol)
 
     def apply(self, frames: pa.RecordBatch) -> Decoded:
         """Decode a batch; see FeedDecoder."""
@@ -199,6 +205,11 @@ class JsonFeed:
                 out.dead(RejectReason.TRUNCATED, frame.note or "the feed ends inside a message")
             case FrameKind.BROKEN:
                 out.dead(RejectReason.INVALID_ENCODING, frame.note or "cannot be unpacked")
+            case FrameKind.LINE:
+                self._line(frame, out)
+            case FrameKind.GAP | FrameKind.FILLED | FrameKind.LOST:
+                # The venue's own sequence, checked book by book, says the same and more.
+                out.dead(RejectReason.UNKNOWN_MESSAGE, "a hole of a feed that numbers no messages")
             case FrameKind.CONNECT | FrameKind.DISCONNECT:
                 self._lost(frame, out)
                 out.keep()
@@ -206,6 +217,16 @@ class JsonFeed:
             case _:
                 return True
         return False
+
+    def _line(self, frame: Frame, out: EventBuilder) -> None:
+        """What one of several redundant lines does."""
+        try:
+            note = from_line_note(frame.payload)
+        except (ValueError, msgspec.DecodeError) as error:
+            out.dead(RejectReason.MALFORMED, f"a note on a line: {error}")
+            return
+        instrument = self.registry.index(LINE_PREFIX + note.line)
+        out.line(instrument, note.kind, note.sequence, note.behind)
 
     def _lost(self, frame: Frame, out: EventBuilder) -> None:
         """The connection is gone, or was without our being told: its books must resync."""

@@ -35,6 +35,7 @@ from operators.kernels.itch_layout import (
     MESSAGES,
     MIDNIGHT,
     NAME_WANTED,
+    NOTED,
     NOTES_FULL,
     ORDER_AT,
     PRICE_AT,
@@ -77,6 +78,7 @@ _UINT, _NO_ID = int(IdKind.UINT), int(IdKind.NONE)
 _FEED_END, _LOST = int(EventKind.FEED_END), int(EventKind.DISCONNECT)
 _DATA, _END, _DISCONNECT = int(FrameKind.DATA), int(FrameKind.END), int(FrameKind.DISCONNECT)
 _TRUNCATED, _BROKEN = int(FrameKind.TRUNCATED), int(FrameKind.BROKEN)
+_GAP, _LINE = int(FrameKind.GAP), int(FrameKind.LINE)
 _PRICE_SCALE = 4
 #: Shares are 8 bytes in crosses and imbalances; more than this is no decimal128(28, 12).
 _MOST_SHARES = 10**16 - 1
@@ -324,7 +326,8 @@ def decode(
     Frame i is ``data[bounds[i]:bounds[i + 1]]``. ``rows`` (EVENT) must hold a row per 14 bytes
     plus one per frame. NAME_WANTED: set ``locates[state[ASK_SLOT]]`` (symbol bytes in
     ``state[ASK_WORD]``, 0 = the message has none) and call again. NOTES_FULL: take ``rare`` and
-    ``bad``, set their counts to 0 and call again.
+    ``bad``, set their counts to 0 and call again. NOTED: frame ``state[FRAME]`` is about a
+    hole or a line; add its rows, and call again behind it.
     """
     while state[FRAME] < len(kinds):
         frame = state[FRAME]
@@ -344,5 +347,7 @@ def decode(
             why = WHY_CUT if kind == _TRUNCATED else WHY_UNPACKED
             _note_bad(bad[state[BADS]], begin, end - begin, state[LAST_TS], frame, why)
             state[BADS] += 1
+        elif _GAP <= kind <= _LINE:
+            return NOTED
         state[FRAME] = frame + 1
     return DONE

@@ -40,7 +40,7 @@ BAD: Final = np.dtype(
 FRAME, AT, ROWS, RARES, BADS, ASK_SLOT, ASK_WORD, MESSAGES, LAST_TS, MIDNIGHT, CLOSED = range(11)
 STATE_SIZE: Final = 11
 #: Why the kernel returned.
-DONE, NAME_WANTED, NOTES_FULL = range(3)
+DONE, NAME_WANTED, NOTES_FULL, NOTED = range(4)
 #: ``why`` of a bad row; the words are in operators.venues.itch.
 (
     WHY_CUT,
@@ -56,7 +56,8 @@ DONE, NAME_WANTED, NOTES_FULL = range(3)
     WHY_STOCK,
     WHY_LOCATE,
     WHY_UNPACKED,
-) = range(13)
+    WHY_NOTE,
+) = range(14)
 
 #: Message lengths by type (manual, section 4), and where the 8-byte stock stands (0: it has none).
 LENGTHS: Final = {

@@ -8,7 +8,9 @@ arrival time of its own: ``ts_recv`` is the frame's.
 
 **Sequence.** Files carry no packet sequence; the 1-based count of messages in the feed is used,
 which is the MoldUDP64 sequence where the feed starts with the session. Dead-lettered whole
-messages count, cut or empty records do not.
+messages count, cut or empty records do not. A feed recorded from redundant lines tells its holes
+(:mod:`operators.venues.itch_notes`), and the count is the lines' own. After a hole that was lost,
+the books of a feed that was whole till then are stale, those that are named only later too.
 
 **Instruments.** One per stock locate, registered at the first message that needs it. Its symbol is
 the one the locate was first named with (any message that carries the stock). A feed joined
@@ -36,21 +38,27 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from operators.events import EVENT, BookType, EventBatch, SnapshotRule
+from operators.events import EVENT, BookType, EventBatch, EventKind, SnapshotRule
 from operators.feeds import Decoded
 from operators.kernels import itch_layout as layout
 from operators.kernels.itch import decode
 from operators.registry import BookRules, Registry
 from operators.rejects import Rejects
+from operators.venues import itch_notes as notes
 from operators.venues.itch_tables import tables_of
 from schemas.codes import RejectReason
+from schemas.frames import FrameKind
+from schemas.redundancy import LINE_PREFIX
 from schemas.shards import DEFAULT_SHARDS
 from schemas.units import NS_PER_S
 
 EASTERN: Final = ZoneInfo("America/New_York")
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
+_WITHOUT_HOLES: Final = 1  # the version before: it knew of no holes
 MARKET_SYMBOL: Final = "*"
 _NOTES: Final = 16384
+#: Rows to spare in a batch for what is no message of it.
+_SPARE: Final = 256
 #: Smallest message that makes a row: S, 12 bytes behind its length.
 _LEAST_BYTES: Final = 14
 
@@ -68,6 +76,7 @@ _WORDS: Final = {
     layout.WHY_STOCK: "stock is no symbol of printable ASCII padded with spaces",
     layout.WHY_LOCATE: "stock is not the one its locate was named with",
     layout.WHY_UNPACKED: "the source could not unpack these bytes",
+    layout.WHY_NOTE: "a recorder's note on a hole or a line that cannot be read",
 }
 
 
@@ -112,6 +121,7 @@ class ItchDecoder:
         self._messages = 0
         self._last_ts = self._midnight
         self._closed = 0
+        self._holes = notes.Holes()
         self._rare = np.zeros(_NOTES, layout.RARE)
         self._bad = np.zeros(_NOTES, layout.BAD)
 
@@ -121,7 +131,8 @@ class ItchDecoder:
         kinds = frames.column("kind").to_numpy()
         received = frames.column("ts_recv").to_numpy()
         offsets = frames.column("offset").to_numpy()
-        rows = np.empty(int(bounds[-1] - bounds[0]) // _LEAST_BYTES + len(kinds) + 1, EVENT)
+        most = int(bounds[-1] - bounds[0]) // _LEAST_BYTES + len(kinds) + 1
+        out = _Rows(most)
         state = np.zeros(layout.STATE_SIZE, np.int64)
         state[layout.MESSAGES] = self._messages
         state[layout.LAST_TS] = self._last_ts
@@ -129,33 +140,64 @@ class ItchDecoder:
         state[layout.CLOSED] = self._closed
         rare: list[NDArray[np.void]] = []
         bad: list[NDArray[np.void]] = []
+        skipped = 0
         while True:
             stop = decode(
-                data, bounds, kinds, received, rows, self._rare, self._bad, self._locates, state
-            )
+                data, bounds, kinds, received, out.rows, self._rare, self._bad, self._locates,
+                state,
+            )  # fmt: skip
             if stop == layout.NAME_WANTED:
-                self._name(data, state)
+                frame = int(state[layout.FRAME])
+                out.add(state, self._name(data, state, frame, int(received[frame])))
                 continue
             rare.append(self._rare[: state[layout.RARES]].copy())
             bad.append(self._bad[: state[layout.BADS]].copy())
             state[layout.RARES] = state[layout.BADS] = 0
             if stop == layout.DONE:
                 break
-        messages = int(state[layout.MESSAGES]) - self._messages
-        self._messages += messages
+            if stop == layout.NOTED:
+                frame = int(state[layout.FRAME])
+                begin, end = bounds[frame : frame + 2].tolist()
+                note = notes.Note(
+                    int(kinds[frame]), frame, int(received[frame]), data[begin:end].tobytes()
+                )
+                before = int(state[layout.MESSAGES])
+                out.add(state, self._noted(note, state, begin))
+                skipped += int(state[layout.MESSAGES]) - before
+                state[layout.FRAME] += 1
+        messages = int(state[layout.MESSAGES]) - self._messages - skipped
+        self._messages = int(state[layout.MESSAGES])
         self._last_ts = int(state[layout.LAST_TS])
         self._closed = int(state[layout.CLOSED])
         events = EventBatch(
-            rows[: state[layout.ROWS]],
+            out.rows[: state[layout.ROWS]],
             self._registry.instruments(),
             messages,
             tables_of(data, received, np.concatenate(rare)),
             offsets,
         )
-        return Decoded(events, _dead(data, bounds, received, offsets, np.concatenate(bad)))
+        said = frames.column("note")
+        return Decoded(events, _dead(data, bounds, received, offsets, np.concatenate(bad), said))
 
-    def _name(self, data: NDArray[np.uint8], state: NDArray[np.int64]) -> None:
-        """Give the locate the kernel asks about its instrument."""
+    def _noted(self, note: notes.Note, state: NDArray[np.int64], at: int) -> list[Any]:
+        """Rows of a frame that tells of a hole or a line."""
+        try:
+            if note.kind == FrameKind.LINE:
+                return [notes.line_row(note, self._registry, int(state[layout.LAST_TS]))]
+            # Not into the locates: the market's first message must still ask for its name.
+            market = self._registry.index(MARKET_SYMBOL)
+            rows, self._holes = notes.hole_rows(note, self._holes, market, state)
+        except notes.UNREADABLE:
+            notes.bury(state, self._bad, note, at)
+            return []
+        if self._rule is None and self._holes.last:
+            self._rule = SnapshotRule.PARTIAL
+        return rows
+
+    def _name(
+        self, data: NDArray[np.uint8], state: NDArray[np.int64], frame: int, ts_recv: int
+    ) -> list[Any]:
+        """Give the locate the kernel asks about its instrument; the rows that come with it."""
         slot = int(state[layout.ASK_SLOT])
         word = int(state[layout.ASK_WORD]) % 2**64
         if self._rule is None:
@@ -168,16 +210,23 @@ class ItchDecoder:
             symbol = f"#{slot}"
         self._locates[slot]["word"] = word
         self._locates[slot]["rival"] = 0
-        self._locates[slot]["instrument"] = self._registry.index(symbol)
+        self._locates[slot]["instrument"] = index = self._registry.index(symbol)
+        if self._holes.last == 0 or slot == layout.MARKET or self._rule != SnapshotRule.NONE:
+            return []
+        # What is lost may have been its orders: nobody can say that the book is whole.
+        note = notes.Note(FrameKind.LOST, frame, ts_recv, b"")
+        ts, hole = int(state[layout.LAST_TS]), self._holes
+        return [notes.hole_row(EventKind.LOST, index, note, ts, hole.first, hole.last)]
 
     def _rules(self, venue: str, symbol: str) -> BookRules:
-        if symbol == MARKET_SYMBOL:
+        if symbol == MARKET_SYMBOL or symbol.startswith(LINE_PREFIX):
             return BookRules(BookType.NONE)
         assert self._rule is not None, "set before the first instrument is registered"
         return BookRules(BookType.L3, snapshot_rule=self._rule, may_cross=self._may_cross)
 
     def snapshot(self) -> Any:
-        """(version, midnight, rule, messages, last time, closed, registry, locates in use)."""
+        """(version, midnight, rule, messages, last time, closed, registry, locates in use,
+        holes)."""
         slots = np.flatnonzero((self._locates["instrument"] >= 0) | (self._locates["rival"] != 0))
         return (
             SNAPSHOT_VERSION,
@@ -189,18 +238,21 @@ class ItchDecoder:
             self._registry.snapshot(),
             slots.astype(np.int32),
             self._locates[slots],
+            tuple(self._holes),
         )
 
     def restore(self, state: Any) -> None:
         """Continue from a snapshot; ValueError with the remedy if it is not this decoder's."""
         version, *values = state
+        if version == _WITHOUT_HOLES:
+            version, values = SNAPSHOT_VERSION, [*values, notes.Holes()]
         if version != SNAPSHOT_VERSION:
             raise ValueError(
                 f"recovery state of the ITCH decoder has format {version}, this release reads "
                 f"{SNAPSHOT_VERSION}: finish the run with the release that wrote it, or start "
                 "with an empty --recovery folder"
             )
-        midnight, rule, messages, last_ts, closed, registry, slots, locates = values
+        midnight, rule, messages, last_ts, closed, registry, slots, locates, holes = values
         if midnight != self._midnight:
             raise ValueError(
                 "the recovery state is of another session date than the source's ?date=: give "
@@ -209,9 +261,28 @@ class ItchDecoder:
         self._registry.restore(registry)
         self._rule = None if rule is None else SnapshotRule(rule)
         self._messages, self._last_ts, self._closed = messages, last_ts, closed
+        self._holes = notes.Holes(*holes)
         self._locates["word"] = self._locates["rival"] = 0
         self._locates["instrument"] = -1
         self._locates[slots] = locates
+
+
+class _Rows:
+    """Room for the rows of a batch: what its messages can make at most, and some to spare."""
+
+    def __init__(self, most: int) -> None:
+        self.rows: NDArray[Any] = np.empty(most + _SPARE, EVENT)
+        self._spare = _SPARE
+
+    def add(self, state: NDArray[np.int64], rows: list[Any]) -> None:
+        """Rows that no message makes, behind those so far."""
+        while self._spare < len(rows):
+            self.rows = np.concatenate([self.rows, np.empty(len(self.rows), EVENT)])
+            self._spare += len(self.rows) // 2
+        for row in rows:
+            self.rows[int(state[layout.ROWS])] = row
+            state[layout.ROWS] += 1
+        self._spare -= len(rows)
 
 
 def _first_rule(data: NDArray[np.uint8], state: NDArray[np.int64]) -> SnapshotRule:
@@ -239,6 +310,7 @@ def _dead(
     received: NDArray[np.int64],
     offsets: NDArray[np.int64],
     bad: NDArray[np.void],
+    said: pa.StringArray,
 ) -> pa.RecordBatch | None:
     """Dead letters: the bytes with their length prefix, at their own offset in the feed."""
     rejects = Rejects()
@@ -248,6 +320,8 @@ def _dead(
         detail = _WORDS[why].format(
             letter=repr(letter), expected=layout.LENGTHS.get(letter), size=size - 2
         )
+        if why == layout.WHY_UNPACKED:
+            detail = said[frame].as_py() or detail  # the source knows better
         rejects.add(
             int(received[frame]) or ts,
             int(offsets[frame]) + at - int(bounds[frame]),

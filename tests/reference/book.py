@@ -190,7 +190,9 @@ class TwinShard(TwinChanges):
     def _line(self, book: Book, row: Row, ts: int) -> None:
         if row["extra"] == Q.LINE_RECOVERED:
             since = book.stale_since or ts
-            self._fault(book, Q.LINE_RECOVERED, since, row, ts_until=ts or None, cause_id=book.cause)
+            self._fault(
+                book, Q.LINE_RECOVERED, since, row, ts_until=ts or None, cause_id=book.cause
+            )
             book.stale_since, book.cause = 0, None
             return
         value = None if row["size"] == NO_PRICE else row["size"]

@@ -1,0 +1,109 @@
+"""What a recorder of redundant ITCH lines noted between the messages: holes, and what lines do.
+
+Holes are of the whole feed: their row of instrument -1 reaches every book, one more is the
+market's own, so that a hole is on record even before the first book. They carry the sequence
+numbers of the lines and keep the count of messages in step with them. A line's rows belong to an
+instrument of its own, ``line:<name>``, at the time of their arrival.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.events import EVENT, NO_SEQUENCE, EventKind
+from operators.kernels import itch_layout as layout
+from operators.registry import Registry
+from schemas.codes import RejectReason
+from schemas.frames import FrameKind
+from schemas.redundancy import LINE_PREFIX, from_hole, from_line_note
+from schemas.units import NO_PRICE
+
+_KINDS = {
+    FrameKind.GAP: EventKind.GAP,
+    FrameKind.FILLED: EventKind.FILLED,
+    FrameKind.LOST: EventKind.LOST,
+}
+
+
+class Holes(NamedTuple):
+    """What is known of holes. ``waiting``: a GAP was told and neither FILLED nor LOST since;
+    ``first`` and ``last`` of the newest hole that was lost, 0 where there is none."""
+
+    waiting: bool = False
+    first: int = 0
+    last: int = 0
+
+
+class Note(NamedTuple):
+    """A frame of kind GAP, FILLED, LOST or LINE at its place in the batch."""
+
+    kind: int
+    frame: int
+    ts_recv: int
+    payload: bytes
+
+
+def event_row(kind: EventKind, instrument: int, frame: int, ts: int, ts_recv: int) -> Any:
+    """An EVENT row that concerns no order, to be completed."""
+    row = np.zeros(1, EVENT)[0]
+    row["kind"], row["instrument"], row["frame"] = kind, instrument, frame
+    row["ts_event"], row["ts_recv"] = ts, ts_recv
+    row["sequence"], row["price"] = NO_SEQUENCE, NO_PRICE
+    return row
+
+
+def hole_row(kind: EventKind, instrument: int, note: Note, ts: int, first: int, last: int) -> Any:
+    """A GAP, FILLED or LOST row."""
+    row = event_row(kind, instrument, note.frame, ts, note.ts_recv)
+    row["order_lo"], row["sequence"] = first, last
+    return row
+
+
+def line_row(note: Note, registry: Registry, ts: int) -> Any:
+    """The LINE row of a note; msgspec.DecodeError or ValueError where it cannot be read."""
+    line = from_line_note(note.payload)
+    instrument = registry.index(LINE_PREFIX + line.line)
+    row = event_row(EventKind.LINE, instrument, note.frame, note.ts_recv or ts, note.ts_recv)
+    row["extra"] = line.kind
+    row["size"] = NO_PRICE if line.behind is None else line.behind
+    if line.sequence is not None:
+        row["sequence"] = line.sequence
+    return row
+
+
+def hole_rows(
+    note: Note, holes: Holes, market: int, state: NDArray[np.int64]
+) -> tuple[list[Any], Holes]:
+    """Rows of a GAP, FILLED or LOST note, and what is known of holes then. LOST moves the count of
+    messages. ValueError where the note cannot be read."""
+    first, last = from_hole(note.payload)
+    kind, ts = _KINDS[FrameKind(note.kind)], int(state[layout.LAST_TS])
+    done = int(state[layout.MESSAGES])
+    if kind is EventKind.FILLED:
+        return [hole_row(kind, -1, note, ts, first, done)], holes._replace(waiting=False)
+    if kind is EventKind.LOST:
+        # A recording that was stopped and started tells of a hole from the session's start on.
+        first = max(first, done + 1) if last > done else first
+        state[layout.MESSAGES] = last
+    rows = [hole_row(kind, -1, note, ts, first, last)]
+    if not holes.waiting:
+        rows.insert(0, hole_row(kind, market, note, ts, first, last))
+    if kind is EventKind.GAP:
+        return rows, holes._replace(waiting=True)
+    return rows, Holes(False, first, last)
+
+
+def bury(state: NDArray[np.int64], bad: NDArray[np.void], note: Note, at: int) -> None:
+    """A note that cannot be read is a dead letter like any other."""
+    row = bad[int(state[layout.BADS])]
+    row["at"], row["size"], row["frame"] = at, len(note.payload), note.frame
+    row["ts"] = state[layout.LAST_TS]
+    row["reason"], row["why"] = RejectReason.MALFORMED, layout.WHY_NOTE
+    state[layout.BADS] += 1
+
+
+UNREADABLE = (ValueError, msgspec.DecodeError)
