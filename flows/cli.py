@@ -108,7 +108,7 @@ def run(
 
 @app.command()
 def record(
-    source: Annotated[list[str], typer.Option(help="Live feed ws:VENUE?symbols=A,B (repeatable).")],
+    source: Annotated[list[str], typer.Option(help="Live feed or line (URL, repeatable).")],
     sink: Annotated[list[str], typer.Option(help="Where raw frames go (URL, repeatable).")],
     resync: Annotated[
         str | None,
@@ -128,6 +128,9 @@ def record(
     Sources: ws:VENUE?symbols=A,B[&channels=book,trades,quotes][&depth=N][&line=NAME][&url=ws://…]
     [&rest=http://…], VENUE one of binance, binance_usdm, binance_coinm, bybit, bybit_linear,
     bybit_inverse, coinbase, kraken, kraken_v1, okx.
+    Or the lines of one sequenced ITCH feed, arbitrated as they come:
+    mold:HOST:PORT[?interface=eth0][&rerequest=HOST:PORT] (MoldUDP64),
+    soup:HOST:PORT?username=…[&session=…] (SoupBinTCP).
 
     Sinks: kafka://HOST:PORT/raw (topics raw.<venue>; once: topics --raw VENUE) · parquet:DIR ·
     capture:PATH

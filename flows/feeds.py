@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 
 from operators.feeds import FeedDecoder
@@ -13,6 +14,8 @@ from sources.url import SourceSpec
 _DEFAULT_DATE = "2026-03-02"
 #: Raw topics whose HEADER frames name the venue.
 CAPTURE = "CAPTURE"
+#: Raw frames of the lines of a Nasdaq session.
+ITCH = "XNAS"
 _BINANCE = {
     "BINANCE": "spot",
     "BINANCE_USDM": "usdm",
@@ -48,7 +51,7 @@ def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:
 
             return DbnDecoder(shards=shards)
         case "parquet" if params["table"] == "frames":
-            return _raw(params["venue"].upper(), shards)
+            return _raw(params["venue"].upper(), params, shards)
         case "csv" | "parquet":
             from operators.venues.tables import TableDecoder
 
@@ -81,12 +84,18 @@ def _topic(spec: SourceSpec, shards: int) -> FeedDecoder:
         from operators.venues.tables import TableDecoder
 
         return TableDecoder(feed.table, shards=shards)
-    return _raw(feed.venue, shards)
+    return _raw(feed.venue, spec.params, shards)
 
 
-def _raw(venue: str, shards: int) -> FeedDecoder:
+def _raw(venue: str, params: Mapping[str, str], shards: int) -> FeedDecoder:
     """Frames as a recorder received them."""
     check_venue(venue)
+    if venue == ITCH:
+        if "date" not in params:
+            raise SourceError(
+                f"raw frames of {venue.lower()} do not say their day: add date=YYYY-MM-DD"
+            )
+        return _itch(params["date"], shards)
     if venue == CAPTURE:
         from operators.capture import CaptureFeed
 
@@ -100,6 +109,6 @@ def _raw(venue: str, shards: int) -> FeedDecoder:
 
 def check_venue(venue: str) -> None:
     """SourceError unless raw frames of this venue can be decoded; "" is no venue."""
-    if venue and venue != CAPTURE and venue not in VENUES:
-        known = ", ".join(name.lower() for name in (*DECODERS, CAPTURE))
+    if venue and venue not in (CAPTURE, ITCH) and venue not in VENUES:
+        known = ", ".join(name.lower() for name in (*DECODERS, CAPTURE, ITCH))
         raise SourceError(f"venue={venue.lower()} is none we can decode; known: {known}")

@@ -20,15 +20,17 @@ from rich.table import Table
 from flows.errors import RunFailed, UsageError
 from flows.frames import moment_ns
 from flows.progress import Progress, quantity
+from flows.record_lines import VENUE, LinesRecorder
 from flows.signals import on_signals
 from schemas.units import NS_PER_S
 from sinks.errors import SinkError
 from sinks.raw_url import RawWriter, address_of, open_raw
 from sources.errors import SourceError
+from sources.line_url import is_line, parse_lines
 from sources.live.outbox import MAX_BYTES
 from sources.live.recorder import PATIENCE_S, STALL_S, Recorder
 from sources.live.requests import ResyncRequests
-from sources.live.url import LiveSpec, parse_live
+from sources.live.url import parse_live
 
 _TAKE_S: Final = 0.2
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -75,17 +77,17 @@ def record(
         raise UsageError("a recording needs at least one --source and one --sink")
     end_s = _end(duration, until)
     try:
-        specs = parse_live(sources)
-        venues = list(dict.fromkeys(spec.venue.DECODER for spec in specs))
+        lines = [is_line(text) for text in sources]
+        if any(lines):
+            if any(text.startswith("capture:") for text in sinks):
+                raise UsageError("capture: cannot hold lines: record to parquet: or kafka:")
+            recorder, venues, addresses = _lines(sources, lines, resync, options)
+        else:
+            recorder, venues, addresses = _live(sources, options)
         writers = [open_raw(text, venues) for text in sinks]
-        recorder = Recorder(
-            specs,
-            patience_s=options.patience_s,
-            stall_s=options.stall_s,
-            max_bytes=options.max_bytes,
-        )
         requests = None
         if resync is not None:
+            assert isinstance(recorder, Recorder)
             requests = _requests(resync, recorder)
     except (SourceError, SinkError) as error:
         raise UsageError(str(error)) from None
@@ -99,7 +101,35 @@ def record(
     finally:
         if requests is not None:
             requests.close()
-    return work.summary(specs)
+    return work.summary(addresses)
+
+
+def _live(
+    sources: Sequence[str], options: RecordOptions
+) -> tuple[Recorder | LinesRecorder, list[str], list[str]]:
+    """The recorder, the venues whose frames it gives, the address of each connection."""
+    specs = parse_live(sources)
+    recorder = Recorder(
+        specs,
+        patience_s=options.patience_s,
+        stall_s=options.stall_s,
+        max_bytes=options.max_bytes,
+    )
+    venues = list(dict.fromkeys(spec.venue.DECODER for spec in specs))
+    return recorder, venues, [spec.address for spec in specs]
+
+
+def _lines(
+    sources: Sequence[str], lines: Sequence[bool], resync: str | None, options: RecordOptions
+) -> tuple[Recorder | LinesRecorder, list[str], list[str]]:
+    """As :func:`_live`, of redundant lines: all sources are lines of one feed."""
+    if not all(lines):
+        raise UsageError("mold: and soup: are lines of one feed: record ws: sources apart")
+    if resync is not None:
+        raise UsageError("--resync: a line has no books to ask for; give rerequest=HOST:PORT")
+    spec = parse_lines(sources)
+    recorder = LinesRecorder(spec, patience_s=options.patience_s, max_bytes=options.max_bytes)
+    return recorder, [VENUE], [f"{line.host}:{line.port}" for line in spec.lines]
 
 
 def _end(duration: str | None, until: str | None) -> float | None:
@@ -132,7 +162,7 @@ class _Recording:
 
     def __init__(
         self,
-        recorder: Recorder,
+        recorder: Recorder | LinesRecorder,
         writers: Sequence[dict[str, RawWriter]],
         stop: threading.Event,
         end_s: float | None,
@@ -150,7 +180,9 @@ class _Recording:
         self._recorder.start()
         over_s = None if self._end_s is None else self._started_s + self._end_s
         try:
-            while not self.stop.is_set() and (over_s is None or time.monotonic() < over_s):
+            while not (self.stop.is_set() or self._recorder.stopped) and (
+                over_s is None or time.monotonic() < over_s
+            ):
                 self._take()
         finally:
             self._recorder.stop()
@@ -179,20 +211,26 @@ class _Recording:
         return {
             "messages": sum(report.frames for report in reports),
             "bytes": sum(report.bytes for report in reports),
-            "open": sum(report.state == "open" for report in reports),
+            "open": sum(report.state in ("open", "up", "lagging") for report in reports),
             "connections": len(reports),
             "reconnects": sum(max(0, report.connects - 1) for report in reports),
-            "away": [f"{r.connection}: {r.reason}" for r in reports if r.state == "waiting"],
+            "away": [
+                f"{r.connection}: {r.reason or r.state}"
+                for r in reports
+                if r.state in ("waiting", "down")
+            ],
         }
 
-    def summary(self, specs: Sequence[LiveSpec]) -> dict[str, Any]:
+    def summary(self, addresses: Sequence[str]) -> dict[str, Any]:
         """The recording in numbers, a value per connection among them."""
         spent_s = time.monotonic() - self._started_s
         total = sum(self._frames.values())
         reports = [asdict(report) for report in self._recorder.reports()]
-        for spec, report in zip(specs, reports, strict=True):
-            report["address"] = spec.address
+        for address, report in zip(addresses, reports, strict=True):
+            report["address"] = address
+        lines = self._recorder.counts() if isinstance(self._recorder, LinesRecorder) else {}
         return {
+            **lines,
             "frames": total,
             "bytes": sum(report["bytes"] for report in reports),
             "venues": dict(sorted(self._frames.items())),
@@ -240,6 +278,11 @@ def print_recording(summary: dict[str, Any], console: Console) -> None:
                 "requests[/yellow]"
             )
     ending = "stopped" if summary["stopped"] else "time is over"
+    if "arbiter" in summary:
+        told = ", ".join(
+            f"{name.replace('_', ' ')} {n:,}" for name, n in summary["arbiter"].items()
+        )
+        console.print(told)
     console.print(
         f"{summary['frames']:,} frames in {summary['seconds']:.1f} s "
         f"({quantity(summary['frames_per_s'])}/s), {ending}"

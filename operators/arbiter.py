@@ -17,9 +17,9 @@ LINE_DOWN; one that brings its messages ``lag_ns`` or ``lag_messages`` after the
 LINE_LAGGING; when it is at half of that, or heard again, LINE_RECOVERED. Nothing needs to be
 switched: the other lines' copies win by themselves.
 
-**Begin and end.** The stream begins with the first packet heard, and says LOST from 1 on where
-that is not the session's first message; or at ``first``, where it is set. It ends (END frame)
-when a line has told the end of the session and everything before it has gone out.
+**Begin and end.** The stream begins with the first packet heard, or at ``first``, where it is set;
+a START frame says at which message of which session. It ends (END frame) when a line has told the
+end of the session and everything before it has gone out.
 
 **Not believed.** A packet that jumps more than ``max_jump`` messages ahead, until a second one
 says the same: a damaged number must not cost the rest of the session.
@@ -39,7 +39,7 @@ from operators.kernels import arbiter_state as kernels
 from operators.kernels.arbiter import arbitrate
 from schemas.codes import QualityKind
 from schemas.frames import FRAMES, FrameKind
-from schemas.redundancy import PACKET, LineNote, PacketKind, to_line_note
+from schemas.redundancy import PACKET, LineNote, PacketKind, to_line_note, to_start
 from schemas.units import NS_PER_MS, NS_PER_S
 
 SNAPSHOT_VERSION: Final = 1
@@ -107,6 +107,8 @@ class Arbiter:
             **(why or {}),
         }
         self.name = "+".join(config.lines)
+        #: Name of the session, for START: to be set before the first packet.
+        self.session = b""
         lines = np.zeros(len(config.lines), kernels.LINE)
         lines["watched"] = 1
         settings = np.zeros(kernels.CONFIG_SIZE, np.int64)
@@ -144,6 +146,15 @@ class Arbiter:
         if not batches:
             return _NOTHING
         return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+    def flush(self) -> pa.RecordBatch:
+        """Frames of everything that still waits: holes are given up, nothing more will come."""
+        config, clock = self._desk.config, int(self._desk.state[kernels.CLOCK])
+        most, config[kernels.MAX_BEHIND] = config[kernels.MAX_BEHIND], -1
+        try:
+            return self.tick(clock)
+        finally:
+            config[kernels.MAX_BEHIND] = most
 
     def tick(self, now_ns: int) -> pa.RecordBatch:
         """Frames of time having passed without packets."""
@@ -188,18 +199,23 @@ class Arbiter:
     ) -> tuple[pa.LargeBinaryArray, pa.StringArray]:
         """Words for what is no data, and what a line's frames hold."""
         notes: list[str | None] = [None] * len(rows)
-        of_lines = np.zeros(len(rows), np.bool_)
+        told = np.zeros(len(rows), np.bool_)
         filled: list[bytes] = []
         for n in special.tolist():
             row = rows[n]
             if row["kind"] == FrameKind.LINE:
                 note = self._line_note(row)
-                of_lines[n] = True
+                told[n] = True
                 filled.append(to_line_note(note))
                 words = note.event.removeprefix("line_")
                 notes[n] = f"line {note.line}: {words}"
                 if note.behind:
                     notes[n] = f"line {note.line}: {words}, {note.behind} messages behind"
+            elif row["kind"] == FrameKind.START:
+                told[n] = True
+                filled.append(to_start(int(row["first"]), self.session))
+                session = self.session.decode("latin-1").strip()
+                notes[n] = f"session {session} from message {row['first']} on"
             elif row["kind"] == FrameKind.BROKEN:
                 text = self._why.get(int(row["what"]), "no packet")
                 notes[n] = f"{self._line_name(int(row['line']))}: {text}"
@@ -208,7 +224,7 @@ class Arbiter:
                 notes[n] = f"messages {row['first']} to {row['last']}: {word}"
         if filled:
             replacements = pa.array(filled, pa.large_binary())
-            payload = pc.replace_with_mask(payload, pa.array(of_lines), replacements)
+            payload = pc.replace_with_mask(payload, pa.array(told), replacements)
         return payload, pa.array(notes, pa.string())
 
     def _line_name(self, line: int) -> str:

@@ -207,7 +207,7 @@ class JsonFeed:
                 out.dead(RejectReason.INVALID_ENCODING, frame.note or "cannot be unpacked")
             case FrameKind.LINE:
                 self._line(frame, out)
-            case FrameKind.GAP | FrameKind.FILLED | FrameKind.LOST:
+            case FrameKind.GAP | FrameKind.FILLED | FrameKind.LOST | FrameKind.START:
                 # The venue's own sequence, checked book by book, says the same and more.
                 out.dead(RejectReason.UNKNOWN_MESSAGE, "a hole of a feed that numbers no messages")
             case FrameKind.CONNECT | FrameKind.DISCONNECT:

@@ -29,6 +29,7 @@ class FrameKind(IntEnum):
     FILLED = 10  # what the GAP before said is missing has come, and follows
     LOST = 11  # messages that will never come
     LINE = 12  # a line went down, lags or recovered
+    START = 13  # a recording of lines begins
 
 
 #: ``offset``: bytes into the uncompressed feed, counted over all its paths (Kafka: the offset).

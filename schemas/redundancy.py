@@ -9,6 +9,9 @@ What the arbiter has to say besides the messages travels in frames of its own (s
 - GAP, FILLED, LOST: the payload is the hole, first and last missing sequence number, two
   big-endian unsigned 64-bit integers; ``note`` says it in words.
 - LINE: the payload is a :class:`LineNote` as JSON; ``note`` says it in words.
+- START, at the begin of every recording: the payload is the sequence of the message that comes
+  next, 8 bytes big endian, and the name of the session. Of a recording that was begun again a
+  reader knows from it what it has read already.
 """
 
 from __future__ import annotations
@@ -89,6 +92,19 @@ def from_hole(payload: bytes) -> tuple[int, int]:
     if not 0 < first <= last < 2**62:
         raise ValueError(f"{first} to {last} is no range of sequence numbers")
     return first, last
+
+
+def to_start(first: int, session: bytes) -> bytes:
+    """Payload of a START frame."""
+    return first.to_bytes(8, "big") + session
+
+
+def from_start(payload: bytes) -> tuple[int, bytes]:
+    """(sequence of the next message, session); ValueError where the payload is none."""
+    first = int.from_bytes(payload[:8], "big")
+    if len(payload) < 8 or not 0 < first < 2**62:
+        raise ValueError(f"{payload[:8].hex()} is no sequence number")
+    return first, payload[8:]
 
 
 _encoder: Final = msgspec.json.Encoder()

@@ -46,6 +46,7 @@ class RawFileWriter:
         self._bytes = 0
         self._oldest_s = 0.0
         self._number = 0
+        self._named_ns = 0
         self.files = 0
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,8 @@ class RawFileWriter:
         if not self._waiting:
             return
         frames = pa.Table.from_batches(self._waiting, FRAMES).unify_dictionaries()
-        first = frames.column("ts_recv")[0].as_py()
+        # What waited for a missing message is older than what was sealed before it.
+        first = self._named_ns = max(frames.column("ts_recv")[0].as_py(), self._named_ns)
         # The process tells apart what two recorders write at the same moment.
         path = self._folder / f"{first:020d}-{os.getpid():07d}-{self._number:06d}.parquet"
         aside = path.with_name(f".{path.name}.tmp")

@@ -97,10 +97,11 @@ class TcpLine:
             self.drop(now_s, error.strerror or str(error))
 
     def drop(self, now_s: float, reason: str) -> None:
-        """Close, and try again later; ``data`` keeps what came."""
+        """Close, and try again later; the rest of what came is forgotten."""
         self.reason = reason
         self._standing = False
         self._unsent = b""
+        self.size = 0
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -46,6 +46,7 @@ _MMSGHDR: Final = np.dtype(
         ("control", "<u8"),
         ("control_size", "<u8"),
         ("flags", "<i4"),
+        ("", "<i4"),  # the end of the msghdr
         ("size", "<u4"),
     ],
     align=True,
@@ -103,6 +104,10 @@ class UdpSocket:
                 f"udp {host}:{port}{f' on {interface}' if interface else ''}: {error.strerror}: "
                 "give an address of this machine or a multicast group, and its interface"
             ) from error
+        #: Where it listens.
+        self.address: tuple[str, int] = self._socket.getsockname()
+        #: Size of the kernel's buffer (it counts its own overhead in).
+        self.buffer_bytes = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self._prepare(memory, base)
 
     def _options(self, buffer_bytes: int) -> None:
@@ -152,17 +157,6 @@ class UdpSocket:
         headers["control"] = self._control.ctypes.data + _CONTROL_BYTES * steps
         self._at = headers.ctypes.data
         self._stamps = np.zeros((2, slots), np.int64)
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens."""
-        host, port = self._socket.getsockname()
-        return host, port
-
-    @property
-    def buffer_bytes(self) -> int:
-        """Size of the kernel's buffer (it counts its own overhead in)."""
-        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     @property
     def stamps(self) -> str:

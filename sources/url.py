@@ -24,6 +24,7 @@ from schemas.tables import TABLES
 from sources import frames, sniff
 from sources.errors import SourceError
 from sources.kafka_url import parse_feed
+from sources.line_url import is_line
 
 __all__ = ["SourceError", "SourceSpec", "parse_source"]
 
@@ -75,6 +76,7 @@ _TABLE: Final = {
 _FRAMES: Final = {
     **_TABLE,
     "table": _Param(_one_of(*_TABLE_NAMES, frames.TABLE), "table=trades"),
+    "date": _Param(_date, "date=2019-12-30", required=False),
 }
 #: Their values are checked by sources.kafka_url.
 _KAFKA: Final = {
@@ -86,6 +88,7 @@ _KAFKA: Final = {
         ("table", "table=trades"),
         ("group", "group=marketflow"),
         ("registry", "registry=URL"),
+        ("date", "date=2019-12-30"),
         ("patience_s", "patience_s=300"),
         *((name, f"{name}=VALUE") for name in SECURITY_PARAMS),
     )
@@ -154,6 +157,12 @@ def parse_source(text: str) -> SourceSpec:
     name, colon, rest = text.partition(":")
     if name == "ws" and colon:
         raise _not_recorded(rest)
+    if is_line(text):
+        raise SourceError(
+            f"{name}: is a live feed, and a run can only go back to what was recorded: record it "
+            f"first (marketflow record --source '{name}:…' --sink parquet:DIR), then run from the "
+            "record (--source 'parquet:DIR?table=frames&venue=xnas&date=YYYY-MM-DD')"
+        )
     scheme = _SCHEMES.get(name)
     if not colon or scheme is None:
         raise _unknown_scheme(text, name)

@@ -57,6 +57,7 @@ _DATA, _BROKEN, _END = int(FrameKind.DATA), int(FrameKind.BROKEN), int(FrameKind
 _GAP, _FILLED, _LOST = int(FrameKind.GAP), int(FrameKind.FILLED), int(FrameKind.LOST)
 _SESSION_END, _BAD = int(PacketKind.END), int(PacketKind.BAD)
 _CONNECTED, _CUT_OFF = int(PacketKind.UP), int(PacketKind.DOWN)
+_START: Final = int(FrameKind.START)
 _LINE_DOWN: Final = int(QualityKind.LINE_DOWN)
 
 
@@ -253,11 +254,11 @@ def _begin(desk: Desk, made: Made, first: int) -> None:
     if desk.config[FIRST] > 0:
         state[EXPECTED] = desk.config[FIRST]
         state[HIGHEST] = max(state[HIGHEST], desk.config[FIRST])
+        frame(desk, made, _START, state[CLOCK], desk.config[FIRST], 0)
         return
     state[EXPECTED] = first
     state[HIGHEST] = first
-    if first > 1:
-        hole(desk, made, _LOST, 1, first - 1)
+    frame(desk, made, _START, state[CLOCK], first, 0)
 
 
 @kernel
@@ -330,7 +331,7 @@ def _one(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
             _take(desk, made, data, packet)
     if watched and (kind <= _SESSION_END or kind == _CONNECTED):
         lines[packet.line].packets += 1
-        lines[packet.line].last_ts = max(lines[packet.line].last_ts, packet.ts_recv)
+        lines[packet.line].last_ts = state[CLOCK]
         watch(desk, made, packet)
     if state[EXPECTED] > 0:
         _settle(desk, made)

@@ -45,6 +45,7 @@ from operators.kernels.itch_layout import (
     SHARES_AT,
     SIDE_AT,
     SIDE_OF,
+    SKIP,
     STOCK_AT,
     TRADE_AT,
     WHY_CUT,
@@ -78,7 +79,7 @@ _UINT, _NO_ID = int(IdKind.UINT), int(IdKind.NONE)
 _FEED_END, _LOST = int(EventKind.FEED_END), int(EventKind.DISCONNECT)
 _DATA, _END, _DISCONNECT = int(FrameKind.DATA), int(FrameKind.END), int(FrameKind.DISCONNECT)
 _TRUNCATED, _BROKEN = int(FrameKind.TRUNCATED), int(FrameKind.BROKEN)
-_GAP, _LINE = int(FrameKind.GAP), int(FrameKind.LINE)
+_GAP, _START = int(FrameKind.GAP), int(FrameKind.START)
 _PRICE_SCALE = 4
 #: Shares are 8 bytes in crosses and imbalances; more than this is no decimal128(28, 12).
 _MOST_SHARES = 10**16 - 1
@@ -187,7 +188,7 @@ def _block(
     """
     at, n_rows, n_rare, n_bad = state[AT], state[ROWS], state[RARES], state[BADS]
     messages, last_ts, closed = state[MESSAGES], state[LAST_TS], state[CLOSED]
-    midnight, most = state[MIDNIGHT], np.uint64(_MOST_SHARES)
+    midnight, most, skip = state[MIDNIGHT], np.uint64(_MOST_SHARES), state[SKIP]
     stop = DONE
     while at < end:
         if n_rare == len(rare) or n_bad == len(bad):
@@ -196,6 +197,11 @@ def _block(
         size = be16(data, at) if at + 2 <= end else np.int64(0)
         begin = at + 2
         next_at = begin + size
+        if skip > 0 and size > 0 and next_at <= end:
+            # The recording was begun again before this: it has been read.
+            skip -= 1
+            at = next_at
+            continue
         if next_at > end:
             why, next_at = WHY_CUT, end
         elif size == 0:
@@ -254,6 +260,7 @@ def _block(
         at = next_at
     state[AT], state[ROWS], state[RARES], state[BADS] = at, n_rows, n_rare, n_bad
     state[MESSAGES], state[LAST_TS], state[CLOSED] = messages, last_ts, closed
+    state[SKIP] = skip
     return stop
 
 
@@ -347,7 +354,7 @@ def decode(
             why = WHY_CUT if kind == _TRUNCATED else WHY_UNPACKED
             _note_bad(bad[state[BADS]], begin, end - begin, state[LAST_TS], frame, why)
             state[BADS] += 1
-        elif _GAP <= kind <= _LINE:
+        elif _GAP <= kind <= _START:
             return NOTED
         state[FRAME] = frame + 1
     return DONE

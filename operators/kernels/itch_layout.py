@@ -37,8 +37,10 @@ BAD: Final = np.dtype(
 )
 
 #: Slots of the int64 ``state``: cursor and counts of this batch, then what a feed remembers.
-FRAME, AT, ROWS, RARES, BADS, ASK_SLOT, ASK_WORD, MESSAGES, LAST_TS, MIDNIGHT, CLOSED = range(11)
-STATE_SIZE: Final = 11
+FRAME, AT, ROWS, RARES, BADS, ASK_SLOT, ASK_WORD, MESSAGES, LAST_TS, MIDNIGHT, CLOSED, SKIP = range(
+    12
+)
+STATE_SIZE: Final = 12
 #: Why the kernel returned.
 DONE, NAME_WANTED, NOTES_FULL, NOTED = range(4)
 #: ``why`` of a bad row; the words are in operators.venues.itch.

@@ -76,7 +76,8 @@ _WORDS: Final = {
     layout.WHY_STOCK: "stock is no symbol of printable ASCII padded with spaces",
     layout.WHY_LOCATE: "stock is not the one its locate was named with",
     layout.WHY_UNPACKED: "the source could not unpack these bytes",
-    layout.WHY_NOTE: "a recorder's note on a hole or a line that cannot be read",
+    layout.WHY_NOTE: "a recorder's note that cannot be read, or of another session, whose messages "
+    "are left out: run every session with its own date",
 }
 
 
@@ -138,6 +139,7 @@ class ItchDecoder:
         state[layout.LAST_TS] = self._last_ts
         state[layout.MIDNIGHT] = self._midnight
         state[layout.CLOSED] = self._closed
+        state[layout.SKIP] = self._holes.skip
         rare: list[NDArray[np.void]] = []
         bad: list[NDArray[np.void]] = []
         skipped = 0
@@ -169,6 +171,7 @@ class ItchDecoder:
         self._messages = int(state[layout.MESSAGES])
         self._last_ts = int(state[layout.LAST_TS])
         self._closed = int(state[layout.CLOSED])
+        self._holes = self._holes._replace(skip=int(state[layout.SKIP]))
         events = EventBatch(
             out.rows[: state[layout.ROWS]],
             self._registry.instruments(),

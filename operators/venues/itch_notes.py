@@ -19,9 +19,11 @@ from operators.kernels import itch_layout as layout
 from operators.registry import Registry
 from schemas.codes import RejectReason
 from schemas.frames import FrameKind
-from schemas.redundancy import LINE_PREFIX, from_hole, from_line_note
+from schemas.redundancy import LINE_PREFIX, from_hole, from_line_note, from_start
 from schemas.units import NO_PRICE
 
+#: More messages than there will ever be.
+_ALL = 2**62
 _KINDS = {
     FrameKind.GAP: EventKind.GAP,
     FrameKind.FILLED: EventKind.FILLED,
@@ -31,15 +33,18 @@ _KINDS = {
 
 class Holes(NamedTuple):
     """What is known of holes. ``waiting``: a GAP was told and neither FILLED nor LOST since;
-    ``first`` and ``last`` of the newest hole that was lost, 0 where there is none."""
+    ``first`` and ``last`` of the newest hole that was lost, 0 where there is none; ``session`` of
+    the recording, ``skip``: messages to come that have been read already."""
 
     waiting: bool = False
     first: int = 0
     last: int = 0
+    session: bytes | None = None
+    skip: int = 0
 
 
 class Note(NamedTuple):
-    """A frame of kind GAP, FILLED, LOST or LINE at its place in the batch."""
+    """A frame of kind GAP, FILLED, LOST, LINE or START at its place in the batch."""
 
     kind: int
     frame: int
@@ -78,23 +83,41 @@ def line_row(note: Note, registry: Registry, ts: int) -> Any:
 def hole_rows(
     note: Note, holes: Holes, market: int, state: NDArray[np.int64]
 ) -> tuple[list[Any], Holes]:
-    """Rows of a GAP, FILLED or LOST note, and what is known of holes then. LOST moves the count of
-    messages. ValueError where the note cannot be read."""
-    first, last = from_hole(note.payload)
-    kind, ts = _KINDS[FrameKind(note.kind)], int(state[layout.LAST_TS])
-    done = int(state[layout.MESSAGES])
+    """Rows of a GAP, FILLED, LOST or START note, and what is known of holes then. LOST and START
+    move the count of messages. ValueError where the note cannot be read."""
+    ts, done = int(state[layout.LAST_TS]), int(state[layout.MESSAGES])
+    kind = _KINDS.get(FrameKind(note.kind), EventKind.LOST)
+    if note.kind == FrameKind.START:
+        following, session = from_start(note.payload)
+        if holes.session not in (None, session):
+            state[layout.SKIP] = _ALL
+            raise ValueError("another session: its messages belong to a date of their own")
+        holes = holes._replace(session=session)
+        state[layout.SKIP] = max(done + 1 - following, 0)
+        if following <= done + 1:
+            # What was awaited when the recording broke off comes now.
+            rows = [hole_row(EventKind.FILLED, -1, note, ts, following, done)]
+            return (rows if holes.waiting else []), holes._replace(waiting=False)
+        first, last = done + 1, following - 1
+    else:
+        first, last = from_hole(note.payload)
+        if kind is not EventKind.FILLED and last <= done:
+            # Missing in a part that has been read from an earlier recording.
+            lost = last + 1 - first if kind is EventKind.LOST else 0
+            state[layout.SKIP] = max(int(state[layout.SKIP]) - lost, 0)
+            return [], holes
     if kind is EventKind.FILLED:
-        return [hole_row(kind, -1, note, ts, first, done)], holes._replace(waiting=False)
+        rows = [hole_row(kind, -1, note, ts, first, done)]
+        return (rows if holes.waiting else []), holes._replace(waiting=False)
     if kind is EventKind.LOST:
-        # A recording that was stopped and started tells of a hole from the session's start on.
-        first = max(first, done + 1) if last > done else first
-        state[layout.MESSAGES] = last
+        first = max(first, done + 1)
+        state[layout.MESSAGES], state[layout.SKIP] = last, 0
     rows = [hole_row(kind, -1, note, ts, first, last)]
     if not holes.waiting:
         rows.insert(0, hole_row(kind, market, note, ts, first, last))
     if kind is EventKind.GAP:
         return rows, holes._replace(waiting=True)
-    return rows, Holes(False, first, last)
+    return rows, holes._replace(waiting=False, first=first, last=last)
 
 
 def bury(state: NDArray[np.int64], bad: NDArray[np.void], note: Note, at: int) -> None:

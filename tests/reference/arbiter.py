@@ -1,7 +1,8 @@
 """Slow twin of operators.arbiter: one message at a time, dictionaries and sorting.
 
 Says what goes out as plain items, in order: ("message", sequence, bytes, ts), ("gap" | "filled" |
-"lost", first, last), ("line", name, event, position, behind or None), ("broken", bytes), ("end",).
+"lost", first, last), ("start", first), ("line", name, event, position, behind or None),
+("broken", bytes), ("end",).
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class TwinArbiter:
         if sequenced:
             self._sequenced(packet)
         if line and (sequenced or packet.kind == K.UP):
-            line.last_ts = max(line.last_ts, packet.ts)
+            line.last_ts = self.clock
             self._watch(line, packet)
         if self.expected:
             self._settle()
@@ -86,8 +87,7 @@ class TwinArbiter:
         if not self.expected:
             self.expected = self.config.first or packet.first
             self.highest = max(self.highest, self.expected)
-            if not self.config.first and packet.first > 1:
-                self.items.append(("lost", 1, packet.first - 1))
+            self.items.append(("start", self.expected))
         if packet.next > self.highest:
             self.highest = packet.next
             interval = self.config.lag_ns // MARKS_PER_LAG

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from operators.arbiter import Arbiter, ArbiterConfig
 from schemas.frames import FrameKind
-from schemas.redundancy import PACKET, from_hole, from_line_note
+from schemas.redundancy import PACKET, from_hole, from_line_note, from_start
 from schemas.redundancy import PacketKind as K
 from tests.reference.arbiter import Packet, TwinArbiter
 
@@ -57,6 +57,10 @@ def told(batches: Sequence[pa.RecordBatch]) -> Items:
                 first, last = from_hole(payload)
                 items.append((FrameKind(kind).name.lower(), first, last))
                 number = last + 1 if kind == FrameKind.LOST else number
+            elif kind == FrameKind.START:
+                number, session = from_start(payload)
+                assert session == b"TODAY"
+                items.append(("start", number))
             elif kind == FrameKind.LINE:
                 line = from_line_note(payload)
                 items.append(("line", line.line, line.event, line.sequence, line.behind, ts))
@@ -65,21 +69,18 @@ def told(batches: Sequence[pa.RecordBatch]) -> Items:
     return items
 
 
-def run(
-    packets: Sequence[Packet], config: ArbiterConfig = CONFIG, first: int = 1
-) -> tuple[Items, Arbiter]:
-    """All packets at once; ``first``: what the first message is numbered."""
+def arbiter_of(config: ArbiterConfig) -> Arbiter:
     arbiter = Arbiter(config)
-    return numbered(told([arbiter.apply(*packed(packets))]), first), arbiter
+    arbiter.session = b"TODAY"
+    return arbiter
 
 
-def numbered(items: Items, first: int) -> Items:
-    """The numbers of messages before the first hole are not told by frames."""
-    found, shift = [], first
-    for item in items:
-        shift = 0 if item[0] == "lost" else shift
-        found.append((item[0], item[1] + shift, *item[2:]) if item[0] == "message" else item)
-    return found
+def run(packets: Sequence[Packet], config: ArbiterConfig = CONFIG) -> tuple[Items, Arbiter]:
+    """All packets at once; what is told, but for where it starts."""
+    arbiter = arbiter_of(config)
+    items = told([arbiter.apply(*packed(packets))])
+    assert items[:1] == twin(packets, config)[:1]
+    return [item for item in items if item[0] != "start"], arbiter
 
 
 def twin(packets: Sequence[Packet], config: ArbiterConfig = CONFIG) -> Items:
@@ -138,7 +139,8 @@ def feeds(draw: st.DrawFn) -> tuple[list[Packet], ArbiterConfig]:
 @given(feeds())
 def test_equals_the_twin(feed: tuple[list[Packet], ArbiterConfig]) -> None:
     packets, config = feed
-    items, arbiter = run(packets, config, 1 if config.first == 0 else config.first)
+    arbiter = arbiter_of(config)
+    items = told([arbiter.apply(*packed(packets))])
     assert items == twin(packets, config)
     counts = arbiter.stats()
     assert counts["messages"] == sum(item[0] == "message" for item in items)
@@ -150,16 +152,16 @@ def test_cuts_and_restores_change_nothing(
     feed: tuple[list[Packet], ArbiterConfig], cuts: list[int], restore: bool
 ) -> None:
     packets, config = feed
-    whole, _ = run(packets, config)
-    arbiter, batches = Arbiter(config), []
+    whole = told([arbiter_of(config).apply(*packed(packets))])
+    arbiter, batches = arbiter_of(config), []
     bounds = sorted({0, len(packets), *(c for c in cuts if c < len(packets))})
     for a, b in pairwise(bounds):
         if restore:
             state = pickle.dumps(arbiter.snapshot())
-            arbiter = Arbiter(config)
+            arbiter = arbiter_of(config)
             arbiter.restore(pickle.loads(state))
         batches.append(arbiter.apply(*packed(packets[a:b])))
-    assert numbered(told(batches), 1) == whole
+    assert told(batches) == whole
 
 
 def messages(items: Items) -> list[int]:
@@ -226,12 +228,24 @@ def test_a_full_buffer_gives_up_the_oldest_hole() -> None:
     assert arbiter.hole is not None
 
 
+def test_a_stop_lets_out_what_waits() -> None:
+    arbiter = arbiter_of(replace(CONFIG, recover_ns=10**6))
+    feed = [data(0, 1), data(0, 3, 1, 10), data(0, 6, 1, 20), Packet(-1, 0, (), 70, K.CLOCK)]
+    first = arbiter.apply(*packed(feed))
+    items = told([first, arbiter.flush()])
+    assert [item[:2] for item in items] == [
+        ("start", 1), ("message", 1), ("gap", 2), ("lost", 2), ("message", 3), ("lost", 4),
+        ("message", 6),
+    ]  # fmt: skip
+    assert told([arbiter.flush()]) == []
+
+
 def test_bytes_are_bounded_too() -> None:
     config = replace(CONFIG, max_bytes=1 << 20, wait_ns=10**6)
     big = tuple(b"x" * 40_000 for _ in range(12))
     feed = [data(0, 1), *(Packet(0, 10 + 20 * k, big) for k in range(6))]
     items, _ = run(feed, config)
-    assert items == twin(feed, config)
+    assert items == twin(feed, config)[1:]
     assert [i[1:3] for i in items if i[0] == "lost"] == [(2, 9), (22, 29), (42, 49), (62, 69)]
 
 

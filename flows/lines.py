@@ -1,0 +1,347 @@
+"""Redundant lines of a sequenced feed as batches of frames: sockets, framing, arbiter.
+
+One round takes what all sockets have, puts it into order of arrival and hands it to the arbiter.
+What a socket could not give in one round is not overtaken by what another received after it.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from operators.arbiter import Arbiter, ArbiterConfig
+from operators.mold import WORDS, MoldDecoder, datagram
+from operators.soup import LOGOUT, SoupClient, SoupError, State, packet
+from schemas.redundancy import PACKET
+from schemas.units import NS_PER_MS, NS_PER_S
+from sources.errors import FeedFailed
+from sources.line_url import LineSpec, LinesSpec
+from sources.tcp import TcpLine
+from sources.udp import BUFFER_BYTES, SLOT_BYTES, UdpSocket
+
+_SLOTS: Final = 256
+_SOUP_BYTES: Final = 1 << 20
+#: How long the other lines have to fill a hole before it is asked for.
+_ASK_AFTER_NS: Final = 5 * NS_PER_MS
+_ASK_AGAIN_NS: Final = 50 * NS_PER_MS
+#: Timers of TCP lines are looked at so often.
+_TIMERS_S: Final = 0.25
+_NO_PACKETS: Final = np.zeros(0, PACKET)
+
+
+@dataclass(slots=True)
+class LineReport:
+    """What a line has done. ``frames``: its packets; ``messages``: those of its messages that went
+    out (it was first, or alone); ``drops``: datagrams the kernel dropped because we were slow;
+    ``stamps``: where arrival times come from; ``resyncs``: requests for missing messages."""
+
+    connection: str
+    state: str = "up"
+    frames: int = 0
+    bytes: int = 0
+    messages: int = 0
+    duplicates: int = 0
+    bad: int = 0
+    drops: int = 0
+    stamps: str = "clock"
+    buffer_bytes: int = 0
+    connects: int = 0
+    disconnects: int = 0
+    resyncs: int = 0
+    refused: int = 0
+    reason: str = ""
+
+
+class _Line:
+    """Packets of a line that have been received and are not due yet."""
+
+    waiting: NDArray[np.void]
+
+    def due(self, horizon: int | None) -> NDArray[np.void]:
+        """Packets up to that time; the rest stays."""
+        packets = self.waiting
+        if horizon is None or not len(packets):
+            self.waiting = _NO_PACKETS
+            return packets
+        ready = packets["ts_recv"] <= horizon
+        self.waiting = packets[~ready]
+        return packets[ready]
+
+
+class _Mold(_Line):
+    """A MoldUDP64 line, or the socket that asks for missing messages."""
+
+    def __init__(self, udp: UdpSocket, index: int, decoder: MoldDecoder) -> None:
+        self.udp = udp
+        self._index = index
+        self._decoder = decoder
+        self.waiting = _NO_PACKETS
+        self.frames = self.bytes = 0
+
+    def fileno(self) -> int:
+        return self.udp.fileno()
+
+    def read(self, memory: NDArray[np.uint8], now_ns: int) -> None:
+        """Fill ``waiting``, unless something of the round before is still there."""
+        if len(self.waiting):
+            return
+        got = self.udp.read(now_ns)
+        if len(got):
+            self.waiting = self._decoder.apply(memory, *got, self._index)
+            self.frames += len(got)
+            self.bytes += int(np.abs(got.sizes).sum())
+
+    @property
+    def horizon(self) -> int | None:
+        """The time up to which this socket has given everything; None: all it has."""
+        if len(self.waiting) and self.udp.is_full:
+            return int(self.waiting["ts_recv"].max())
+        return None
+
+
+class _Soup(_Line):
+    """A SoupBinTCP line."""
+
+    def __init__(self, spec: LineSpec, index: int, session: str, base: int) -> None:
+        self.tcp = TcpLine(spec.host, spec.port, _SOUP_BYTES)
+        params = spec.params
+        self.client = SoupClient(
+            index,
+            params.get("username", ""),
+            params.get("password", ""),
+            session,
+            spec.number("sequence", 1),
+        )
+        self._base = base
+        self._spec = spec
+        self.waiting = _NO_PACKETS
+        self.frames = self.bytes = self.disconnects = 0
+
+    def read(self, memory: NDArray[np.uint8], now_ns: int, session: bytes) -> None:
+        """Fill ``waiting``, unless something of the round before is still there. FeedFailed: the
+        server will not have us, ever."""
+        if self.client.state is State.ENDED or len(self.waiting):
+            return
+        tcp, client, now_s = self.tcp, self.client, now_ns / NS_PER_S
+        if tcp.step(now_s):
+            tcp.send(client.connect(now_ns))
+        if not tcp.is_open:
+            return
+        made: list[NDArray[np.void]] = []
+        lost, before = tcp.read(), tcp.size
+        try:
+            self._receive(memory, made, now_ns)
+            own = client.session.rjust(10).encode("ascii")
+            if client.state is State.OPEN and session not in (b"", own):
+                lost = f"session {client.session}, but the other lines' is {session.decode()}"
+                made.clear()
+            tcp.send(client.idle(now_ns))
+        except SoupError as error:
+            if error.final:
+                raise FeedFailed(f"{self._spec.text}: {error}") from None
+            lost = str(error)
+        self.bytes += before - tcp.size
+        if client.state is State.ENDED:
+            tcp.send(LOGOUT)
+            tcp.close()
+        elif lost is not None:
+            made.append(client.lose(now_ns))
+            tcp.drop(now_s, lost)
+            self.disconnects += 1
+        if made:
+            self.waiting = np.concatenate(made)
+            self.frames += len(self.waiting)
+
+    def _receive(self, memory: NDArray[np.uint8], made: list[Any], now_ns: int) -> None:
+        """All whole packets; their messages fit, for they are shorter than what frames them."""
+        used = 0
+        while self.tcp.size:
+            out = memory[self._base + used : self._base + _SOUP_BYTES]
+            got = self.client.receive(self.tcp.data, self.tcp.size, out, self._base + used, now_ns)
+            made.append(got.packets)
+            used += int(got.packets["size"].sum())
+            if not got.taken:
+                return
+            self.tcp.take(got.taken)
+
+
+def warm() -> None:
+    """Have the kernels compiled, or loaded, before anything comes that would have to wait."""
+    decoder, now = MoldDecoder(), np.ones(1, np.int64)
+    data = np.frombuffer(datagram(b"warm".rjust(10), 1, [b"x"]), np.uint8).copy()
+    packets = decoder.apply(data, 0 * now, now * len(data), now, 0)
+    Arbiter(ArbiterConfig(("A",))).apply(data, packets)
+    client = SoupClient(0)
+    client.connect(1)
+    login = packet(b"A", b"1".rjust(30)) + packet(b"S", b"x")
+    client.receive(np.frombuffer(login, np.uint8).copy(), len(login), data, 0, 1)
+
+
+class LinePump:
+    """The lines of ``spec``: :meth:`pump` gives what has come. Raises SourceError for an address
+    that cannot be had."""
+
+    def __init__(self, spec: LinesSpec) -> None:
+        warm()
+        asked = [line for line in spec.lines if line.rerequest is not None]
+        sizes = [_SLOTS * SLOT_BYTES if ln.scheme == "mold" else _SOUP_BYTES for ln in spec.lines]
+        bases = np.cumsum([0, *sizes])
+        self._memory = np.zeros(int(bases[-1]) + (_SLOTS * SLOT_BYTES if asked else 1), np.uint8)
+        self.decoder = MoldDecoder(spec.session)
+        self.arbiter = Arbiter(
+            ArbiterConfig(
+                tuple(line.name for line in spec.lines),
+                wait_ns=spec.wait_ms * NS_PER_MS,
+                recover_ns=spec.recover_ms * NS_PER_MS,
+                lag_ns=spec.lag_ms * NS_PER_MS,
+                silent_ns=spec.down_ms * NS_PER_MS,
+                first=spec.first,
+            ),
+            WORDS,
+        )
+        self._spec = spec
+        self._lines: list[_Mold | _Soup] = []
+        self._servers = [line.rerequest for line in asked if line.rerequest]
+        self._asker: _Mold | None = None
+        self._asked = (0, 0, 0)
+        self.requests = 0
+        try:
+            for index, line in enumerate(spec.lines):
+                self._lines.append(self._open(line, index, int(bases[index])))
+            if asked:
+                socket = UdpSocket("0.0.0.0", 0, self._memory, int(bases[-1]), _SLOTS)
+                self._asker = _Mold(socket, len(spec.lines), self.decoder)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, line: LineSpec, index: int, base: int) -> _Mold | _Soup:
+        if line.scheme == "soup":
+            return _Soup(line, index, self._spec.session, base)
+        socket = UdpSocket(
+            line.host, line.port, self._memory, base, _SLOTS,
+            interface=line.params.get("interface", ""),
+            buffer_bytes=line.number("buffer_mb", BUFFER_BYTES >> 20) << 20,
+        )  # fmt: skip
+        return _Mold(socket, index, self.decoder)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where each mold line listens."""
+        return [line.udp.address for line in self._lines if isinstance(line, _Mold)]
+
+    @property
+    def session(self) -> bytes:
+        """Name of the session, 10 bytes; b"" before anything has come."""
+        if self.decoder.session is not None:
+            return self.decoder.session
+        for line in self._lines:
+            if isinstance(line, _Soup) and line.client.state in (State.OPEN, State.ENDED):
+                return line.client.session.rjust(10).encode("ascii")
+        return b""
+
+    def pump(self, timeout_s: float) -> pa.RecordBatch:
+        """Frames (schemas.frames.FRAMES) of what has come within ``timeout_s``; often none."""
+        self._poll(timeout_s)
+        now_ns = time.time_ns()
+        molds = [line for line in self._lines if isinstance(line, _Mold)]
+        if self._asker is not None:
+            molds.append(self._asker)
+        for mold in molds:
+            mold.read(self._memory, now_ns)
+        horizons = [mold.horizon for mold in molds]
+        horizon = min((h for h in horizons if h is not None), default=None)
+        soups = [line for line in self._lines if isinstance(line, _Soup)]
+        for soup in soups:
+            soup.read(self._memory, now_ns, self.session)
+        self.arbiter.session = self.session
+        packets = np.concatenate([line.due(horizon) for line in (*molds, *soups)])
+        if not len(packets):
+            frames = self.arbiter.tick(now_ns)
+        else:
+            order = np.argsort(packets["ts_recv"], kind="stable")
+            frames = self.arbiter.apply(self._memory, packets[order])
+        self._ask(now_ns)
+        return frames
+
+    def _poll(self, timeout_s: float) -> None:
+        """Wait for any socket, or until something is due by the clock."""
+        poll = select.poll()
+        for line in [*self._lines, self._asker]:
+            if line is not None and len(line.waiting):
+                return
+            if isinstance(line, _Mold):
+                poll.register(line.fileno(), select.POLLIN)
+            elif line is not None:
+                timeout_s = min(timeout_s, _TIMERS_S)
+                if line.tcp.fileno() >= 0:
+                    poll.register(line.tcp.fileno(), line.tcp.events)
+        if self.arbiter.hole is not None:
+            timeout_s = min(timeout_s, _ASK_AFTER_NS / NS_PER_S)
+        poll.poll(max(timeout_s, 0) * 1000)
+
+    def _ask(self, now_ns: int) -> None:
+        """Ask the next server for what is missing for too long."""
+        hole = self.arbiter.hole
+        if self._asker is None or hole is None or now_ns - hole.since_ns < _ASK_AFTER_NS:
+            return
+        first, last, asked_ns = self._asked
+        if (hole.first, hole.last) == (first, last) and now_ns - asked_ns < _ASK_AGAIN_NS:
+            return
+        if self.decoder.session is None:
+            return
+        server = self._servers[self.requests % len(self._servers)]
+        self._asker.udp.send(self.decoder.request(hole.first, hole.last), server)
+        self._asked = (hole.first, hole.last, now_ns)
+        self.requests += 1
+
+    def flush(self) -> pa.RecordBatch:
+        """Frames of what still waits for missing messages: nothing more will come."""
+        return self.arbiter.flush()
+
+    @property
+    def ended(self) -> bool:
+        """The session is over, and everything of it has been given."""
+        return self.arbiter.ended
+
+    def reports(self) -> list[LineReport]:
+        """What each line has done, in order."""
+        counts = self.arbiter.stats()["lines"]
+        return [
+            self._report(spec, line, counts[spec.name])
+            for spec, line in zip(self._spec.lines, self._lines, strict=True)
+        ]
+
+    def _report(self, spec: LineSpec, line: _Mold | _Soup, counts: dict[str, Any]) -> LineReport:
+        report = LineReport(
+            spec.name, counts["status"], line.frames, line.bytes, counts["messages"],
+            counts["duplicates"], counts["bad"],
+        )  # fmt: skip
+        if isinstance(line, _Mold):
+            report.drops, report.stamps = line.udp.drops, line.udp.stamps
+            report.buffer_bytes = line.udp.buffer_bytes
+            report.connects = int(line.frames > 0)
+            report.resyncs = self.requests if spec.rerequest is not None else 0
+            report.reason = "" if line.frames else f"nothing has come to {spec.host}:{spec.port}"
+        else:
+            report.connects, report.disconnects = line.tcp.connects, line.disconnects
+            report.reason = line.tcp.reason
+        return report
+
+    def close(self) -> None:
+        """Close all sockets; safe to call twice."""
+        for line in self._lines:
+            if isinstance(line, _Mold):
+                line.udp.close()
+            else:
+                if line.client.state is State.OPEN:
+                    line.tcp.send(LOGOUT)
+                line.tcp.close()
+        if self._asker is not None:
+            self._asker.udp.close()
