@@ -12,14 +12,16 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 from flows.errors import RunFailed, UsageError
 from flows.frames import moment_ns
 from flows.progress import Progress, quantity
+from flows.record_arbiter import RecordArbiter
 from flows.record_lines import VENUE, LinesRecorder
 from flows.signals import on_signals
 from schemas.units import NS_PER_S
@@ -81,17 +83,17 @@ def record(
         if any(lines):
             if any(text.startswith("capture:") for text in sinks):
                 raise UsageError("capture: cannot hold lines: record to parquet: or kafka:")
-            recorder, venues, addresses = _lines(sources, lines, resync, options)
+            feed = _lines(sources, lines, resync, options)
         else:
-            recorder, venues, addresses = _live(sources, options)
-        writers = [open_raw(text, venues) for text in sinks]
+            feed = _live(sources, options)
+        writers = [open_raw(text, feed.venues) for text in sinks]
         requests = None
         if resync is not None:
-            assert isinstance(recorder, Recorder)
-            requests = _requests(resync, recorder)
+            assert isinstance(feed.recorder, Recorder)
+            requests = _requests(resync, feed.recorder)
     except (SourceError, SinkError) as error:
         raise UsageError(str(error)) from None
-    work = _Recording(recorder, writers, stop or threading.Event(), end_s)
+    work = _Recording(feed, writers, stop or threading.Event(), end_s)
     try:
         with (
             on_signals(work.stop.set),
@@ -101,13 +103,20 @@ def record(
     finally:
         if requests is not None:
             requests.close()
-    return work.summary(addresses)
+    return work.summary(feed.addresses)
 
 
-def _live(
-    sources: Sequence[str], options: RecordOptions
-) -> tuple[Recorder | LinesRecorder, list[str], list[str]]:
-    """The recorder, the venues whose frames it gives, the address of each connection."""
+class _Feed(NamedTuple):
+    """What is recorded: ``venues`` whose frames the recorder gives, ``addresses`` of its
+    connections; ``arbiter``: of redundant connections among them."""
+
+    recorder: Recorder | LinesRecorder
+    venues: list[str]
+    addresses: list[str]
+    arbiter: RecordArbiter | None
+
+
+def _live(sources: Sequence[str], options: RecordOptions) -> _Feed:
     specs = parse_live(sources)
     recorder = Recorder(
         specs,
@@ -116,20 +125,20 @@ def _live(
         max_bytes=options.max_bytes,
     )
     venues = list(dict.fromkeys(spec.venue.DECODER for spec in specs))
-    return recorder, venues, [spec.address for spec in specs]
+    return _Feed(recorder, venues, [spec.address for spec in specs], RecordArbiter(specs))
 
 
 def _lines(
     sources: Sequence[str], lines: Sequence[bool], resync: str | None, options: RecordOptions
-) -> tuple[Recorder | LinesRecorder, list[str], list[str]]:
-    """As :func:`_live`, of redundant lines: all sources are lines of one feed."""
+) -> _Feed:
+    """Redundant lines: all sources are of one feed."""
     if not all(lines):
         raise UsageError("mold: and soup: are lines of one feed: record ws: sources apart")
     if resync is not None:
         raise UsageError("--resync: a line has no books to ask for; give rerequest=HOST:PORT")
     spec = parse_lines(sources)
     recorder = LinesRecorder(spec, patience_s=options.patience_s, max_bytes=options.max_bytes)
-    return recorder, [VENUE], [f"{line.host}:{line.port}" for line in spec.lines]
+    return _Feed(recorder, [VENUE], [f"{line.host}:{line.port}" for line in spec.lines], None)
 
 
 def _end(duration: str | None, until: str | None) -> float | None:
@@ -162,12 +171,13 @@ class _Recording:
 
     def __init__(
         self,
-        recorder: Recorder | LinesRecorder,
+        feed: _Feed,
         writers: Sequence[dict[str, RawWriter]],
         stop: threading.Event,
         end_s: float | None,
     ) -> None:
-        self._recorder = recorder
+        self._arbiter = feed.arbiter
+        self._recorder = feed.recorder
         self._sinks = writers
         self._writers = [writer for by_venue in writers for writer in by_venue.values()]
         self._end_s = end_s
@@ -190,20 +200,26 @@ class _Recording:
             self._take()
         while self._take():
             pass
+        if self._arbiter is not None:
+            self._write(self._arbiter.flush())
         for writer in self._writers:
             writer.close()
 
     def _take(self) -> bool:
         """One round: what has come goes to every sink."""
-        batches = self._recorder.take(_TAKE_S)
+        taken = self._recorder.take(_TAKE_S)
+        batches = taken if self._arbiter is None else self._arbiter.apply(taken)
+        self._write(batches)
+        if not batches:
+            for writer in self._writers:
+                writer.idle()
+        return bool(taken)
+
+    def _write(self, batches: dict[str, pa.RecordBatch]) -> None:
         for venue, frames in batches.items():
             for by_venue in self._sinks:
                 by_venue[venue].write(frames)
             self._frames[venue] = self._frames.get(venue, 0) + frames.num_rows
-        if not batches:
-            for writer in self._writers:
-                writer.idle()
-        return bool(batches)
 
     def progress(self) -> dict[str, Any]:
         """What the progress line shows."""
@@ -229,6 +245,8 @@ class _Recording:
         for address, report in zip(addresses, reports, strict=True):
             report["address"] = address
         lines = self._recorder.counts() if isinstance(self._recorder, LinesRecorder) else {}
+        if self._arbiter is not None and (counts := self._arbiter.stats()):
+            lines = {"lines": counts}
         return {
             **lines,
             "frames": total,

@@ -31,11 +31,12 @@ _LINE_RECOVERED: Final = int(QualityKind.LINE_RECOVERED)
 
 @kernel
 def mark(desk: Desk) -> None:
-    """Remember when the feed was as far as it is."""
+    """Remember when the feed was as far as it is; within an interval, when that began."""
     state, marks = desk.state, desk.marks
     put = state[MARKS]
     interval = desk.config[LAG_NS] // MARKS_PER_LAG
     if put > 0 and state[CLOCK] - marks[(put - 1) % MARK_RING].ts < interval:
+        marks[(put - 1) % MARK_RING].sequence = state[HIGHEST]
         return
     row = marks[put % MARK_RING]
     row.sequence = state[HIGHEST]

@@ -91,7 +91,9 @@ class TwinArbiter:
         if packet.next > self.highest:
             self.highest = packet.next
             interval = self.config.lag_ns // MARKS_PER_LAG
-            if not self.marks or self.clock - self.marks[-1][1] >= interval:
+            if self.marks and self.clock - self.marks[-1][1] < interval:
+                self.marks[-1] = (self.highest, self.marks[-1][1])
+            else:
                 self.marks.append((self.highest, self.clock))
         if packet.kind == K.END:
             self.end = packet.first
