@@ -44,11 +44,12 @@ from operators.kernels.arbiter_state import (
     WHY_JUMP,
     Desk,
     Made,
+    copy,
     event,
     frame,
     hole,
 )
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
 from schemas.codes import QualityKind
 from schemas.frames import FrameKind
 from schemas.redundancy import PacketKind
@@ -61,7 +62,7 @@ _START: Final = int(FrameKind.START)
 _LINE_DOWN: Final = int(QualityKind.LINE_DOWN)
 
 
-@kernel
+@bare_kernel
 def _out(
     desk: Desk, made: Made, data: NDArray[np.uint8], begin: int, size: int, first: int, ts: int
 ) -> None:
@@ -73,12 +74,12 @@ def _out(
         at += 2 + (np.int64(data[at]) << 8 | np.int64(data[at + 1]))
     frame(desk, made, _DATA, ts, state[EXPECTED], 0)
     to = state[BYTES]
-    made.data[to : to + end - at] = data[at:end]
+    copy(made.data, to, data, at, end - at)
     state[BYTES] = to + end - at
     state[OFFSET] += end - at
 
 
-@kernel
+@bare_kernel
 def _advance(desk: Desk, line: int, after: int) -> None:
     """The messages before ``after`` have gone out; ``line`` brought them."""
     state = desk.state
@@ -90,7 +91,7 @@ def _advance(desk: Desk, line: int, after: int) -> None:
     state[SINCE] = 0
 
 
-@kernel
+@bare_kernel
 def _release(desk: Desk, made: Made) -> None:
     """Held packets that continue the stream go out; those it has passed go."""
     state, held = desk.state, desk.held
@@ -110,7 +111,7 @@ def _release(desk: Desk, made: Made) -> None:
             state[USED] = 0
 
 
-@kernel
+@bare_kernel
 def _hole_end(desk: Desk) -> int:
     """Last sequence of the hole at the front."""
     state = desk.state
@@ -119,7 +120,7 @@ def _hole_end(desk: Desk) -> int:
     return int(state[HIGHEST] - 1)
 
 
-@kernel
+@bare_kernel
 def _is_filled(desk: Desk) -> bool:
     """Do held packets reach without a hole across the one that was told?"""
     state, held = desk.state, desk.held
@@ -131,7 +132,7 @@ def _is_filled(desk: Desk) -> bool:
     return bool(reached > state[TOLD_TO])
 
 
-@kernel
+@bare_kernel
 def _lose(desk: Desk, made: Made) -> None:
     """Give up the hole at the front, or what is left of it."""
     state = desk.state
@@ -151,7 +152,7 @@ def _lose(desk: Desk, made: Made) -> None:
     state[SINCE] = 0
 
 
-@kernel
+@bare_kernel
 def _notice(desk: Desk) -> None:
     """Since when is there a hole? Since the first packet beyond it came."""
     state = desk.state
@@ -161,7 +162,7 @@ def _notice(desk: Desk) -> None:
     state[SINCE] = max(since, 1)
 
 
-@kernel
+@bare_kernel
 def _settle(desk: Desk, made: Made) -> None:
     """Let out what is due; tell of a hole, or give it up, when its time is over."""
     state, config = desk.state, desk.config
@@ -192,21 +193,21 @@ def _settle(desk: Desk, made: Made) -> None:
             _lose(desk, made)
 
 
-@kernel
+@bare_kernel
 def _compact(desk: Desk) -> None:
     """Close the holes of the arena."""
     state, held = desk.state, desk.held
     used = 0
     for i in range(state[HELD]):
         at, size = held[i].at, held[i].size
-        desk.spare[used : used + size] = desk.arena[at : at + size]
+        copy(desk.spare, used, desk.arena, at, size)
         held[i].at = used
         used += size
-    desk.arena[:used] = desk.spare[:used]
+    copy(desk.arena, 0, desk.spare, 0, used)
     state[USED] = used
 
 
-@kernel
+@bare_kernel
 def _hold(desk: Desk, data: NDArray[np.uint8], packet: Any) -> bool:
     """Keep a packet for later; False if a held one has all of it. There must be room."""
     state, held = desk.state, desk.held
@@ -227,13 +228,13 @@ def _hold(desk: Desk, data: NDArray[np.uint8], packet: Any) -> bool:
     row.size = packet.size
     row.line = packet.line
     at, size = state[USED], packet.size
-    desk.arena[at : at + size] = data[packet.begin : packet.begin + size]
+    copy(desk.arena, at, data, packet.begin, size)
     state[USED] = at + size
     state[HELD] = count + 1
     return True
 
 
-@kernel
+@bare_kernel
 def _make_room(desk: Desk, made: Made, size: int) -> None:
     """Policy of a full buffer: the oldest hole is given up, until the packet fits."""
     state = desk.state
@@ -247,7 +248,7 @@ def _make_room(desk: Desk, made: Made, size: int) -> None:
         _release(desk, made)
 
 
-@kernel
+@bare_kernel
 def _begin(desk: Desk, made: Made, first: int) -> None:
     """The first packet: the stream begins with it, or where it was told to."""
     state = desk.state
@@ -261,7 +262,7 @@ def _begin(desk: Desk, made: Made, first: int) -> None:
     frame(desk, made, _START, state[CLOCK], first, 0)
 
 
-@kernel
+@bare_kernel
 def _take(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
     """A packet with messages."""
     state, lines = desk.state, desk.lines
@@ -286,7 +287,7 @@ def _take(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
         lines[packet.line].duplicates += packet.count
 
 
-@kernel
+@bare_kernel
 def _is_believed(desk: Desk, packet: Any) -> bool:
     """A jump far ahead is believed when a second packet says the same."""
     state = desk.state
@@ -297,7 +298,7 @@ def _is_believed(desk: Desk, packet: Any) -> bool:
     return bool(near)
 
 
-@kernel
+@bare_kernel
 def _one(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
     """One packet."""
     state, lines, kind = desk.state, desk.lines, packet.kind
@@ -313,7 +314,7 @@ def _one(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
         made.frames[n].line = packet.line
         made.frames[n].what = packet.why if packet.kind == _BAD else WHY_JUMP
         at = state[BYTES]
-        made.data[at : at + packet.size] = data[packet.begin : packet.begin + packet.size]
+        copy(made.data, at, data, packet.begin, packet.size)
         state[BYTES] = at + packet.size
     elif kind == _CUT_OFF:
         if watched and lines[packet.line].status != DOWN:
@@ -340,7 +341,7 @@ def _one(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
         frame(desk, made, _END, state[CLOCK], 0, 0)
 
 
-@kernel
+@bare_kernel
 def arbitrate(
     desk: Desk, made: Made, data: NDArray[np.uint8], packets: NDArray[Any], start: int
 ) -> int:

@@ -20,7 +20,7 @@ from operators.kernels.arbiter_state import (
     Made,
     event,
 )
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
 from schemas.codes import QualityKind
 from schemas.redundancy import PacketKind
 
@@ -29,7 +29,7 @@ _LINE_DOWN, _LINE_LAGGING = int(QualityKind.LINE_DOWN), int(QualityKind.LINE_LAG
 _LINE_RECOVERED: Final = int(QualityKind.LINE_RECOVERED)
 
 
-@kernel
+@bare_kernel
 def mark(desk: Desk) -> None:
     """Remember when the feed was as far as it is; within an interval, when that began."""
     state, marks = desk.state, desk.marks
@@ -44,7 +44,7 @@ def mark(desk: Desk) -> None:
     state[MARKS] = put + 1
 
 
-@kernel
+@bare_kernel
 def _reached(desk: Desk, sequence: int) -> int:
     """When the feed was first seen at ``sequence`` or beyond; now, if that is too short ago."""
     state, marks = desk.state, desk.marks
@@ -60,7 +60,7 @@ def _reached(desk: Desk, sequence: int) -> int:
     return int(marks[low % MARK_RING].ts)
 
 
-@kernel
+@bare_kernel
 def watch(desk: Desk, made: Made, packet: Any) -> None:
     """What a packet says of its line: is it back, does it lag, has it caught up?"""
     state, config = desk.state, desk.config
@@ -87,7 +87,7 @@ def watch(desk: Desk, made: Made, packet: Any) -> None:
         event(desk, made, packet.line, _LINE_RECOVERED, packet.ts_recv)
 
 
-@kernel
+@bare_kernel
 def pass_time(desk: Desk, made: Made, ts: int) -> None:
     """The clock moves on: lines that have been silent for too long are down."""
     state, lines = desk.state, desk.lines

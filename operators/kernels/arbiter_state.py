@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.kernels.jit import kernel
+from operators.kernels.jit import bare_kernel
 from schemas.frames import FrameKind
 
 #: Slots of the int64 state.
@@ -111,7 +111,16 @@ class Made(NamedTuple):
 _LINE: Final = int(FrameKind.LINE)
 
 
-@kernel
+@bare_kernel
+def copy(
+    to: NDArray[np.uint8], place: int, source: NDArray[np.uint8], begin: int, size: int
+) -> None:
+    """Bytes from one array into another."""
+    for k in range(size):
+        to[place + k] = source[begin + k]
+
+
+@bare_kernel
 def frame(desk: Desk, made: Made, kind: int, ts: int, first: int, last: int) -> int:
     """A new frame whose bytes begin here; its row."""
     state = desk.state
@@ -129,7 +138,7 @@ def frame(desk: Desk, made: Made, kind: int, ts: int, first: int, last: int) -> 
     return int(n)
 
 
-@kernel
+@bare_kernel
 def hole(desk: Desk, made: Made, kind: int, first: int, last: int) -> None:
     state = desk.state
     frame(desk, made, kind, state[CLOCK], first, last)
@@ -140,7 +149,7 @@ def hole(desk: Desk, made: Made, kind: int, first: int, last: int) -> None:
     state[BYTES] = at + HOLE_BYTES
 
 
-@kernel
+@bare_kernel
 def event(desk: Desk, made: Made, line: int, what: int, ts: int) -> None:
     """What a line does now; ``last`` is how far it is behind."""
     position = desk.lines[line].position
