@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from flows import lines
 from flows.run import run
 from schemas.tables import TABLES
 from sinks.copy_binary import compile_kernels
@@ -25,6 +26,7 @@ def run_warmup(console: Console) -> dict[str, Any]:
             run("market_data", [feed], [f"parquet:{Path(folder) / str(index)}"])
     for table in TABLES.values():
         compile_kernels(table)
+    lines.warm()
     seconds = round(time.monotonic() - started, 1)
     console.print(f"kernels are ready ({seconds} s)")
     return {"seconds": seconds, "feeds": list(_FEEDS)}
