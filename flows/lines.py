@@ -30,6 +30,9 @@ _SOUP_BYTES: Final = 1 << 20
 #: How long the other lines have to fill a hole before it is asked for.
 _ASK_AFTER_NS: Final = 5 * NS_PER_MS
 _ASK_AGAIN_NS: Final = 50 * NS_PER_MS
+#: Holes that are asked for at once.
+_ASK_MOST: Final = 64
+_PACE_S: Final = 0.001
 #: Timers of TCP lines are looked at so often.
 _TIMERS_S: Final = 0.25
 _NO_PACKETS: Final = np.zeros(0, PACKET)
@@ -209,7 +212,8 @@ class LinePump:
         self._lines: list[_Mold | _Soup] = []
         self._servers = [line.rerequest for line in asked if line.rerequest]
         self._asker: _Mold | None = None
-        self._asked = (0, 0, 0)
+        self._asked: dict[tuple[int, int], int] = {}
+        self._paced = (0, 0, 0)
         self.requests = 0
         try:
             for index, line in enumerate(spec.lines):
@@ -255,27 +259,52 @@ class LinePump:
             molds.append(self._asker)
         for mold in molds:
             mold.read(self._memory, now_ns)
-        horizons = [mold.horizon for mold in molds]
-        horizon = min((h for h in horizons if h is not None), default=None)
+        horizons = [mold.horizon for mold in molds if mold is not self._asker]
         soups = [line for line in self._lines if isinstance(line, _Soup)]
         for soup in soups:
             soup.read(self._memory, now_ns, self.session)
         self.arbiter.session = self.session
-        packets = np.concatenate([line.due(horizon) for line in (*molds, *soups)])
-        if not len(packets):
-            frames = self.arbiter.tick(now_ns)
+        pace = self._pace(now_ns)
+        horizon = min((h for h in (*horizons, pace) if h is not None), default=None)
+        packets = np.concatenate([line.due(horizon) for line in self._lines])
+        packets = packets[np.argsort(packets["ts_recv"], kind="stable")]
+        if self._asker is not None:
+            packets = np.concatenate([self._asker.due(None), packets])
+        if len(packets):
+            frames = self.arbiter.apply(self._memory, packets)
         else:
-            order = np.argsort(packets["ts_recv"], kind="stable")
-            frames = self.arbiter.apply(self._memory, packets[order])
+            frames = self.arbiter.tick(now_ns if horizon is None else min(now_ns, horizon))
         self._ask(now_ns)
         return frames
+
+    def _pace(self, now_ns: int) -> int | None:
+        """Up to when packets are due while missing ones can be asked for; None: all.
+
+        Where we are behind (packets have waited in the kernel), stamps run faster than time does:
+        the answers would come too late for holes that are timed by stamps. So a round takes no
+        more than one wait, and stamps do not pass a hole faster than time.
+        """
+        waiting = [int(ln.waiting["ts_recv"].min()) for ln in self._lines if len(ln.waiting)]
+        if self._asker is None or not waiting:
+            return None
+        most = min(waiting) + max(self._spec.wait_ms, 1) * NS_PER_MS
+        hole = self.arbiter.hole
+        if hole is None:
+            return most
+        if self._paced[0] != hole.first:
+            self._paced = (hole.first, now_ns, self.arbiter.clock_ns)
+        _, began_ns, clock_ns = self._paced
+        return min(most, clock_ns + now_ns - began_ns)
 
     def _poll(self, timeout_s: float) -> None:
         """Wait for any socket, or until something is due by the clock."""
         poll = select.poll()
+        if any(len(line.waiting) for line in self._lines):
+            if self._asker is not None and self.arbiter.hole is not None:
+                poll.register(self._asker.fileno(), select.POLLIN)
+                poll.poll(_PACE_S * 1000)
+            return
         for line in [*self._lines, self._asker]:
-            if line is not None and len(line.waiting):
-                return
             if isinstance(line, _Mold):
                 poll.register(line.fileno(), select.POLLIN)
             elif line is not None:
@@ -287,19 +316,21 @@ class LinePump:
         poll.poll(max(timeout_s, 0) * 1000)
 
     def _ask(self, now_ns: int) -> None:
-        """Ask the next server for what is missing for too long."""
-        hole = self.arbiter.hole
-        if self._asker is None or hole is None or now_ns - hole.since_ns < _ASK_AFTER_NS:
+        """Ask the servers, in turn, for what is missing for too long."""
+        if self._asker is None or self.decoder.session is None:
             return
-        first, last, asked_ns = self._asked
-        if (hole.first, hole.last) == (first, last) and now_ns - asked_ns < _ASK_AGAIN_NS:
-            return
-        if self.decoder.session is None:
-            return
-        server = self._servers[self.requests % len(self._servers)]
-        self._asker.udp.send(self.decoder.request(hole.first, hole.last), server)
-        self._asked = (hole.first, hole.last, now_ns)
-        self.requests += 1
+        asked: dict[tuple[int, int], int] = {}
+        for first, last, since_ns in self.arbiter.holes(_ASK_MOST):
+            if now_ns - since_ns < _ASK_AFTER_NS:
+                break
+            asked_ns = self._asked.get((first, last), 0)
+            if now_ns - asked_ns >= _ASK_AGAIN_NS:
+                server = self._servers[self.requests % len(self._servers)]
+                self._asker.udp.send(self.decoder.request(first, last), server)
+                self.requests += 1
+                asked_ns = now_ns
+            asked[first, last] = asked_ns
+        self._asked = asked
 
     def flush(self) -> pa.RecordBatch:
         """Frames of what still waits for missing messages: nothing more will come."""

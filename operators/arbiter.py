@@ -243,20 +243,32 @@ class Arbiter:
 
     @property
     def hole(self) -> Hole | None:
-        """What is missing now: to be asked for again."""
+        """What is missing now, the first of it."""
+        holes = self.holes(1)
+        return holes[0] if holes else None
+
+    def holes(self, most: int) -> list[Hole]:
+        """What is missing now, at most so many: to be asked for again."""
         state = self._desk.state
-        if state[kernels.SINCE] == 0:
-            return None
-        first, held = int(state[kernels.EXPECTED]), self._desk.held
-        last = held[0]["first"] if state[kernels.HELD] else state[kernels.HIGHEST]
-        if state[kernels.HELD] and last <= first:  # the hole that was told has begun to be filled
-            reached = first
-            for packet in held[: int(state[kernels.HELD])]:
-                if packet["first"] > reached:
-                    return Hole(reached, int(packet["first"]) - 1, int(state[kernels.SINCE]))
-                reached = max(reached, int(packet["next"]))
-            first, last = reached, state[kernels.TOLD_TO] + 1
-        return Hole(first, int(last) - 1, int(state[kernels.SINCE]))
+        since = int(state[kernels.SINCE])
+        if since == 0:
+            return []
+        found: list[Hole] = []
+        reached = int(state[kernels.EXPECTED])
+        for packet in self._desk.held[: int(state[kernels.HELD])]:
+            if packet["first"] > reached:
+                found.append(Hole(reached, int(packet["first"]) - 1, since))
+            reached = max(reached, int(packet["next"]))
+            if len(found) == most:
+                return found
+        if state[kernels.HIGHEST] > reached:
+            found.append(Hole(reached, int(state[kernels.HIGHEST]) - 1, since))
+        return found
+
+    @property
+    def clock_ns(self) -> int:
+        """The latest arrival so far: what holes and lines are timed by."""
+        return int(self._desk.state[kernels.CLOCK])
 
     @property
     def ended(self) -> bool:

@@ -177,6 +177,8 @@ def parse_source(text: str) -> SourceSpec:
         return SourceSpec(name, (), redacted_url(redacted), params, place=place)
     if name == "parquet" and params["table"] == frames.TABLE:
         return SourceSpec(name, _recorded(place, params), redacted, params)
+    if name == "parquet" and "date" in params:
+        raise SourceError("parquet: date= is the day of raw ITCH frames: leave it out of tables")
     if not scheme.takes_paths:
         if place:
             raise SourceError(f"{redacted}: {name}: takes no path; write {scheme.form}")

@@ -302,7 +302,8 @@ def _is_believed(desk: Desk, packet: Any) -> bool:
 def _one(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
     """One packet."""
     state, lines, kind = desk.state, desk.lines, packet.kind
-    pass_time(desk, made, packet.ts_recv)
+    if packet.line < len(lines):  # what was asked for comes when it comes
+        pass_time(desk, made, packet.ts_recv)
     watched = 0 <= packet.line < len(lines) and lines[packet.line].watched != 0
     if kind <= _SESSION_END and not _is_believed(desk, packet):
         kind = _BAD

@@ -64,7 +64,8 @@ class TwinArbiter:
         """One packet."""
         if self.ended:
             return
-        self._time(packet.ts)
+        if packet.line < len(self.lines):
+            self._time(packet.ts)
         line = self.lines[packet.line] if 0 <= packet.line < len(self.lines) else None
         sequenced = packet.kind <= K.END
         if packet.kind == K.BAD or (sequenced and not self._believed(packet)):

@@ -18,9 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from flows.lines import LinePump
 from flows.record import record
 from flows.run import run
+from schemas.frames import FrameKind
 from schemas.tables import TABLES
+from sources.line_url import parse_lines
 from tests.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
 from tests.lakes import table_rows
 
@@ -311,6 +314,29 @@ def test_a_recording_that_is_begun_again_doubles_nothing(
     assert again["arbiter"]["messages"] == len(messages)  # from the session's start
     lake_of(tmp_path / "raw", tmp_path / "lake")
     same(tmp_path / "lake", undisturbed)
+
+
+def test_who_was_held_up_loses_nothing_that_can_be_asked_for(messages: list[bytes]) -> None:
+    lost = MoldFaults(drop=every(10, 3))
+    fake, ports = two_lines(messages, lost, lost, rate=400)
+    urls = [f"mold:127.0.0.1:{port}?wait_ms=20&recover_ms=300&{CALM}" for port in ports]
+    urls[0] += f"&rerequest=127.0.0.1:{fake.serve_requests()}"
+    pump = LinePump(parse_lines(urls))
+    fake.release()
+    while not fake.done:
+        time.sleep(0.01)
+    # A second of stamps is in the kernel's buffers, far more than a hole may wait.
+    batches = []
+    while not pump.ended:
+        batches.append(pump.pump(0.1))
+    pump.close()
+    fake.stop()
+    found = pa.Table.from_batches(batches)
+    kinds = Counter(found["kind"].to_pylist())
+    assert kinds[FrameKind.LOST] == 0
+    assert pump.arbiter.stats()["lost"] == 0
+    blocks = found.filter(pc.equal(found["kind"], FrameKind.DATA))["payload"].to_pylist()
+    assert b"".join(blocks) == b"".join(len(m).to_bytes(2, "big") + m for m in messages)
 
 
 def test_a_login_that_is_refused_is_told_with_its_fix(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,6 +178,13 @@ def test_a_password_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
 def test_urls_that_cannot_be_meant(urls: list[str], words: str) -> None:
     with pytest.raises(SourceError, match=words):
         parse_lines(urls)
+
+
+def test_a_date_is_of_frames_only(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(SourceError, match="leave it out of tables"):
+        parse_source(f"parquet:{path}?table=trades&date=2026-03-02")
 
 
 def test_lines_are_recorded_first() -> None:
