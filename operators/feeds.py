@@ -17,7 +17,7 @@ from operators.events import BookType, EventBatch, EventKind
 from operators.registry import BookRules, Registry
 from operators.venues.times import TimestampError
 from schemas.codes import RejectReason
-from schemas.frames import FrameKind
+from schemas.frames import FRAMES, FrameKind
 from schemas.redundancy import LINE_PREFIX, from_line_note
 from schemas.shards import DEFAULT_SHARDS
 
