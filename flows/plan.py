@@ -59,14 +59,15 @@ class ReplayPlan:
     """Plain values. ``sources`` and ``feeds`` are those of the original run in its order (a source
     that is not replayed has the URL of one that is); ``checkpoints``: by feed, the file that it
     begins with; ``notes``: what the user should know; ``arrivals``: by topic, the venue ("": not
-    known) and when its messages arrived, from (ms) and before (None: open)."""
+    known), when its messages arrived, from (ms) and before (None: open), and whether that is exact
+    (times were given, no offsets)."""
 
     sources: tuple[str, ...]
     feeds: tuple[Feed, ...]
     spans: tuple[Span, ...]
     checkpoints: dict[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    arrivals: tuple[tuple[str, int | None, int | None], ...] = ()
+    arrivals: tuple[tuple[str, int | None, int | None, bool], ...] = ()
 
     @property
     def midway(self) -> bool:
@@ -358,14 +359,16 @@ class _Topic:
         # Its neighbours of the same millisecond may be on the other side.
         return None if found is None else found + (asked is self._asked.start)
 
-    def arrivals(self) -> tuple[str, int | None, int | None]:
-        """The venue, and when the messages of the interval arrived: from (ms), and before."""
+    def arrivals(self) -> tuple[str, int | None, int | None, bool]:
+        """See :class:`ReplayPlan`."""
         venue = "" if self._asked.venue == decoders.CAPTURE else self._asked.venue
         first, end = self._first_ms, self._end_ms
+        bounds = [bound for bound in (self._asked.start, self._asked.end) if bound is not None]
         return (
             venue,
             None if None in first else min((ms for ms in first if ms is not None), default=0),
             None if None in end else max((ms for ms in end if ms is not None), default=0),
+            not any(bound.offset is not None or bound.offsets for bound in bounds),
         )
 
     def notes(self) -> list[str]:

@@ -133,11 +133,12 @@ def _back_fill(
 
 def _arrived(plan: ReplayPlan) -> Arrived:
     """When the frames of the whole interval arrived."""
-    first = [first for _, first, _ in plan.arrivals]
-    end = [end for _, _, end in plan.arrivals]
+    first = [first for _, first, _, _ in plan.arrivals]
+    end = [end for _, _, end, _ in plan.arrivals]
     return Arrived(
         None if None in first else min(ms for ms in first if ms is not None),
         None if None in end else max(ms for ms in end if ms is not None),
+        all(is_exact for *_, is_exact in plan.arrivals),
     )
 
 
@@ -145,7 +146,7 @@ def _new_plan(order: Order, shards: int) -> ReplayPlan:
     """The plan; UsageError if a store has rows of the interval, that nobody asked to replace."""
     plan = make_plan(order.wanted, shards)
     for text in () if order.replace else order.sinks:
-        for venue, first_ms, end_ms in plan.arrivals:
+        for venue, first_ms, end_ms, _ in plan.arrivals:
             table = holds(text, Interval(venue or None, first_ms, end_ms))
             if table is not None:
                 raise UsageError(

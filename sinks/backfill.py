@@ -47,14 +47,16 @@ _MAX_NS: Final = 2**63 - 1
 
 class Arrived(NamedTuple):
     """When the frames of the interval arrived: from ``first_ms``, before ``end_ms``; None: open.
-    A millisecond at either end may be of frames on both sides."""
+    Unless it ``is_exact``, others may have arrived within a millisecond of either end."""
 
     first_ms: int | None = None
     end_ms: int | None = None
+    is_exact: bool = True
 
-    def bounds_ns(self, slack_ms: int = 0) -> tuple[int, int]:
-        """[from, before), widened by the slack."""
+    def bounds_ns(self, widest: bool = False) -> tuple[int, int]:
+        """[from, before): what surely is of the interval, or at the widest may be."""
         first, end = self.first_ms, self.end_ms
+        slack_ms = int(widest and not self.is_exact)
         return (
             0 if first is None else (first - slack_ms) * NS_PER_MS,
             _MAX_NS if end is None else (end + slack_ms) * NS_PER_MS,
@@ -223,7 +225,7 @@ class _Changes:
         at = stamps.fill_null(0).to_numpy()
         ours = known & np.isin(rows["shard"].to_numpy(), list(new.shards))
         first, end = self._arrived.bounds_ns()
-        widest_first, widest_end = self._arrived.bounds_ns(slack_ms=1)
+        widest_first, widest_end = self._arrived.bounds_ns(widest=True)
         strays = goes & ((at < widest_first) | (at >= widest_end))
         stays = ~goes & (at >= first) & (at < end)
         return bool((ours & (strays | stays)).any())

@@ -132,8 +132,8 @@ def _replace_table(
     _check_runs(connection, table.name, ranges)
     span = connection.execute(_said(_SPAN, key, **words)).fetchone()
     if table.has_venue and "ts_recv" in table.names:
-        # The edges first: what goes may lie a millisecond off.
-        moments = [*map(_moment, arrived.bounds_ns(slack_ms=1)), *map(_moment, arrived.bounds_ns())]
+        # The widest first: for what goes.
+        moments = [_moment(ns) for wide in (True, False) for ns in arrived.bounds_ns(wide)]
         if connection.execute(_said(_OTHER, key, **words), [*span, *moments]).fetchone():
             raise other_rows("the database", table.name)
     gone = connection.execute(_said(_DELETE, key, **words), span).rowcount
