@@ -36,10 +36,8 @@ class Setting:
 
     def __init__(self, kafka: Cluster, case: Case, folder: Path) -> None:
         self.kafka, self.case, self.lake = kafka, case, folder / "lake"
-        # One by the name that a recorder gives it, one by a name of its own.
-        by_venue = case.venue == "bybit"
-        self.raw = kafka.topic(1, f"raw.{case.venue}" if by_venue else "")
-        self.sink = f"kafka://{kafka.brokers}/{'raw' if by_venue else self.raw}"
+        self.raw = kafka.topic(1)
+        self.sink = f"kafka://{kafka.brokers}/{self.raw}"
         self.prefix = kafka.tables(2)
         requests = kafka.topic(1, f"{self.prefix}.{TOPIC}")
         self._asked: list[Any] = []
@@ -86,9 +84,7 @@ class Setting:
         return [r for r in table.select(names).to_pylist() if r["symbol"] == symbol]
 
 
-@pytest.mark.parametrize(
-    ("name", "symbol", "books"), [("binance", "NKNUSDT", 4), ("bybit", "ETHUSDT", 0)]
-)
+@pytest.mark.parametrize(("name", "symbol", "books"), [("binance", "NKNUSDT", 4)])
 def test_a_lost_frame_is_mended(
     name: str, symbol: str, books: int, kafka: Cluster, data: Path, tmp_path: Path
 ) -> None:

@@ -297,12 +297,16 @@ def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
     with psycopg.connect(database) as connection:
         left = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'backfill%'")
         assert left.fetchall() == []
-        # As if the decoder that made the rows had missed one in the middle.
+        # As if the decoder that made the rows had missed the interval's last one.
+        inside = f"FROM store.quotes WHERE {where}"
+        last = connection.execute(
+            f"SELECT shard, max(row_sequence) {inside} GROUP BY shard LIMIT 1"
+        ).fetchone()
+        assert last is not None
+        place = "WHERE shard = %s AND row_sequence"
+        connection.execute(f"DELETE FROM store.quotes {place} = %s", last)
         connection.execute(
-            "WITH one AS (SELECT shard, max(row_sequence) AS last FROM store.quotes "
-            f"WHERE {where} GROUP BY shard LIMIT 1) UPDATE store.quotes AS q "
-            "SET row_sequence = row_sequence - 1 FROM one WHERE q.shard = one.shard "
-            "AND q.row_sequence > one.last"
+            f"UPDATE store.quotes SET row_sequence = row_sequence - 1 {place} > %s", last
         )
     missing = stored_rows(database)
     again = replace(order, sinks=sinks, recovery=tmp_path / "another")
