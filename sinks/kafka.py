@@ -289,6 +289,7 @@ class KafkaWriter:
 
     def abandon(self) -> None:
         """Let go without committing; what is open is undone."""
+        self._link.given_up.set()
         self._end()
         with self._change:
             self._link.drop()

@@ -11,6 +11,7 @@ waits), waiting by ``patience_s``.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
@@ -57,17 +58,19 @@ class _Sent(NamedTuple):
 
 
 class Patience:
-    """How long an outage has lasted, and the pauses between attempts."""
+    """How long an outage has lasted, and the pauses between attempts; none where ``given_up``."""
 
-    def __init__(self, brokers: str, doing: str, patience_s: float) -> None:
-        self._brokers, self._doing = brokers, doing
+    def __init__(
+        self, brokers: str, doing: str, patience_s: float, given_up: threading.Event
+    ) -> None:
+        self._brokers, self._doing, self._given_up = brokers, doing, given_up
         self._deadline = time.monotonic() + patience_s
         self._pause_s = _FIRST_PAUSE_S
 
     def wait(self, why: str) -> None:
         """Say what is waited for, and wait; KafkaFailed when it has been long enough."""
         left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
+        if left_s <= 0 or self._given_up.is_set():
             raise KafkaFailed(
                 f"kafka at {self._brokers} does not answer ({self._doing}): {why}; mend that and "
                 "start the same command again: with the same --recovery nothing is lost or doubled"
@@ -76,7 +79,7 @@ class Patience:
             "waiting for kafka at %s (%s): %s; giving up in %.0f s",
             self._brokers, self._doing, why, left_s,
         )  # fmt: skip
-        time.sleep(min(self._pause_s, left_s))
+        self._given_up.wait(min(self._pause_s, left_s))
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 
@@ -93,6 +96,8 @@ class Link:
         self.transaction_s = min(900, int(patience_s) + 60)
         self.transactional_id = transactional_id
         self.next_offsets: dict[tuple[str, int], int] = {}
+        #: Nobody waits for what is open any more: an outage is not waited out.
+        self.given_up = threading.Event()
         self._patience_s = patience_s
         self._code, self._reason = 0, ""
         self._delivery: KafkaError | None = None
@@ -130,9 +135,12 @@ class Link:
 
     # -- calls that may have to be repeated ---------------------------------------------------
 
+    def _patience(self, doing: str) -> Patience:
+        return Patience(self.address.brokers, doing, self._patience_s, self.given_up)
+
     def ask(self, doing: str, call: Callable[[], _T]) -> _T:
         """The result of ``call``, however often it takes. Raises SinkError, KafkaFailed."""
-        patience = Patience(self.address.brokers, doing, self._patience_s)
+        patience = self._patience(doing)
         while True:
             self._code, self._reason = 0, ""
             try:
@@ -213,7 +221,9 @@ class Link:
                     # The library's queue is full: that is how slow brokers slow us.
                     self._producer.poll(0.1)
                 if patience is None:
-                    patience = Patience(self.address.brokers, "sending", self._patience_s)
+                    patience = Patience(
+                        self.address.brokers, "sending", self._patience_s, self.given_up
+                    )
                 elif self._reason:
                     patience.wait(self._reason)
         except KafkaException as error:
@@ -224,7 +234,7 @@ class Link:
         """Make everything sent visible; returns when it is. Raises SinkError, KafkaFailed."""
         if not self._open:
             return
-        patience = Patience(self.address.brokers, "committing", self._patience_s)
+        patience = self._patience("committing")
         while True:
             self._code, self._reason = 0, ""
             try:
