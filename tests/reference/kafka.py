@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, Final
 
 from confluent_kafka import Consumer, TopicPartition
 
 from schemas.frames import FrameKind
+
+#: An open transaction of a writer that died hides what is behind it for longer.
+_VISIBLE_S: Final = 3.0
 
 #: offset, ts_recv, kind, connection, note, payload
 Row = tuple[int, int, int, str, str | None, bytes]
@@ -20,20 +24,24 @@ def read_frames(brokers: str, topic: str, partition: int) -> list[Row]:
 def read_messages(
     brokers: str, topic: str, partition: int, isolation: str = "read_committed"
 ) -> list[Any]:
-    """Every message of a partition, from its first to what is its last now."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": brokers,
-            "group.id": "reference",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": 10,
-            "isolation.level": isolation,
-            "log_level": 0,
-        }
-    )
+    """Every message of a partition, from its first to what is its last now. What was committed a
+    moment ago may not be visible yet: it is waited for, as long as that usually takes."""
+    config = {
+        "bootstrap.servers": brokers,
+        "group.id": "reference",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+        "fetch.wait.max.ms": 10,
+        "log_level": 0,
+    }
+    place = TopicPartition(topic, partition)
+    whole = Consumer({**config, "isolation.level": "read_uncommitted"})
+    _, end = whole.get_watermark_offsets(place, timeout=10)
+    whole.close()
+    consumer = Consumer({**config, "isolation.level": isolation})
     found = []
+    deadline = time.monotonic() + _VISIBLE_S
     try:
         low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
         consumer.assign([TopicPartition(topic, partition, low)])
@@ -42,7 +50,11 @@ def read_messages(
             assert message is not None, f"{topic}[{partition}] does not come to an end"
             if message.error():
                 assert message.error().name() == "_PARTITION_EOF", message.error()
-                return found
+                if message.offset() >= end or time.monotonic() > deadline:
+                    return found
+                consumer.assign([TopicPartition(topic, partition, message.offset())])
+                time.sleep(0.05)
+                continue
             found.append(message)
     finally:
         consumer.close()

@@ -110,6 +110,10 @@ def test_a_zombie_is_shut_out(kafka: Cluster, prefix: str) -> None:
     write(zombie, 0, 10)
     state = zombie.snapshot()
     write(zombie, 10, 15)  # not committed: it froze here
+    topic, deadline = f"{prefix}.trades", time.monotonic() + 30
+    committed = len(read_messages(kafka.brokers, topic, 0))
+    while len(read_messages(kafka.brokers, topic, 0, "read_uncommitted")) <= committed:
+        assert time.monotonic() < deadline
     successor = sink(kafka.brokers, prefix)
     successor.restore(state)
     with pytest.raises(SinkError, match="another run writes as"):
@@ -119,8 +123,8 @@ def test_a_zombie_is_shut_out(kafka: Cluster, prefix: str) -> None:
     write(successor, 10, 20)
     successor.close()
     assert stored(kafka, prefix) == expected(20)
-    everything = read_messages(kafka.brokers, f"{prefix}.trades", 0, "read_uncommitted")
-    assert len(everything) > len(read_messages(kafka.brokers, f"{prefix}.trades", 0))
+    everything = read_messages(kafka.brokers, topic, 0, "read_uncommitted")
+    assert len(everything) > len(read_messages(kafka.brokers, topic, 0))
 
 
 def test_a_frozen_process_wakes_up_too_late(kafka: Cluster, prefix: str, tmp_path: Path) -> None:
