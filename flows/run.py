@@ -1,8 +1,9 @@
 """Running a flow: one process here, or several side by side, each with its own shards.
 
-Processes share nothing: each reads the whole feed, decodes it (the cheap part) and keeps the
-shards that are its own, with its own recovery store and its own files in the lake. A process that
-dies makes the others stop gracefully; the run fails and says how to go on.
+Processes share nothing: each reads a file whole, decodes it (the cheap part) and keeps the shards
+that are its own; a partition of a topic is read by one of them. Each has its own recovery store and
+its own files in the lake. A process that dies makes the others stop gracefully; the run fails and
+says how to go on.
 """
 
 from __future__ import annotations
