@@ -127,7 +127,8 @@ def _follow(kafka: Cluster, line: list[str], topics: Sequence[str], group: str, 
 
 @pytest.fixture(scope="module")
 def history(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory) -> History:
-    """The run followed the topics, and was stopped once on the way: a checkpoint is there."""
+    """The run followed the topics, and was stopped once on the way: a checkpoint is there. What two
+    processes began, one ended."""
     frames = _frames()
     topics = (kafka.topic(2), kafka.topic(2))
     folder = tmp_path_factory.mktemp("history")
@@ -137,10 +138,11 @@ def history(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory) -> History
     ]  # fmt: skip
     for topic in topics:
         line += ["--source", f"kafka://{kafka.brokers}/{topic}?venue=binance&group=history"]
-    for first, rows in ((0, _STOPPED_AT), (_STOPPED_AT, 4000 - _STOPPED_AT)):
+    for first, rows, processes in ((0, _STOPPED_AT, 2), (_STOPPED_AT, 4000 - _STOPPED_AT, 1)):
         for topic, half in zip(topics, _parted(frames.slice(first, rows)), strict=True):
             kafka.record(topic, half)
-        _follow(kafka, line, topics, "history", first + rows)
+        started = [*line, "--processes", str(processes)]
+        _follow(kafka, started, topics, "history", first + rows)
     times = np.sort(frames.column("ts_recv").to_numpy())
     return History(kafka.brokers, topics, folder / "lake", folder / "recovery", times)
 
