@@ -108,7 +108,7 @@ def test_batching_does_not_matter(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_gracefully_and_the_run_resumes(tmp_path: Path, number: int) -> None:
     calm, stopped = tmp_path / "calm", tmp_path / "stopped"
-    sim = "sim:?events=400000&symbols=6&seed=3"
+    sim = "sim:?events=120000&symbols=6&seed=3"
     assert _run("--source", sim, "--sink", f"parquet:{calm}").returncode == 0
     command = [
         sys.executable, "-m", "flows.cli", "run", "market_data", "--json", "--source", sim,
@@ -122,10 +122,10 @@ def test_a_signal_stops_gracefully_and_the_run_resumes(tmp_path: Path, number: i
     assert child.returncode == 0, errors
     first = json.loads(out)
     assert first["stopped"]
-    assert first["messages"] < 400000
+    assert first["messages"] < 120000
     resumed = subprocess.run(command, capture_output=True, timeout=240, env=env)
     assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["messages"] == 400000
+    assert json.loads(resumed.stdout)["messages"] == 120000
     assert_same_lakes(calm, stopped)
 
 
