@@ -20,7 +20,8 @@ If it finds another, somebody else writes as this run, and the writer ends witho
   number of its own without one. As in a lake, a fresh run adds to what earlier ones wrote.
 - A fresh start of a recovery folder that the database knows already (killed before the first
   snapshot) skips what is there, for the same rows come again.
-- A slow database blocks ``write``: memory stays below about twice ``flush_bytes`` and one batch.
+- One flush is under way, in a thread of its own, while rows of the next collect. A slow database
+  blocks ``write``: memory stays below about three times ``flush_bytes`` and one batch.
   An outage is waited for, ``outage_s`` at most; then the run ends, to be resumed later.
 """
 
@@ -29,6 +30,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString, cast
 
@@ -43,7 +45,7 @@ from schemas.tables import TABLES
 from sinks.copy_binary import HEADER, TRAILER, Words, encode, to_columns
 from sinks.errors import DatabaseFailed, SinkError
 from sinks.parquet_shape import Bare, concat, size, take
-from sinks.timescale_link import Link, unmigrated
+from sinks.timescale_link import Flight, Link, unmigrated
 from sinks.writer import RowsLike, moved_marks
 
 SNAPSHOT_VERSION: Final = 1
@@ -132,7 +134,9 @@ class TimescaleWriter:
         self._rows = 0
         self._bytes = 0
         self._since = 0.0
-        self._failure: Exception | None = None
+        self._flight: Flight | None = None
+        self._target: Marks = {}
+        self._failure: BaseException | None = None
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -208,6 +212,7 @@ class TimescaleWriter:
         """Flush, and let go."""
         self._begin_call()
         self._flush()
+        self._land()
         if self._recovery is None:
             # Nothing can resume this run.
             self._link.run(
@@ -221,6 +226,9 @@ class TimescaleWriter:
     def abandon(self) -> None:
         """Let go at once; what was not flushed comes again."""
         self._link.let_go()
+        if self._flight is not None and self._failure is None:
+            with suppress(Exception):
+                self._flight.land()
 
     # -- rows ---------------------------------------------------------------------------------
 
@@ -230,7 +238,7 @@ class TimescaleWriter:
         for table, batch in rows.tables.items():
             if batch.num_rows:
                 self._take(table, rows.shard, batch)
-        if self._due():
+        if self._due() and (self._full() or not self._flying()):
             self._flush()
 
     def _take(self, table: str, shard: int, batch: pa.RecordBatch) -> None:
@@ -253,23 +261,27 @@ class TimescaleWriter:
         self._rows += len(columns[0])
         self._bytes += size(columns)
 
-    def _due(self) -> bool:
+    def _full(self) -> bool:
         options = self._options
-        return self._rows > 0 and (
-            self._rows >= options.flush_rows
-            or self._bytes >= options.flush_bytes
-            or time.monotonic() - self._since >= options.flush_after_s
-        )
+        return self._rows >= options.flush_rows or self._bytes >= options.flush_bytes
+
+    def _due(self) -> bool:
+        waits_s = time.monotonic() - self._since
+        return self._full() or (self._rows > 0 and waits_s >= self._options.flush_after_s)
 
     def idle(self) -> None:
         """Called now and then while nothing arrives: rows do not stay invisible for long."""
-        if self._run is not None and self._failure is None and self._due():
+        if self._run is None or self._failure is not None or self._flying():
+            return
+        self._land()
+        if self._due():
             self._flush()
 
     def snapshot(self) -> Any:
         """(version, run, marks), with everything stored. None without a recovery identity."""
         self._begin_call()
         self._flush()
+        self._land()
         if self._recovery is None:
             return None
         marks = {table: dict(shards) for table, shards in self._seen.items()}
@@ -281,28 +293,45 @@ class TimescaleWriter:
     def _identity(self) -> tuple[str | None, str]:
         return (self._run, self.writer)
 
+    def _flying(self) -> bool:
+        return self._flight is not None and not self._flight.over
+
     def _flush(self) -> None:
+        """Send off what is there, once what was sent off before has arrived."""
+        self._land()
         if not self._rows:
             return
-        target = _highest([self._stored, {table: self._seen[table] for table in self._pending}])
+        pending, self._pending = self._pending, {}
+        target = _highest([self._stored, {table: self._seen[table] for table in pending}])
+        self._rows = self._bytes = 0
+        self._flight = Flight(
+            lambda: self._link.run(lambda connection: self._send(connection, pending, target))
+        )
+        self._target = target
+
+    def _land(self) -> None:
+        """Wait until nothing is under way."""
+        if self._flight is None:
+            return
         try:
-            self._link.run(lambda connection: self._send(connection, target))
-        except Exception as error:
+            self._flight.land()
+        except BaseException as error:
             self._failure = error
             raise
         self._next += 1
-        self._stored = target
-        self._pending.clear()
-        self._rows = self._bytes = 0
+        self._stored = self._target
+        self._flight = None
 
-    def _send(self, connection: psycopg.Connection[Any], target: Marks) -> None:
+    def _send(
+        self, connection: psycopg.Connection[Any], pending: dict[str, list[Bare]], target: Marks
+    ) -> None:
         """One flush as one transaction; returns when it is committed, now or by an earlier try."""
         try:
             with connection.transaction():
                 self._advance(connection, target)
                 if self._options.direct_compress:
                     connection.execute(_DIRECT_COMPRESS)
-                for table, parts in self._pending.items():
+                for table, parts in pending.items():
                     self._copy(connection, table, parts)
         except _Superseded:
             found = connection.execute(self._said(_READ), self._identity).fetchone()

@@ -126,6 +126,32 @@ class Link:
         raise error
 
 
+class Flight:
+    """Work that is under way in a thread of its own, until it is done or has failed."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._job = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="flush", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._job()
+        except BaseException as error:  # it is raised again in the thread that waits for it
+            self._error = error
+
+    @property
+    def over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def land(self) -> None:
+        """Wait for the end; raises what went wrong."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+
 def unmigrated(shown: str, what: str) -> SinkError:
     """The database is not of this release."""
     return SinkError(

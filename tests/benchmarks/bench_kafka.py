@@ -217,7 +217,7 @@ def _copy_rates(dsn: str, fresh: str, folder: Path, names: list[str]) -> dict[st
 @benchmark("kafka to timescale", pinned=False)
 def to_timescale(quick: bool) -> Iterator[Result]:
     """The whole flow between two servers, beside what the slower of its two ends can do."""
-    count = 20_000 if quick else 400_000
+    count = 20_000 if quick else 2_000_000
     wanted = ("trades", "quotes", "bars")
     with _broker() as found, services_folder() as folder:
         if found is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,22 +83,28 @@ def test_a_flush_comes_by_rows_bytes_and_age(database: str, ask: Ask) -> None:
     def count() -> int:
         return ask("SELECT count(*) FROM quotes")[0][0]
 
+    def comes(rows: int) -> bool:
+        deadline = time.monotonic() + 60
+        while count() < rows and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return count() == rows
+
     feed = Feed(np.random.default_rng(3))
     slow = {"flush_after_s": 1e9}
     by_rows = TimescaleWriter(database, options=TimescaleOptions(flush_rows=50, **slow))
     by_rows.write(feed.item(0, {"quotes": 49}))
     assert count() == 0
     by_rows.write(feed.item(0, {"quotes": 1}))
-    assert count() == 50
+    assert comes(50)
     by_rows.close()
     by_bytes = TimescaleWriter(database, options=TimescaleOptions(flush_bytes=1, **slow))
     by_bytes.write(feed.item(1, {"quotes": 1}))
-    assert count() == 51
+    assert comes(51)
     by_bytes.close()
     by_age = TimescaleWriter(database, options=TimescaleOptions(flush_after_s=1e-9))
     by_age.idle()
     by_age.write(feed.item(2, {"quotes": 1}))
-    assert count() == 52
+    assert comes(52)
     by_age.close()
     assert ask("SELECT count(*) FROM store.progress") == [(0,)]
 
@@ -201,8 +208,8 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated(database: str, monkeypat
     writer.write(written[0])
     send, lost = writer._send, []
 
-    def committed_but_unheard(connection, target) -> None:
-        send(connection, target)
+    def committed_but_unheard(*flush) -> None:
+        send(*flush)
         if not lost:
             lost.append(True)
             raise psycopg.OperationalError("server closed the connection unexpectedly")
