@@ -81,8 +81,13 @@ class KafkaAddress:
     security: Security = Security()
 
     def config(self) -> dict[str, str]:
-        """The client library's settings to reach the cluster."""
-        return {"bootstrap.servers": self.brokers, **self.security.config()}
+        """The client library's settings to reach the cluster. What is sent is not held back for
+        more: the library gathers messages by itself."""
+        return {
+            "bootstrap.servers": self.brokers,
+            "socket.nagle.disable": "true",
+            **self.security.config(),
+        }
 
 
 def redacted(text: str) -> str:

@@ -45,6 +45,8 @@ SNAPSHOT_VERSION: Final = 1
 _SCAN_S: Final = 30.0
 #: A topic that was created a moment ago may not be known to every broker yet.
 _NEWBORN_S: Final = 1.0
+#: How long a message may wait for others to travel with.
+_LINGER_MS: Final = 5
 
 
 class KafkaWriter:
@@ -65,7 +67,8 @@ class KafkaWriter:
         self._midway = midway
         self._run = recovery or ""
         name = f"marketflow.{spec.prefix}.{writer}"
-        self._link = Link(spec.address, name, spec.patience_s)
+        linger_ms = min(_LINGER_MS, spec.commit_ms // 2)
+        self._link = Link(spec.address, name, spec.patience_s, linger_ms)
         # A transaction that another writer left open hides what is behind it until it times out.
         self._scanner = Scanner(self._link, name, self._run, self._link.transaction_s + _SCAN_S)
         self._partitions: dict[str, int] = {}

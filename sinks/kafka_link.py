@@ -87,9 +87,16 @@ class Link:
     """The producer. Used under its owner's lock.
 
     ``next_offsets`` is, per (topic, partition), the offset after our last message there.
+    ``linger_ms``: how long a message may wait for others to travel with.
     """
 
-    def __init__(self, address: KafkaAddress, transactional_id: str, patience_s: float) -> None:
+    def __init__(
+        self,
+        address: KafkaAddress,
+        transactional_id: str,
+        patience_s: float,
+        linger_ms: int,
+    ) -> None:
         self.address = address
         #: How long the brokers keep a transaction open whose producer is silent: an outage that we
         #: wait out must not be taken for our death. (15 minutes is what brokers allow by default.)
@@ -109,7 +116,7 @@ class Link:
             **address.config(),
             "transactional.id": transactional_id,
             "transaction.timeout.ms": 1000 * self.transaction_s,
-            "linger.ms": 5,
+            "linger.ms": linger_ms,
             "compression.type": "lz4",
             "message.max.bytes": MAX_MESSAGE_BYTES,
             "queue.buffering.max.kbytes": 65_536,

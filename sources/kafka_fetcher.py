@@ -20,7 +20,7 @@ from sources.kafka_url import KafkaFeed
 from sources.librdkafka import Consumer, Event, Part, Place
 from sources.reader import DEFAULT_LIMITS, Limits
 
-_POLL_MS: Final = 1
+_POLL_MS: Final = 5
 _FIRST_ASK: Final = 256
 _FETCH_BYTES: Final = 4 << 20
 #: Between looks at the topics: deleted, created anew, grown?
@@ -163,7 +163,7 @@ class Fetcher:
 
     def take(self, place: Place, seen: int) -> tuple[Part | None, int]:
         """The next messages of a partition, None if there are none now, and a number to bring
-        back at the next call: the engine rests here, for a millisecond at most, only if no
+        back at the next call: the engine rests here, for five milliseconds at most, only if no
         partition had anything since then, so that one that is idle delays no other."""
         if self._failure is not None:
             raise self._failure

@@ -183,10 +183,8 @@ class Consumer:
 
     def fetch(self, max_rows: int, timeout_ms: int) -> Fetched:
         """What is there, up to ``max_rows`` messages; waits until something is, or the timeout."""
-        count = self._lib.rd_kafka_consume_batch_queue(
-            self._queue, timeout_ms, self._pointers.ctypes.data, min(max_rows, self._max_rows)
-        )
-        if count <= 0:
+        count = self._consume(min(max_rows, self._max_rows), timeout_ms)
+        if count == 0:
             return Fetched({}, [], 0)
         self._survey(count)
         known = len(self._places)
@@ -217,6 +215,18 @@ class Consumer:
                 parts[place] = part
             first = last
         return Fetched(parts, events, size)
+
+    def _consume(self, size: int, timeout_ms: int) -> int:
+        """Pointers to the messages that are there, and their number."""
+        consume, place = self._lib.rd_kafka_consume_batch_queue, self._pointers.ctypes.data
+        count = 0
+        if timeout_ms:
+            # Asked for more, the library goes on waiting for them when one is there.
+            count = max(0, consume(self._queue, timeout_ms, place, 1))
+            if not count:
+                return 0
+        place += count * self._pointers.itemsize
+        return count + max(0, consume(self._queue, 0, place, size - count))
 
     def _survey(self, count: int) -> None:
         """Find the slot of every message, giving new partitions theirs."""

@@ -23,6 +23,8 @@ import psycopg
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from flows import settings
+from flows.plan import Wanted
+from flows.replay import Order, replay
 from flows.run import run
 from infra.migrate import migrate
 from infra.services.base import ServiceError
@@ -42,6 +44,7 @@ from tests.benchmarks.live import trade
 from tests.services.local import new_database, services_folder, start
 from tests.services.topics import Cluster
 
+_FLOW: Final = "market_data"
 _MESSAGE: Final = bytes(range(200))
 #: As the flow asks for them.
 _LIMITS: Final = replace(DEFAULT_LIMITS, max_rows=262_144, max_bytes=4 << 20)
@@ -233,12 +236,12 @@ def to_timescale(quick: bool) -> Iterator[Result]:
             url = f"kafka://{cluster.brokers}/{topic}?venue=binance&to=latest"
             ratios, rates = [], []
             chosen = settings.load(tables=",".join(wanted))
-            run("market_data", [url], ["null:"], settings=chosen)  # kernels
+            run(_FLOW, [url], ["null:"], settings=chosen)  # kernels
             for _ in range(1 if quick else 3):
                 messages, consumed = _read(url)
                 with new_database(service) as dsn, new_database(service) as fresh:
                     migrate(dsn)
-                    summary = run("market_data", [url], [f"timescale:{dsn}"], settings=chosen)
+                    summary = run(_FLOW, [url], [f"timescale:{dsn}"], settings=chosen)
                     names = [name for name in wanted if summary["tables"].get(name)]
                     copied = sum(_copy_rates(dsn, fresh, folder, names).values())
                 bound = max(messages / consumed, copied)
@@ -257,6 +260,35 @@ def to_timescale(quick: bool) -> Iterator[Result]:
     yield Result("Kafka to TimescaleDB", statistics.median(rates), "messages/s", None, conditions)
 
 
+@benchmark("kafka replay", pinned=False)
+def replay_at_max(quick: bool) -> Iterator[Result]:
+    """A recorded topic through the flow again, as fast as it goes."""
+    count = 20_000 if quick else 3_000_000
+    wanted = "trades,quotes,bars"
+    with _broker() as found:
+        if found is None:
+            return
+        cluster, _ = found
+        topic = cluster.topic(1)
+        _record(cluster, topic, count)
+        order = Order(Wanted(cluster.brokers, (f"{topic}?venue=binance",)), _FLOW, ("null:",))
+        url = f"kafka://{cluster.brokers}/{topic}?venue=binance&to=latest"
+        chosen = settings.load(tables=wanted)
+        replay(order, settings=chosen)  # kernels
+        rates, read = [], []
+        for _ in range(1 if quick else 3):
+            rates.append(replay(order, settings=chosen)["messages_per_s"])
+            read.append(_read(url)[1])
+    conditions = (
+        f"{count:,} Binance messages of 20 symbols in one partition -> {wanted} -> null:, start "
+        "included, flow and broker on 2 cores"
+    )
+    yield Result(
+        "replay at max", statistics.median(rates), "messages/s", 7e5, conditions,
+        peers={"the topic to columns, nothing else": statistics.median(read)},
+    )  # fmt: skip
+
+
 @benchmark("kafka latency", pinned=False)
 def latency(quick: bool) -> Iterator[Result]:
     """A trade into a raw topic, through the flow, to a reader of committed messages."""
@@ -265,8 +297,9 @@ def latency(quick: bool) -> Iterator[Result]:
         if found is None:
             return
         cluster, _ = found
-        topic, prefix = cluster.topic(1), cluster.tables(1)
-        waited = _round_trips(cluster, topic, prefix, ticks)
+        _bare_round_trips(cluster, ticks)  # a young broker is slow: its code is compiled on the way
+        waited = _round_trips(cluster, ticks)
+        bare = _bare_round_trips(cluster, ticks)
     conditions = (
         f"{ticks:,} trades, one each 10 ms; produce, normalise, books, bars, transaction committed "
         "(commit_ms=1), consumed with read_committed; flow, broker and client on 2 cores"
@@ -275,11 +308,52 @@ def latency(quick: bool) -> Iterator[Result]:
         yield Result(
             f"one trade, Kafka to Kafka, p{quantile}", float(np.percentile(waited, quantile)),
             "ms", target, conditions, better="lower",
+            peers={"a bare transactional loop": float(np.percentile(bare, quantile))},
         )  # fmt: skip
 
 
-def _round_trips(cluster: Cluster, topic: str, prefix: str, ticks: int) -> list[float]:
+@contextmanager
+def _bare_relay(cluster: Cluster, topic: str, prefix: str) -> Iterator[None]:
+    """A thread that hands every message on in a transaction of its own, and does nothing else."""
+    consumer = Consumer({**_TUNED, "bootstrap.servers": cluster.brokers, "group.id": "relay"})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    producer = Producer(
+        {"bootstrap.servers": cluster.brokers, "transactional.id": prefix, "linger.ms": 0,
+         "socket.nagle.disable": True, "log_level": 0}
+    )  # fmt: skip
+    producer.init_transactions(30)
+    done = threading.Event()
+
+    def relay() -> None:
+        while not done.is_set():
+            message = consumer.poll(0.05)
+            if message is None or message.error() is not None:
+                continue
+            number = json.loads(message.value())["data"]["t"]
+            producer.begin_transaction()
+            producer.produce(f"{prefix}.trades", f'{{"trade_id":"{number}"}}', partition=0)
+            producer.commit_transaction(30)
+
+    thread = threading.Thread(target=relay)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        consumer.close()
+
+
+def _bare_round_trips(cluster: Cluster, ticks: int) -> list[float]:
+    """Milliseconds of each tick where nothing is done with it."""
+    topic, prefix = cluster.topic(1), cluster.tables(1)
+    with _bare_relay(cluster, topic, prefix):
+        return _tick(cluster, topic, prefix, ticks)
+
+
+def _round_trips(cluster: Cluster, ticks: int) -> list[float]:
     """Milliseconds of each tick; the first ones, which load kernels, are left out."""
+    topic, prefix = cluster.topic(1), cluster.tables(1)
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", "flows.cli", "run", "market_data", "--json",
