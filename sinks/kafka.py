@@ -41,7 +41,7 @@ from sinks.kafka_scan import Offsets, Scanner, Written
 from sinks.kafka_url import KafkaSinkSpec
 from sinks.writer import RowsLike
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
 _SCAN_S: Final = 30.0
 #: A topic that was created a moment ago may not be known to every broker yet.
 _NEWBORN_S: Final = 1.0
@@ -96,7 +96,7 @@ class KafkaWriter:
                 "with the release that wrote it, or start with an empty --recovery folder and a "
                 "new prefix"
             )
-        _, partitions, offsets, marks = state
+        _, partitions, offsets, marks, ahead = state
         self._find_topics()
         for topic, count in partitions.items():
             if self._partitions.get(topic) != count:
@@ -109,19 +109,21 @@ class KafkaWriter:
         # A topic that is younger than the snapshot holds nothing from before it.
         self._offsets = {place: offsets.get(place, 0) for place in self._places()}
         self._marks = dict(marks)
-        self._written = self._scanner.written(self._offsets)
+        self._written = _furthest(ahead, self._scanner.written(self._offsets))
         self._start()
 
     def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """Rows behind the earliest of the offsets are looked for, whoever wrote them."""
-        _, partitions, offsets, marks = states[0]
-        kept = {key: mark for key, mark in marks.items() if keeps(key[1])}
-        for _, _, others, more in states[1:]:
+        partitions, offsets = states[0][1:3]
+        kept: Written = {}
+        ahead: Written = {}
+        for _, _, others, marks, further in states:
             offsets = {
                 place: min(offset, others.get(place, 0)) for place, offset in offsets.items()
             }
-            kept |= {key: mark for key, mark in more.items() if keeps(key[1])}
-        return (SNAPSHOT_VERSION, partitions, offsets, kept)
+            kept |= {key: mark for key, mark in marks.items() if keeps(key[1])}
+            ahead |= {key: mark for key, mark in further.items() if keeps(key[1])}
+        return (SNAPSHOT_VERSION, partitions, offsets, kept, ahead)
 
     def _open(self) -> None:
         """A fresh start, unless there was a restore."""
@@ -259,7 +261,8 @@ class KafkaWriter:
                     return
 
     def snapshot(self) -> Any:
-        """(version, partitions per topic, offsets, marks). None without a recovery identity:
+        """(version, partitions per topic, offsets, marks, marks of rows that are in the topics
+        before those offsets and have not come again yet). None without a recovery identity:
         nothing will ever be restored."""
         with self._change:
             self._check()
@@ -273,7 +276,17 @@ class KafkaWriter:
                 dict(self._partitions),
                 dict(self._offsets),
                 dict(self._marks),
+                self._ahead(),
             )
+
+    def _ahead(self) -> Written:
+        """One shard may write on while another is still behind what an earlier start had sent: the
+        offsets go over that, and it would be sent twice after the next crash."""
+        return {
+            key: written
+            for key, written in self._written.items()
+            if written > self._marks.get(key, 0)
+        }
 
     def idle(self) -> None:
         """Nothing to do: commits have a clock of their own."""
@@ -308,3 +321,7 @@ class KafkaWriter:
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+
+def _furthest(one: Written, other: Written) -> Written:
+    return {key: max(one.get(key, 0), other.get(key, 0)) for key in one.keys() | other.keys()}

@@ -86,6 +86,36 @@ def test_rows_after_the_snapshot_are_found_and_not_sent_again(kafka: Cluster, pr
     assert {dict(m.headers())["run"] for m in messages} == {b"run-1"}
 
 
+def test_shards_that_come_again_at_different_paces(kafka: Cluster) -> None:
+    """One shard is beyond what the first start had sent, and snapshotted; the other, in the same
+    partition, is behind."""
+    prefix = kafka.tables(1, _TABLES)
+    ahead, behind = (item for item in items(2))
+    more = items(5)[3]
+    assert (ahead.shard, behind.shard, more.shard) == (0, 1, 0)
+    first = sink(kafka.brokers, prefix)
+    state = first.snapshot()
+    first.write(ahead)
+    first.write(behind)
+    first.snapshot()
+    first.abandon()
+    for moves in (False, True):
+        second = sink(kafka.brokers, prefix)
+        second.restore(state)
+        if not moves:
+            second.write(ahead)
+            second.write(more)
+        state = second.snapshot()
+        second.abandon()
+        state = second.moved([state], lambda _: True) if moves else state
+    third = sink(kafka.brokers, prefix)
+    third.restore(state)
+    third.write(behind)
+    third.close()
+    for name, rows in ROWS.items():
+        assert len(kafka.rows(prefix, name, 1)) == 3 * rows, name
+
+
 def test_a_crash_before_the_first_snapshot(kafka: Cluster, prefix: str) -> None:
     """The run starts anew and finds what its first attempt left; another run does not."""
     before = sink(kafka.brokers, prefix, run=None)
