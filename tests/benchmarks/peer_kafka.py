@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 import uuid
 
@@ -12,9 +13,10 @@ from quixstreams import Application
 
 def main() -> None:
     brokers, topic, count = sys.argv[1:]
+    folder = tempfile.TemporaryDirectory()  # else it leaves a folder where it was started
     app = Application(
         broker_address=brokers, consumer_group=uuid.uuid4().hex, auto_offset_reset="earliest",
-        loglevel="ERROR",
+        loglevel="ERROR", state_dir=folder.name,
     )  # fmt: skip
     seen, started, wanted = 0, 0.0, int(count)
 
@@ -30,6 +32,7 @@ def main() -> None:
 
     app.dataframe(app.topic(topic, value_deserializer="bytes")).update(one)
     app.run()
+    folder.cleanup()
 
 
 if __name__ == "__main__":
