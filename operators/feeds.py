@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import struct
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -21,7 +22,15 @@ from schemas.frames import FRAMES, FrameKind
 from schemas.redundancy import LINE_PREFIX, from_line_note
 from schemas.shards import DEFAULT_SHARDS
 
-__all__ = ["BookRules", "Decoded", "FeedDecoder", "Frame", "JsonFeed", "VenueDecoder"]
+__all__ = [
+    "BookRules",
+    "Decoded",
+    "FeedDecoder",
+    "Frame",
+    "JsonFeed",
+    "SelectiveDecoder",
+    "VenueDecoder",
+]
 
 SNAPSHOT_VERSION: Final = 1
 _DATA: Final = int(FrameKind.DATA)
@@ -49,6 +58,16 @@ class FeedDecoder(Protocol):
     def snapshot(self) -> Any: ...
 
     def restore(self, state: Any) -> None: ...
+
+
+@runtime_checkable
+class SelectiveDecoder(FeedDecoder, Protocol):
+    """A decoder that can leave out rows that nobody here reads."""
+
+    def keep(self, keeps: Callable[[int], bool]) -> None:
+        """From now on only rows of shards (within the feed) that are kept need come; all else,
+        numbering above all, is as if they did."""
+        ...
 
 
 class Frame(NamedTuple):

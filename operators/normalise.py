@@ -18,7 +18,7 @@ from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream
 
 from operators.events import EventBatch, Instruments, Rows
-from operators.feeds import FeedDecoder
+from operators.feeds import FeedDecoder, SelectiveDecoder
 from operators.kernels.split import split_rows
 from operators.step import core_step
 from schemas import arrow
@@ -72,6 +72,8 @@ class Normaliser:
         self._known: Instruments | None = None
         self._shard_of = np.zeros(0, np.int32)
         self._active = np.zeros(plan.shards_per_feed, np.bool_)
+        if plan.processes > 1 and isinstance(decoder, SelectiveDecoder):
+            decoder.keep(plan.keeps)
 
     def apply(self, frames: pa.RecordBatch) -> Normalised:
         """Decode a frames batch (schemas.frames.FRAMES) and split its rows by shard."""

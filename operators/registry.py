@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from operators.events import (
     SnapshotRule,
 )
 from schemas.shards import shard_of
+
+assert INSTRUMENT.names is not None
+_SHARD: Final = INSTRUMENT.names.index("shard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,10 @@ class Registry:
     def find(self, symbol: str, venue: str | None = None) -> int | None:
         """Index of an instrument that is registered already."""
         return self._indices.get((venue or self._venue, symbol))
+
+    def shard(self, index: int) -> int:
+        """The instrument's shard within the feed."""
+        return self._rows[index][_SHARD]
 
     def symbols(self) -> tuple[str, ...]:
         """Symbols in index order."""

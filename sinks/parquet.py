@@ -53,8 +53,8 @@ class ParquetOptions:
     ``max_partitions``. The log is rewritten when it holds ``log_slack_bytes`` of dead rows.
     Batches of a table are gathered to ``stage_rows`` before they are split by partition."""
 
-    seal_rows: int = 1 << 20
-    seal_bytes: int = 128 << 20
+    seal_rows: int = 1 << 19
+    seal_bytes: int = 64 << 20
     seal_after_s: float = 300.0
     snapshot_divisor: int = 4
     max_pending_bytes: int = 512 << 20

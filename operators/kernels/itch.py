@@ -180,6 +180,7 @@ def _block(
     rare: Any,
     bad: Any,
     locates: Any,
+    kept: Any,
     state: Any,
 ) -> Any:
     """Messages of one frame from the cursor to ``end``: a reason to pause, or DONE.
@@ -251,7 +252,8 @@ def _block(
                         closed = np.int64(data[begin + 11] == _END_OF_MESSAGES)
                 if kind != 0 and why == _TAKEN:
                     _common(row, last_ts, ts_recv, messages, frame, instrument, kind)
-                    n_rows += 1
+                    # A row that nobody wants is written all the same, and then over it.
+                    n_rows += kept[slot] if instrument >= 0 else 1
         if why > _TAKEN:
             _note_bad(bad[n_bad], at, next_at - at, last_ts, frame, why)
             n_bad += 1
@@ -326,22 +328,23 @@ def decode(
     rare: NDArray[Any],
     bad: NDArray[Any],
     locates: NDArray[Any],
+    kept: NDArray[np.uint8],
     state: NDArray[np.int64],
 ) -> int:
     """Decode frames from the cursor in ``state`` on; returns why it stopped.
 
     Frame i is ``data[bounds[i]:bounds[i + 1]]``. ``rows`` (EVENT) must hold a row per 14 bytes
-    plus one per frame. NAME_WANTED: set ``locates[state[ASK_SLOT]]`` (symbol bytes in
-    ``state[ASK_WORD]``, 0 = the message has none) and call again. NOTES_FULL: take ``rare`` and
-    ``bad``, set their counts to 0 and call again. NOTED: frame ``state[FRAME]`` is about a
-    hole or a line; add its rows, and call again behind it.
+    plus one per frame; rows of locates that are not ``kept`` (0) are left out. NAME_WANTED: set
+    ``locates[state[ASK_SLOT]]`` (symbol bytes in ``state[ASK_WORD]``, 0 = the message has none)
+    and call again. NOTES_FULL: take ``rare`` and ``bad``, set their counts to 0 and call again.
+    NOTED: frame ``state[FRAME]`` is about a hole or a line; add its rows, and call again behind it.
     """
     while state[FRAME] < len(kinds):
         frame = state[FRAME]
         begin, end, kind = bounds[frame], bounds[frame + 1], kinds[frame]
         if kind == _DATA:
             state[AT] = max(state[AT], begin)
-            stop = _block(data, frame, end, received[frame], rows, rare, bad, locates, state)
+            stop = _block(data, frame, end, received[frame], rows, rare, bad, locates, kept, state)
             if stop != DONE:
                 return int(stop)
         elif kind == _END or kind == _DISCONNECT:

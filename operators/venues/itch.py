@@ -30,6 +30,7 @@ What is rarer goes to tables by :mod:`operators.venues.itch_tables`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, datetime, time
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -119,12 +120,25 @@ class ItchDecoder:
         self._midnight = midnight_ns(date)
         self._locates = np.zeros(layout.MARKET + 1, layout.LOCATE)
         self._locates["instrument"] = -1
+        self._keeps: Callable[[int], bool] = lambda _: True
+        self._kept = np.ones(layout.MARKET + 1, np.uint8)
         self._messages = 0
         self._last_ts = self._midnight
         self._closed = 0
         self._holes = notes.Holes()
         self._rare = np.zeros(_NOTES, layout.RARE)
         self._bad = np.zeros(_NOTES, layout.BAD)
+
+    def keep(self, keeps: Callable[[int], bool]) -> None:
+        """Leave out order and trade rows of instruments of other shards: nobody here reads them.
+        Everything else is as it would be."""
+        self._keeps = keeps
+        self._look_up_kept()
+
+    def _look_up_kept(self) -> None:
+        for slot in np.flatnonzero(self._locates["instrument"] >= 0).tolist():
+            index = int(self._locates[slot]["instrument"])
+            self._kept[slot] = self._keeps(self._registry.shard(index))
 
     def apply(self, frames: pa.RecordBatch) -> Decoded:
         """Events, tables and dead letters of a frames batch (schemas.frames.FRAMES)."""
@@ -146,7 +160,7 @@ class ItchDecoder:
         while True:
             stop = decode(
                 data, bounds, kinds, received, out.rows, self._rare, self._bad, self._locates,
-                state,
+                self._kept, state,
             )  # fmt: skip
             if stop == layout.NAME_WANTED:
                 frame = int(state[layout.FRAME])
@@ -214,6 +228,7 @@ class ItchDecoder:
         self._locates[slot]["word"] = word
         self._locates[slot]["rival"] = 0
         self._locates[slot]["instrument"] = index = self._registry.index(symbol)
+        self._kept[slot] = self._keeps(self._registry.shard(index))
         if self._holes.last == 0 or slot == layout.MARKET or self._rule != SnapshotRule.NONE:
             return []
         # What is lost may have been its orders: nobody can say that the book is whole.
@@ -268,6 +283,7 @@ class ItchDecoder:
         self._locates["word"] = self._locates["rival"] = 0
         self._locates["instrument"] = -1
         self._locates[slots] = locates
+        self._look_up_kept()
 
 
 class _Rows:

@@ -342,3 +342,34 @@ def test_no_frames_and_sliced_frames() -> None:
     batch, _ = ItchDecoder(DAY).apply(whole.slice(1, 1))
     assert batch.rows["order_lo"].tolist() == [2]
     assert split(add(1) + add(2)) == [add(1), add(2)]
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 3))
+def test_shards_that_others_keep_are_left_out_and_nothing_else(rng, cut_at) -> None:
+    """A decoder that keeps every other shard gives the rows of those, however it is resumed."""
+    parts = [b"".join(random_message(rng) for _ in range(rng.randrange(30))) for _ in range(4)]
+    rows = blocks([message("S", b"O", locate=0), *parts])
+    whole, dead = decode(rows)
+    shards = whole.instruments.rows["shard"]
+
+    def keeps(shard: int) -> bool:
+        return shard % 2 == 0
+
+    first = ItchDecoder(DAY)
+    first.keep(keeps)
+    one, dead_one = decode(rows[: cut_at + 1], first)
+    second = ItchDecoder(DAY)
+    second.keep(keeps)
+    second.restore(pickle.loads(pickle.dumps(first.snapshot())))
+    other, dead_other = decode(rows[cut_at + 1 :], second)
+    wanted = [
+        event
+        for event in whole.rows
+        if event["instrument"] < 0 or keeps(shards[event["instrument"]])
+    ]
+    found = [*one.rows, *other.rows]
+    names = [name for name in EVENT.names if name != "frame"]
+    assert [[e[n] for n in names] for e in found] == [[e[n] for n in names] for e in wanted]
+    assert one.messages + other.messages == whole.messages
+    assert buried(dead_one) + buried(dead_other) == buried(dead)
+    assert sorted(told(one) + told(other)) == sorted(told(whole))
