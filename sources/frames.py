@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.frames import FRAMES, FrameKind
-from sources import framing
+from schemas.frames import FRAMES
 from sources.errors import SourceError
 from sources.reader import DEFAULT_LIMITS, Limits
+from sources.row_files import RowFilesReader
 
 TABLE: Final = "frames"
 _COLUMNS: Final = [name for name in FRAMES.names if name != "offset"]
@@ -34,11 +34,8 @@ def files_of(folder: Path, venue: str) -> tuple[Path, ...]:
     return tuple(found)
 
 
-class FramesReader:
-    """A :class:`sources.reader.Reader`. Position: (path, row in it, frames before it).
-
-    A damaged file is a BROKEN frame that says why, and the next file is read.
-    """
+class FramesReader(RowFilesReader):
+    """A :class:`sources.reader.Reader` of a recorder's files."""
 
     def __init__(
         self,
@@ -46,38 +43,12 @@ class FramesReader:
         position: tuple[int, int, int] | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._paths = tuple(paths)
-        self._limits = limits
-        self._path, self._row, self._before = position or (0, 0, 0)
-        self._file: pq.ParquetFile | None = None
-        self._batches: Iterator[pa.RecordBatch] = iter(())
+        super().__init__(paths, position, limits)
 
-    def read(self) -> pa.RecordBatch | None:
-        while self._path < len(self._paths):
-            offset = self._before + self._row
-            try:
-                batch = self._next()
-                if batch is not None:
-                    self._row += batch.num_rows
-                    return _frames(offset, batch)
-            except (OSError, KeyError, pa.ArrowException) as error:
-                broken = f"{self._paths[self._path].name}: {error}"
-                self._leave()
-                return framing.single(FrameKind.BROKEN, offset, b"", broken)
-            self._leave()
-        if self._path > len(self._paths):
-            return None
-        self._path += 1
-        return framing.single(FrameKind.END, self._before)
+    def _open(self, path: Path) -> pq.ParquetFile:
+        return pq.ParquetFile(path, read_dictionary=["connection"])
 
-    def _next(self) -> pa.RecordBatch | None:
-        """The next rows of the current file."""
-        if self._file is None:
-            self._file = pq.ParquetFile(self._paths[self._path], read_dictionary=["connection"])
-            self._batches = self._rest(self._file)
-        return next(self._batches, None)
-
-    def _rest(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    def _rows(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
         skip = self._row
         for rows in file.iter_batches(self._limits.max_rows, columns=_COLUMNS):
             if skip >= rows.num_rows:
@@ -89,18 +60,8 @@ class FramesReader:
                 yield left.slice(0, fit)
                 left = left.slice(fit)
 
-    def _leave(self) -> None:
-        self.close()
-        self._path, self._row, self._before = self._path + 1, 0, self._before + self._row
-
-    def position(self) -> tuple[int, int, int]:
-        return (self._path, self._row, self._before)
-
-    def close(self) -> None:
-        self._batches = iter(())
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def _frames(self, offset: int, rows: pa.RecordBatch) -> pa.RecordBatch:
+        return _frames(offset, rows)
 
 
 def _fitting(rows: pa.RecordBatch, max_bytes: int) -> int:

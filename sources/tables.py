@@ -27,6 +27,7 @@ from sources.blocks import Blocks
 from sources.errors import SourceError
 from sources.lines import HeadedLineReader
 from sources.reader import DEFAULT_LIMITS, Limits
+from sources.row_files import RowFilesReader
 
 #: Columns that must be there, besides those a URL parameter gives.
 REQUIRED: Final[dict[str, tuple[str, ...]]] = {
@@ -138,13 +139,9 @@ class CsvReader(HeadedLineReader):
         return framing.single(FrameKind.HEADER, offset, line, self._note)
 
 
-class ParquetReader:
-    """A frame per run of at most ``max_rows`` rows.
-
-    Position: (path, rows of it given, rows before it); going on skips whole row groups and decodes
-    the one it stopped in from its start. A file that cannot be decoded to its end gives a BROKEN
-    frame at that place.
-    """
+class ParquetReader(RowFilesReader):
+    """A frame per run of at most ``max_rows`` rows. Going on skips whole row groups and decodes the
+    one it stopped in from its start."""
 
     def __init__(
         self,
@@ -154,42 +151,12 @@ class ParquetReader:
         limits: Limits = DEFAULT_LIMITS,
         given: Mapping[str, str] | None = None,
     ) -> None:
-        self._paths = tuple(paths)
+        super().__init__(paths, position, limits)
         self._known = _known(table)
-        self._limits = limits
         self._note = msgspec.json.encode(dict(given or {})).decode()
-        self._path, self._row, self._before = position or (0, 0, 0)
-        self._file: pq.ParquetFile | None = None
-        self._batches: Iterator[pa.RecordBatch] = iter(())
 
-    def read(self) -> pa.RecordBatch | None:
-        while self._path < len(self._paths):
-            offset = self._before + self._row
-            try:
-                batch = self._next()
-            except (OSError, pa.ArrowException) as error:
-                broken = f"{self._paths[self._path].name}: {error}"
-                self._leave()
-                return framing.single(FrameKind.BROKEN, offset, b"", broken)
-            if batch is None:
-                self._leave()
-                continue
-            self._row += batch.num_rows
-            return self._frame(offset, batch)
-        if self._path > len(self._paths):
-            return None
-        self._path += 1
-        return framing.single(FrameKind.END, self._before)
-
-    def _next(self) -> pa.RecordBatch | None:
-        """The next rows of the current file."""
-        if self._file is None:
-            path = self._paths[self._path]
-            if path.stat().st_size == 0:
-                return None
-            self._file = pq.ParquetFile(path)
-            self._batches = self._rows(self._file)
-        return next(self._batches, None)
+    def _open(self, path: Path) -> pq.ParquetFile | None:
+        return pq.ParquetFile(path) if path.stat().st_size else None
 
     def _rows(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
         names = [name for name in file.schema_arrow.names if name in self._known]
@@ -208,24 +175,11 @@ class ParquetReader:
                 yield batch.slice(skip)
                 skip = 0
 
-    def _frame(self, offset: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _frames(self, offset: int, rows: pa.RecordBatch) -> pa.RecordBatch:
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.schema) as writer:
-            writer.write_batch(batch)
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_batch(rows)
         data = sink.getvalue()
         payload = framing.payloads(data, np.array([0, data.size], np.int64))
         notes = pa.array([self._note], pa.string())
         return framing.batch(np.array([offset], np.int64), payload, notes=notes)
-
-    def _leave(self) -> None:
-        self.close()
-        self._path, self._row, self._before = self._path + 1, 0, self._before + self._row
-
-    def position(self) -> tuple[int, int, int]:
-        return (self._path, self._row, self._before)
-
-    def close(self) -> None:
-        self._batches = iter(())
-        if self._file is not None:
-            self._file.close()
-            self._file = None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,8 @@ import pytest
 from sinks.errors import KafkaFailed, SinkError
 from sinks.kafka import KafkaWriter
 from tests.reference.kafka import read_messages
-from tests.services.kafka_writing import ITEMS, ROWS, expected, items, pieces, sink
+from tests.services.kafka_writing import ROWS, expected, items, pieces, sink
+from tests.services.small_flow import ITEMS, killed
 from tests.services.topics import Cluster
 
 pytestmark = pytest.mark.services
@@ -45,25 +44,10 @@ def write(writer: KafkaWriter, first: int, last: int) -> None:
 def test_the_writing_process_is_killed_at_random_moments(
     kafka: Cluster, prefix: str, tmp_path: Path, chosen: str, kills: int
 ) -> None:
-    module = "tests.services.kafka_writing"
-    command = [sys.executable, "-m", module, kafka.brokers, prefix, str(tmp_path), chosen]
-    chance = random.Random()
-    landed = 0
-    while True:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        if landed < kills:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(chance.uniform(0.0, 0.7))
-                break
-            child.send_signal(signal.SIGKILL)
-            child.communicate()
-            landed += 1
-            continue
-        child.communicate(timeout=60)
-        assert child.returncode == 0
-        break
+    landed = killed(
+        "tests.services.kafka_writing", kafka.brokers, prefix, str(tmp_path), chosen,
+        kills=kills, longest_s=0.7,
+    )  # fmt: skip
     assert landed >= kills - 1
     assert stored(kafka, prefix) == expected()
 

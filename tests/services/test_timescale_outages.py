@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,13 +16,14 @@ from infra.services.timescale import Timescale
 from sinks.errors import DatabaseFailed
 from sinks.timescale import TimescaleOptions, TimescaleWriter
 from tests.services import writing
+from tests.services.small_flow import ITEMS, killed
 from tests.stored import Expected, stored_rows
 
 pytestmark = pytest.mark.services
 _KILLS = 3
 
 
-def expected(count: int = writing.ITEMS) -> dict:
+def expected(count: int = ITEMS) -> dict:
     model = Expected()
     for item in writing.items(count):
         model.write(item)
@@ -84,24 +82,7 @@ def wait_for_rows(dsn: str) -> None:
 
 
 def test_the_writing_process_is_killed_at_random_moments(database: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.services.writing", database, str(tmp_path)]
-    chance = random.Random()
-    landed = 0
-    while True:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        if landed < _KILLS:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(chance.uniform(0.0, 0.4))
-                break
-            child.send_signal(signal.SIGKILL)
-            child.communicate()
-            landed += 1
-            continue
-        child.communicate(timeout=60)
-        assert child.returncode == 0
-        break
+    landed = killed("tests.services.writing", database, str(tmp_path), kills=_KILLS, longest_s=0.4)
     assert landed >= 2
     assert stored_rows(database) == expected()
 
