@@ -2,7 +2,7 @@
 
     python -m tests.recovery.slow_database --data FOLDER
 
-A recorded hour, several times at once, goes from a topic into a database; then again while the
+A recorded session, several times at once, goes from a topic into a database; then again while the
 server's processes are stopped for most of every second. Prints time and memory of both.
 """
 

@@ -23,7 +23,7 @@ class Capture(NamedTuple):
 
 
 def binance(data: Path) -> list[Capture]:
-    """An hour of one spot and one futures market, as received from two combined streams."""
+    """Eleven minutes of a spot market and six of a futures one, each from a combined stream."""
     folder = data / "binance-ws-hftbacktest"
     spot = ",".join(str(folder / f"spot_btcusdt_2024080{day}.gz") for day in (8, 9))
     return [
