@@ -20,7 +20,7 @@ from tests.services.test_migrate import replace_password
 from tests.services.topics import Cluster
 
 pytestmark = pytest.mark.services
-_VENUES = ("bitget", "kraken", "okx")
+_VENUES = ("bitget", "okx")
 _ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "100", "MARKETFLOW_BATCH_ROWS": "300"}
 
 

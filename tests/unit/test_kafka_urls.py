@@ -99,6 +99,7 @@ def test_secrets_are_used_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_p
     for found in (feed().address, parse_kafka_sink("kafka://b:1/md").address):
         assert found.config() == {
             "bootstrap.servers": found.brokers,
+            "socket.nagle.disable": "true",
             "security.protocol": "sasl_plaintext",
             "sasl.mechanism": "PLAIN",
             "sasl.username": "env",
