@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from schemas.wire import partition_of_connection, raw_messages
 from sinks.errors import KafkaFailed, SinkError
 from sinks.kafka_link import MAX_MESSAGE_BYTES
 
+_NEWBORN_S: Final = 2.0
 _CALL_S: Final = 10.0
 
 
@@ -49,16 +51,26 @@ class RawTopicWriter:
         }
         try:
             self._producer = Producer(config)
-            found = self._producer.list_topics(self._topic, timeout=_CALL_S).topics[self._topic]
+            self._partitions = self._known()
         except KafkaException as error:
             raise KafkaFailed(self._text(error.args[0])) from None
-        if found.error is not None:
-            raise SinkError(
-                f"kafka at {self._brokers} has no topic {self._topic}: create it with marketflow "
-                f"topics --brokers {self._brokers} --raw {self._topic.removeprefix('raw.')}"
-            )
-        self._partitions = len(found.partitions)
         self._places: dict[str, int] = {}
+
+    def _known(self) -> int:
+        """Partitions of the topic. One that was created a moment ago may have no leader yet, or not
+        be known to every broker."""
+        deadline = time.monotonic() + _NEWBORN_S
+        while True:
+            found = self._producer.list_topics(self._topic, timeout=_CALL_S).topics[self._topic]
+            if found.error is None:
+                return len(found.partitions)
+            if time.monotonic() > deadline:
+                raise SinkError(
+                    f"kafka at {self._brokers} has no topic {self._topic} ({found.error.str()}): "
+                    f"create it with marketflow topics --brokers {self._brokers} --raw "
+                    f"{self._topic.removeprefix('raw.')}"
+                )
+            time.sleep(0.1)
 
     def _on_error(self, error: KafkaError) -> None:
         self._reason = error.str()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -19,6 +20,7 @@ from sources.errors import SourceError
 
 log = logging.getLogger("marketflow.live")
 
+_NEWBORN_S: Final = 2.0
 _CALL_S: Final = 10.0
 _POLL_S: Final = 0.5
 
@@ -44,16 +46,10 @@ class ResyncRequests:
         }
         try:
             self._consumer = Consumer(config)
-            found = self._consumer.list_topics(self._topic, timeout=_CALL_S).topics[self._topic]
-            if found.error is not None:
-                raise SourceError(
-                    f"kafka at {address.brokers} has no topic {self._topic}: create it with "
-                    f"marketflow topics --brokers {address.brokers} --prefix {address.name}"
-                )
             self._consumer.assign(
                 [
                     TopicPartition(self._topic, number, self._end(number))
-                    for number in found.partitions
+                    for number in range(self._partitions(address))
                 ]
             )
         except KafkaException as error:
@@ -64,6 +60,22 @@ class ResyncRequests:
             ) from None
         self._thread = threading.Thread(target=self._work, name="resync", daemon=True)
         self._thread.start()
+
+    def _partitions(self, address: KafkaAddress) -> int:
+        """Partitions of the topic. One that was created a moment ago may have no leader yet, or not
+        be known to every broker."""
+        deadline = time.monotonic() + _NEWBORN_S
+        while True:
+            found = self._consumer.list_topics(self._topic, timeout=_CALL_S).topics[self._topic]
+            if found.error is None:
+                return len(found.partitions)
+            if time.monotonic() > deadline:
+                raise SourceError(
+                    f"kafka at {address.brokers} has no topic {self._topic} "
+                    f"({found.error.str()}): create it with marketflow topics --brokers "
+                    f"{address.brokers} --prefix {address.name}"
+                )
+            time.sleep(0.1)
 
     def _end(self, partition: int) -> int:
         """Where the topic ends now: what is asked from now on is heard."""

@@ -99,6 +99,7 @@ def test_a_lost_frame_is_mended(
     )
     try:
         until(lambda: venue.updates >= 60 or recording.error is not None)
+        assert recording.error is None, recording.error
         venue.hold(True)
         # Whose 40th update was lost depends on the capture; that one asks, and nobody else.
         until(lambda: setting.is_stale() or flow.poll() is not None, "nobody asked")
