@@ -122,7 +122,8 @@ class KafkaWriter:
                 place: min(offset, others.get(place, 0)) for place, offset in offsets.items()
             }
             kept |= {key: mark for key, mark in marks.items() if keeps(key[1])}
-            ahead |= {key: mark for key, mark in further.items() if keeps(key[1])}
+            # Each has seen rows of the others' shards too, some earlier than others.
+            ahead = _furthest(ahead, {key: m for key, m in further.items() if keeps(key[1])})
         return (SNAPSHOT_VERSION, partitions, offsets, kept, ahead)
 
     def _open(self) -> None:
@@ -324,4 +325,5 @@ class KafkaWriter:
 
 
 def _furthest(one: Written, other: Written) -> Written:
+    """Of each table and shard the higher mark."""
     return {key: max(one.get(key, 0), other.get(key, 0)) for key in one.keys() | other.keys()}

@@ -100,6 +100,17 @@ def test_shards_that_come_again_at_different_paces(kafka: Cluster) -> None:
         assert len(kafka.rows(prefix, name, 1)) == 3 * rows, name
 
 
+def test_a_shard_that_moves_takes_along_what_anybody_has_seen_of_it(
+    kafka: Cluster, prefix: str
+) -> None:
+    """Writers of one run read each other's rows when they go on, each as far as they were then."""
+    empty = sink(kafka.brokers, prefix).snapshot()
+    states = [(*empty[:4], {("trades", 1): seen, ("quotes", 2): 3}) for seen in (9, 5)]
+    for order in (states, states[::-1]):
+        moved = sink(kafka.brokers, prefix).moved(order, lambda shard: shard == 1)
+        assert moved == (*empty[:4], {("trades", 1): 9})
+
+
 def test_a_crash_before_the_first_snapshot(kafka: Cluster, prefix: str) -> None:
     """The run starts anew and finds what its first attempt left; another run does not."""
     before = sink(kafka.brokers, prefix, run=None)
