@@ -385,7 +385,8 @@ def main() -> None:
     """Console script: user errors in one clear line, never a traceback."""
     show_warnings(err)
     try:
-        app()
+        # A query may begin with a comment, which is no option.
+        app([f" {word}" if word.startswith("-- ") else word for word in sys.argv[1:]])
     except BrokenPipeError:
         # The reader of our output has gone: nothing to say, and nobody to say it to.
         sys.stderr.close()

@@ -90,7 +90,7 @@ def record(
         requests = None
         if resync is not None:
             assert isinstance(feed.recorder, Recorder)
-            requests = _requests(resync, feed.recorder)
+            requests = _requests(resync, feed.recorder, options.patience_s)
     except (SourceError, SinkError) as error:
         raise UsageError(str(error)) from None
     work = _Recording(feed, writers, stop or threading.Event(), end_s)
@@ -155,14 +155,14 @@ def _end(duration: str | None, until: str | None) -> float | None:
     return left_s
 
 
-def _requests(text: str, recorder: Recorder) -> ResyncRequests:
+def _requests(text: str, recorder: Recorder, patience_s: float) -> ResyncRequests:
     scheme, _, place = text.partition(":")
     if scheme != "kafka":
         raise UsageError(
             f"--resync {text}: requests are on a topic; write kafka://HOST:PORT/PREFIX"
         )
     return ResyncRequests(
-        address_of(place, {}), lambda r: recorder.resync(r.venue, r.symbol, r.ts_recv)
+        address_of(place, {}), lambda r: recorder.resync(r.venue, r.symbol, r.ts_recv), patience_s
     )
 
 

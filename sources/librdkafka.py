@@ -225,8 +225,10 @@ class Consumer:
             count = max(0, consume(self._queue, timeout_ms, place, 1))
             if not count:
                 return 0
-        place += count * self._pointers.itemsize
-        return count + max(0, consume(self._queue, 0, place, size - count))
+        if size > count:
+            place += count * self._pointers.itemsize
+            count += max(0, consume(self._queue, 0, place, size - count))
+        return count
 
     def _survey(self, count: int) -> None:
         """Find the slot of every message, giving new partitions theirs."""

@@ -8,82 +8,51 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from schemas.kafka import KafkaAddress
 from schemas.resync import TOPIC, ResyncRequest, from_message
-from sources.errors import SourceError
+from sources.kafka_cluster import START_PATIENCE_S, Cluster
 
 log = logging.getLogger("marketflow.live")
 
-_NEWBORN_S: Final = 2.0
-_CALL_S: Final = 10.0
 _POLL_S: Final = 0.5
 
 
 class ResyncRequests:
     """Calls ``ask`` with every new request below ``address`` (its name is the prefix of topics),
-    in a thread of its own. SourceError where there is no such topic."""
+    in a thread of its own. SourceError where there is no such topic, FeedFailed where no broker
+    answers for ``patience_s``."""
 
-    def __init__(self, address: KafkaAddress, ask: Callable[[ResyncRequest], None]) -> None:
+    def __init__(
+        self,
+        address: KafkaAddress,
+        ask: Callable[[ResyncRequest], None],
+        patience_s: float = START_PATIENCE_S,
+    ) -> None:
         self._ask = ask
         self._topic = f"{address.name}.{TOPIC}"
-        self._reason = ""
         self._stop = threading.Event()
-        config = {
-            **address.config(),
-            "group.id": f"marketflow.record.{address.name}",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "latest",
-            "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 50,
-            "error_cb": self._on_error,
-            "log_level": 0,
-        }
-        try:
-            self._consumer = Consumer(config)
-            self._consumer.assign(
-                [
-                    TopicPartition(self._topic, number, self._end(number))
-                    for number in range(self._partitions(address))
-                ]
-            )
-        except KafkaException as error:
-            why = self._reason or error.args[0].str()
-            raise SourceError(
-                f"kafka at {address.brokers} does not answer: {why}; check the address and the "
-                "security settings of --resync"
-            ) from None
+        group = f"marketflow.record.{address.name}"
+        # What is asked from now on is heard.
+        ends = _ends(Cluster(address, group, self._stop, patience_s), self._topic)
+        self._consumer = Consumer(
+            {
+                **address.config(),
+                "group.id": group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "latest",
+                "isolation.level": "read_committed",
+                "fetch.wait.max.ms": 50,
+                "log_level": 0,
+            }
+        )
+        self._consumer.assign(ends)
         self._thread = threading.Thread(target=self._work, name="resync", daemon=True)
         self._thread.start()
-
-    def _partitions(self, address: KafkaAddress) -> int:
-        """Partitions of the topic. One that was created a moment ago may have no leader yet, or not
-        be known to every broker."""
-        deadline = time.monotonic() + _NEWBORN_S
-        while True:
-            found = self._consumer.list_topics(self._topic, timeout=_CALL_S).topics[self._topic]
-            if found.error is None:
-                return len(found.partitions)
-            if time.monotonic() > deadline:
-                raise SourceError(
-                    f"kafka at {address.brokers} has no topic {self._topic} "
-                    f"({found.error.str()}): create it with marketflow topics --brokers "
-                    f"{address.brokers} --prefix {address.name}"
-                )
-            time.sleep(0.1)
-
-    def _end(self, partition: int) -> int:
-        """Where the topic ends now: what is asked from now on is heard."""
-        place = TopicPartition(self._topic, partition)
-        return int(self._consumer.get_watermark_offsets(place, timeout=_CALL_S)[1])
-
-    def _on_error(self, error: KafkaError) -> None:
-        self._reason = error.str()
 
     def _work(self) -> None:
         while not self._stop.is_set():
@@ -106,3 +75,14 @@ class ResyncRequests:
         """Stop listening."""
         self._stop.set()
         self._thread.join()
+
+
+def _ends(cluster: Cluster, topic: str) -> list[TopicPartition]:
+    """Where each partition of the topic ends now."""
+    try:
+        return [
+            TopicPartition(topic, number, cluster.bounds(topic, number)[1])
+            for number in range(cluster.partitions(topic))
+        ]
+    finally:
+        cluster.close()

@@ -14,7 +14,10 @@ import pyarrow as pa
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from schemas.kafka import KafkaAddress
 from schemas.resync import TOPIC, from_message
+from sources.errors import FeedFailed, SourceError
+from sources.live.requests import ResyncRequests
 from tests.lakes import table_rows
 from tests.live.recordings import (
     CASES,
@@ -128,6 +131,13 @@ def test_a_lost_frame_is_mended(
     others = {r["symbol"] for r in _all(setting) if r["kind"] in ("gap", "valid")}
     assert others == {symbol}, "another book was touched"
     assert _last_valid(setting.rows("depth", symbol)) == _expected(case, data, tmp_path, symbol)
+
+
+def test_without_a_topic_or_a_broker_nobody_listens(kafka: Cluster) -> None:
+    with pytest.raises(SourceError, match=rf"has no topic nobody\.{TOPIC}: .*marketflow topics"):
+        ResyncRequests(KafkaAddress(kafka.brokers, "nobody"), print)
+    with pytest.raises(FeedFailed, match=r"127\.0\.0\.1:1 does not answer .*check the address"):
+        ResyncRequests(KafkaAddress("127.0.0.1:1", "md"), print, patience_s=0.1)
 
 
 def _read(setting: Setting) -> int:

@@ -49,6 +49,13 @@ def test_wrong_use_exits_2_and_names_the_fix(arguments: list[str], says: str) ->
     assert not done.stdout
 
 
+def test_a_query_may_begin_with_a_comment(tmp_path: Path) -> None:
+    assert _run("--source", SIM, "--sink", f"parquet:{tmp_path}").returncode == 0
+    query = "-- how many\nSELECT count(*) > 0 AS any FROM quotes"
+    done = marketflow("sql", "--lake", str(tmp_path), "--format", "csv", query)
+    assert (done.returncode, done.stdout) == (0, "any\ntrue\n"), done.stderr
+
+
 def test_unknown_flow_and_unknown_setting(tmp_path: Path) -> None:
     done = marketflow("run", "trading", "--source", SIM, "--sink", "null:")
     assert done.returncode == 2
