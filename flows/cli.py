@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.errors import RunFailed, UsageError
+from flows.options import ConfiguredGroup
 from flows.progress import show_warnings, stderr_console
 
 app = typer.Typer(
     name="marketflow",
+    cls=ConfiguredGroup,
     help="Trading data as streaming dataflows: feeds to books, bars, a Parquet lake and SQL.",
     no_args_is_help=True,
     add_completion=False,
@@ -27,9 +29,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 err = stderr_console()
+LAKE = Path("lake")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on stdout, for machines.")]
-Lake = Annotated[Path | None, typer.Option("--lake", help="Folder of the lake [default: lake].")]
+Lake = Annotated[Path | None, typer.Option("--lake", help="Folder of the lake (default: lake).")]
 Dsn = Annotated[
     str | None,
     typer.Option("--dsn", help="Database: postgresql://user@host/db (password: PGPASSWORD)."),
@@ -83,8 +86,9 @@ def run(
     kafka://HOST:PORT/TOPIC?from=…&to=… · sim:?events=N&seed=S. Several paths (comma-separated or
     a glob) are one continuous feed. Live feeds (ws:) are recorded first: see record.
 
-    Sinks: parquet:DIR · timescale:DSN (once: migrate --dsn DSN) · kafka://HOST:PORT/PREFIX (once:
-    topics --brokers HOST:PORT --prefix PREFIX) · jsonl:- or jsonl:PATH · null:
+    Sinks: parquet:DIR · timescale:DSN (once: migrate --dsn DSN; alone it is MARKETFLOW_DSN) ·
+    kafka://HOST:PORT/PREFIX (once: topics --brokers HOST:PORT --prefix PREFIX) · jsonl:- or
+    jsonl:PATH · null:
     """
     from flows import settings
     from flows.memory import keep_memory
@@ -120,7 +124,7 @@ def record(
         typer.Option(help="kafka://HOST:PORT/PREFIX whose resync_requests are answered."),
     ] = None,
     duration: Annotated[
-        str | None, typer.Option("--for", help="How long, such as 60s, 5m, 1h [default: no end].")
+        str | None, typer.Option("--for", help="How long, such as 60s, 5m, 1h (default: no end).")
     ] = None,
     until: Annotated[str | None, typer.Option(help="Until this moment (UTC, ISO).")] = None,
     patience: Annotated[
@@ -162,10 +166,10 @@ def replay(
     flow: Annotated[str, typer.Option(help="Name of the flow.")] = "market_data",
     start: Annotated[
         str | None,
-        typer.Option("--from", help="Time, offset, or 0:N,1:M by partition [default: the start]."),
+        typer.Option("--from", help="Time, offset, or 0:N,1:M by partition (default: the start)."),
     ] = None,
     end: Annotated[
-        str | None, typer.Option("--to", help="The same, exclusive [default: the end].")
+        str | None, typer.Option("--to", help="The same, exclusive (default: the end).")
     ] = None,
     speed: Annotated[str, typer.Option(help="max, or a pace such as 1x, 10x, 0.5x.")] = "max",
     recovery: Annotated[
@@ -224,12 +228,9 @@ def sql(
 ) -> None:
     """Query a lake with SQL (DuckDB), or a database (--dsn). Prices are exact decimals; the same
     query has the same answer in both, <time>_epoch_ns has the nanoseconds of both."""
-    from flows import settings
     from flows.sql import print_query
 
-    _not_both(lake, dsn)
-    folder = lake if lake is not None else Path(settings.load().lake)
-    print_query(query, folder, dsn, output, out, Console())
+    print_query(query, lake or LAKE, dsn, output, out, Console())
 
 
 @app.command()
@@ -238,11 +239,9 @@ def compact(lake: Lake = None, before: str | None = None, as_json: Json = False)
 
     --before YYYY-MM-DD also drops every date before that day (retention).
     """
-    from flows import settings
     from flows.maintenance import compact_lake
 
-    folder = lake if lake is not None else Path(settings.load().lake)
-    report = compact_lake(folder, before, err)
+    report = compact_lake(lake or LAKE, before, err)
     if as_json:
         _print_json(report)
 
@@ -255,7 +254,7 @@ def retention(
         list[str] | None,
         typer.Option(help="TABLE=DAYS or TABLE=forever, instead of the default (repeatable)."),
     ] = None,
-    as_of: Annotated[str | None, typer.Option(help="Day to count from [default: today].")] = None,
+    as_of: Annotated[str | None, typer.Option(help="Day to count from (default: today).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -267,7 +266,6 @@ def retention(
     """
     from flows.retention import forget
 
-    _not_both(lake, dsn)
     report = forget(lake, dsn, keep or [], as_of, dry_run, err)
     if as_json:
         _print_json(report)
@@ -370,11 +368,6 @@ def bench(
         print_results(results, Console())
     if failed:
         raise RunFailed(f"no figures of {', '.join(failed)}: see above")
-
-
-def _not_both(lake: Path | None, dsn: str | None) -> None:
-    if lake is not None and dsn is not None:
-        raise UsageError("--lake or --dsn, not both")
 
 
 def _print_json(value: Any) -> None:

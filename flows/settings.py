@@ -1,22 +1,25 @@
 """Settings at the rim: environment (MARKETFLOW_*), then ./marketflow.toml, then defaults.
 
 Command-line flags win over both. Inside, frozen configs are built from these and passed down.
+Names that set nothing are refused: see ``flows.variables``.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from flows.errors import UsageError
+from flows.variables import PREFIX, SETTINGS, check_variables, read_file
 from schemas.tables import TABLES
 from schemas.units import interval_ns
 
@@ -24,11 +27,9 @@ Names = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
-    """Everything a deployment may set. Unknown keys in the file fail."""
+    """Everything a deployment may set of a flow."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="MARKETFLOW_", toml_file="marketflow.toml", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     shards: int = Field(16, ge=1, le=1024, description="shards per feed; fixed per deployment")
     tables: Names = Field(tuple(TABLES), description="tables to write, comma-separated")
@@ -80,11 +81,16 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        given = {name: value for name, value in read_file().items() if name in SETTINGS}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, given)
+
+
+assert set(Settings.model_fields) == set(SETTINGS)
 
 
 def load(**flags: object) -> Settings:
-    """Settings with the flags that were given; UsageError naming each wrong value."""
+    """Settings with the flags that were given; UsageError naming each wrong value or name."""
+    check_variables(os.environ)
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         return Settings(**given)  # type: ignore[arg-type]

@@ -4,12 +4,14 @@ sinks.kafka_url), ``jsonl:PATH`` or ``jsonl:-``, ``null:``.
 ``parquet:DIR?seal_rows=N&seal_after_s=S`` sets when rows become a file (ParquetOptions);
 ``timescale:postgresql://user@host/database?sslmode=require&flush_rows=N`` when they are sent
 (TimescaleOptions; all other parameters are libpq's). Passwords are better left to the environment
-(PGPASSWORD, PGPASSFILE); none is ever printed or written to a recovery folder.
+(PGPASSWORD, PGPASSFILE); ``timescale:`` alone means the DSN in MARKETFLOW_DSN. None is
+ever printed or written to a recovery folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +66,8 @@ _OPTIONS: Final[dict[str, dict[str, _Number]]] = {
 _EXAMPLES: Final = (
     f"parquet:DIR, timescale:{DSN_EXAMPLE}, kafka:{KAFKA_EXAMPLE}, jsonl:PATH, jsonl:-, null:"
 )
+#: The database of ``timescale:`` without a DSN.
+_DSN_VARIABLE: Final = "MARKETFLOW_DSN"
 _DSN_SCHEMES: Final = ("postgresql://", "postgres://")
 
 
@@ -75,12 +79,15 @@ def parse_sink(text: str) -> SinkSpec:
     if not colon or scheme not in _OPTIONS:
         raise SinkError(f"sink {redacted(text)!r}: unknown kind; known sinks: {_EXAMPLES}")
     path, options = _dsn(rest) if scheme == "timescale" else _path(rest)
+    if scheme == "timescale" and not path:
+        path = os.environ.get(_DSN_VARIABLE, "")
     if scheme == "null":
         if path:
             raise SinkError(f"sink {text!r}: null: takes no path")
     elif not path:
         what = DSN_EXAMPLE if scheme == "timescale" else "PATH"
-        raise SinkError(f"sink {text!r} names no destination; write {scheme}:{what}")
+        or_set = f" or set {_DSN_VARIABLE}" if scheme == "timescale" else ""
+        raise SinkError(f"sink {text!r} names no destination; write {scheme}:{what}{or_set}")
     for name, value in options.items():
         if name not in _OPTIONS[scheme]:
             known = ", ".join(sorted(_OPTIONS[scheme])) or "none"
@@ -99,7 +106,7 @@ def _path(rest: str) -> tuple[str, dict[str, str]]:
 def _dsn(rest: str) -> tuple[str, dict[str, str]]:
     """The DSN without the parameters that are ours, and those."""
     address, mark, query = rest.partition("?")
-    if not mark or not rest.startswith(_DSN_SCHEMES):
+    if not mark or not rest.startswith((*_DSN_SCHEMES, "?")):
         return rest, {}
     names = _OPTIONS["timescale"]
     parts = query.split("&")

@@ -1,0 +1,109 @@
+"""Options of the command line that take their value from a variable or marketflow.toml too."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from typer.core import TyperGroup, TyperOption
+
+from flows.errors import UsageError
+from flows.variables import (
+    COMMON_FLAGS,
+    FILE,
+    RUN_FLAGS,
+    SETTINGS,
+    check_variables,
+    read_file,
+    variable,
+)
+
+#: Commands whose other options are settings of a flow.
+_FLOW_COMMANDS: Final = ("run", "replay")
+
+
+class ConfiguredGroup(TyperGroup):
+    """Give the options of each command their variables (shown by ``--help``) and file values."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command ``cmd_name`` with its variables, None where there is none."""
+        command = super().get_command(ctx, cmd_name)
+        if command is None:
+            return None
+        options = {
+            name: option
+            for option in command.params
+            if isinstance(option, TyperOption) and (name := _settable(cmd_name, option))
+        }
+        for name, option in options.items():
+            option.envvar = variable(name)
+            # A column of its own is too narrow for the names at 80 columns: see the epilog.
+            option.show_envvar = False
+        command.epilog = _variables(cmd_name, list(options))
+        if not _asks_for_help():
+            check_variables(os.environ)
+            ctx.default_map = {cmd_name: _defaults(options)}
+        if {"lake", "dsn"} <= options.keys():
+            command.invoke = partial(_invoke_at_one_place, command.invoke)
+        return command
+
+
+def _variables(command: str, names: list[str]) -> str | None:
+    """Tell the variable of each option, and the settings that have no option."""
+    if not names:
+        return None
+    told = [f"--{name.replace('_', '-')} {variable(name)}" for name in names]
+    text = f"Variables (keys of {FILE} likewise): {', '.join(told)}."
+    rest = [variable(name) for name in SETTINGS if name not in (*names, "lake")]
+    if command in _FLOW_COMMANDS:
+        text += f" Without an option: {', '.join(rest)}."
+    return text + " Lists in a variable are separated by spaces." * ("source" in names)
+
+
+def _settable(command: str, option: TyperOption) -> str:
+    """The name that sets an option, or ``""``."""
+    name = max((text.lstrip("-").replace("-", "_") for text in option.opts), key=len)
+    settable = name in COMMON_FLAGS or (command in _FLOW_COMMANDS and name in SETTINGS)
+    return name if settable or (command == "run" and name in RUN_FLAGS) else ""
+
+
+def _defaults(options: dict[str, TyperOption]) -> dict[str, Any]:
+    """What marketflow.toml says of the options, by parameter name."""
+    found = {}
+    given = read_file()
+    if isinstance(given.get("dsn"), str):
+        # Sinks and workers look for it where they run.
+        os.environ.setdefault(variable("dsn"), given["dsn"])
+    for key, value in given.items():
+        option = options.get(key)
+        if option is None or option.name is None:
+            continue
+        if option.multiple:
+            value = [value] if isinstance(value, str) else value
+        elif isinstance(value, list):
+            value = ",".join(map(str, value))
+        found[option.name] = value
+    return found
+
+
+def _asks_for_help() -> bool:
+    return "--help" in sys.argv
+
+
+def _invoke_at_one_place(invoke: Callable[[Any], Any], ctx: Any) -> Any:
+    """Run a command with --lake or --dsn: the one on the command line, where a variable or the file
+    says the other. Raises UsageError where both are on the line, or neither is."""
+    if ctx.params["lake"] is not None and ctx.params["dsn"] is not None:
+        told = [n for n in ("lake", "dsn") if ctx.get_parameter_source(n).name == "COMMANDLINE"]
+        if len(told) == 2:
+            raise UsageError("--lake or --dsn, not both")
+        if not told:
+            raise UsageError(
+                f"{variable('lake')} and {variable('dsn')} (or their keys in {FILE}) are both set: "
+                "say which with --lake DIR or --dsn DSN"
+            )
+        ctx.params["dsn" if told == ["lake"] else "lake"] = None
+    return invoke(ctx)
