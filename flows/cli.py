@@ -276,12 +276,19 @@ def migrate(
     dsn: Annotated[
         str, typer.Option("--dsn", help="postgresql://user@host/db (password: PGPASSWORD).")
     ],
+    new_reader_password: Annotated[
+        bool, typer.Option("--new-reader-password", help="Another password for sql's login.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring a database up to this release: hypertables, views, indexes. Again: changes nothing."""
+    """Bring a database up to this release: hypertables, views, indexes. Again: changes nothing.
+
+    Makes the login marketflow_reader, which sql reads with, where the server has none, and shows
+    its DSN then.
+    """
     from flows.maintenance import migrate_database
 
-    report = migrate_database(dsn, err)
+    report = migrate_database(dsn, err, new_reader_password)
     if as_json:
         _print_json(report)
 

@@ -1,13 +1,14 @@
 """Queries over a database, with the results of the same query over a lake.
 
-The session reads only, in UTC. Times come as TIMESTAMP_NS in UTC like a lake's (the server itself
-ends at microseconds; ``<time>_epoch_ns`` has them all), numerics as exact decimals.
+The session reads only (flows.readonly, infra.reader). Times come as TIMESTAMP_NS in UTC like a
+lake's (the server itself ends at microseconds; ``<time>_epoch_ns`` has them all), numerics as exact
+decimals.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any, Final, LiteralString, NamedTuple, TypeVar, cast
 
 import psycopg
@@ -18,6 +19,8 @@ from psycopg.types.string import TextLoader
 
 from flows.answers import Answer
 from flows.errors import RunFailed, UsageError
+from flows.readonly import check_database_query, is_cursor_query
+from infra.reader import ROLE, power
 from schemas.tables import TABLES
 from sinks import dsn as dsn_module
 from sinks.errors import SinkError
@@ -44,9 +47,6 @@ _PLAIN: Final[dict[int, pa.DataType]] = {
 _ARRAYS: Final[dict[int, int]] = {1231: _NUMERIC, 1005: 21, 1007: 23, 1016: 20, 1022: 701, 1009: 25}
 #: Parsed by Arrow from the server's text, a column at a time.
 _AS_TEXT: Final = (_NUMERIC, _TIMESTAMPTZ, 1114, 1082)
-_READS: Final = re.compile(r"select|with|values|table|\(")
-_TELLS: Final = re.compile(r"explain|show")
-_COMMENTS: Final = re.compile(r"\A(?:\s+|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
 
 
 class _Column(NamedTuple):
@@ -72,10 +72,12 @@ def query_database(query: str, dsn: str, use: Callable[[Answer], _T]) -> _T:
     """
     try:
         dsn_module.check(dsn)
-        with dsn_module.connect(dsn, "marketflow sql", autocommit=True) as connection:
+        with closing(dsn_module.connect(dsn, "marketflow sql", autocommit=True)) as connection:
+            _check_login(connection, dsn)
             connection.execute("SET timezone = 'UTC'")
             connection.execute("SET datestyle = 'ISO'")
             connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            # Never committed, whatever happens: the connection closes with it.
             return use(_answer(connection, query))
     except SinkError as error:
         raise UsageError(str(error)) from None
@@ -83,14 +85,20 @@ def query_database(query: str, dsn: str, use: Callable[[Answer], _T]) -> _T:
         raise _explained(dsn, error) from None
 
 
-def _answer(connection: psycopg.Connection[Any], query: str) -> Answer:
-    first = query[_COMMENTS.match(query).end() :].lower()  # type: ignore[union-attr]
-    if not _READS.match(first) and not _TELLS.match(first):
-        word = (re.split(r"\W", first)[0] or "this").upper()
+def _check_login(connection: psycopg.Connection[Any], dsn: str) -> None:
+    """Raise UsageError unless the login can do nothing but read."""
+    found = power(connection)
+    if found is not None:
+        reader = dsn_module.redacted(dsn_module.with_login(dsn, ROLE, "PASSWORD"))
         raise UsageError(
-            f"{word} is not allowed here, the database is only read: write a SELECT; to keep a "
-            "result use --format parquet --out FILE"
+            f"{dsn_module.shown(dsn)} {found}, and a query only reads: log in as {ROLE}, --dsn "
+            f"{reader.replace('***', 'PASSWORD')} (services up shows it with its password; on "
+            "other servers migrate --dsn makes it, --new-reader-password gives it another)"
         )
+
+
+def _answer(connection: psycopg.Connection[Any], query: str) -> Answer:
+    check_database_query(connection, query)
     # Prepared, the server takes exactly one statement.
     prepared = connection.pgconn.prepare(b"", query.encode())
     described = connection.pgconn.describe_prepared(b"")
@@ -102,7 +110,7 @@ def _answer(connection: psycopg.Connection[Any], query: str) -> Answer:
         for i in range(described.nfields)
     ]
     cursor: Any
-    if _READS.match(first):
+    if is_cursor_query(query):
         cursor = connection.cursor("marketflow")
         cursor.itersize = _BATCH_ROWS
     else:
@@ -218,6 +226,8 @@ def _explained(dsn: str, error: psycopg.Error) -> UsageError | RunFailed:
         return UsageError(f'{text}; write one SELECT, such as "SELECT count(*) FROM trades"')
     if code == "25006":
         return UsageError(f"{text}: write a SELECT")
+    if code == "42501" and text.startswith("permission denied for view"):
+        return UsageError(f"{text}: marketflow migrate, as the owner, lets {ROLE} read it")
     if code.startswith(("42", "22", "0A")):
         return UsageError(text)
     return RunFailed(f"{dsn_module.shown(dsn)}: {text}")

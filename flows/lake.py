@@ -10,6 +10,9 @@ A view is the lake as it was when it was opened: open again to see what was writ
 
 from __future__ import annotations
 
+import os
+import secrets
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -56,7 +59,23 @@ def open_lake(folder: Path | str) -> duckdb.DuckDBPyConnection:
     con.execute("SET TimeZone = 'UTC'")
     for table in TABLES.values():
         con.execute(f"CREATE VIEW {table.name} AS {_select(root, table)}")
+    _lock(con, root)
     return con
+
+
+def _lock(con: duckdb.DuckDBPyConnection, root: Path) -> None:
+    """From here on the connection opens only files below the lake (and its own spill), loads
+    nothing, sees no variable of the program, and keeps it so."""
+    spill = Path(tempfile.gettempdir(), f"marketflow-{os.getpid()}-{secrets.token_hex(4)}")
+    for setting, value in (
+        ("temp_directory", _text(str(spill))),  # made when needed, gone with the connection
+        ("allow_persistent_secrets", "false"),
+        ("python_enable_replacements", "false"),
+        ("allowed_directories", f"[{_text(str(root.absolute()))}]"),
+        ("enable_external_access", "false"),
+        ("lock_configuration", "true"),
+    ):
+        con.execute(f"SET {setting} = {value}")
 
 
 def _select(root: Path, table: Table) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.errors import RunFailed, UsageError
@@ -37,17 +38,24 @@ def compact_lake(lake: Path, before: str | None, console: Console) -> dict[str, 
     return result
 
 
-def migrate_database(dsn: str, console: Console) -> dict[str, Any]:
+def migrate_database(
+    dsn: str, console: Console, new_reader_password: bool = False
+) -> dict[str, Any]:
     """Bring the database up to this release. Raises UsageError or RunFailed with the fix."""
     from infra.migrate import MigrationError, migrate
 
     try:
         check(dsn)
-        report = migrate(dsn, console.print)
+        report = migrate(dsn, console.print, new_reader_password=new_reader_password)
     except SinkError as error:
         raise UsageError(str(error)) from None
     except MigrationError as error:
         raise RunFailed(str(error)) from None
     done = f"applied {', '.join(report.applied)}" if report.applied else "nothing to do"
     console.print(f"{shown(dsn)} (TimescaleDB {report.version}, {report.edition}): {done}")
+    if report.note:
+        console.print(f"[yellow]{escape(report.note)}[/yellow]")
+    elif "@" in report.reader and ":" in report.reader.partition("://")[2].partition("@")[0]:
+        console.print("The login that marketflow sql reads with, shown this once:")
+        console.print(f"marketflow sql --dsn '{report.reader}'", soft_wrap=True, highlight=False)
     return {"database": shown(dsn), **asdict(report)}

@@ -46,6 +46,10 @@ def print_states(states: dict[str, dict[str, Any]], console: Console) -> None:
         shown = f"[{colour}]{state['state']}[/{colour}]"
         table.add_row(name, shown, redact(state["url"]), state["detail"])
     console.print(table)
+    for state in states.values():
+        if state["reader"]:
+            console.print("To read the database (a login that cannot write):")
+            console.print(f'marketflow sql --dsn {state["reader"]} "SELECT …"', soft_wrap=True)
 
 
 def redact(url: str) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from flows.answers import Answer, print_answer
 from flows.errors import RunFailed, UsageError
 from flows.lake import open_lake
+from flows.readonly import lake_statement
 from schemas.tables import TABLES
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ _T = TypeVar("_T")
 
 _BATCH_ROWS: Final = 65_536
 _ANY_WIDTH: Final = 100_000
-_READS: Final = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
 
 
 def query_lake(query: str, lake: Path, use: Callable[[duckdb.DuckDBPyRelation], _T]) -> _T:
@@ -47,16 +47,7 @@ def query_lake(query: str, lake: Path, use: Callable[[duckdb.DuckDBPyRelation], 
 
 
 def _relation(con: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation:
-    statements = con.extract_statements(query)
-    if len(statements) != 1:
-        raise UsageError(f"one SELECT at a time, not {len(statements)} statements")
-    if statements[0].type not in _READS:
-        kind = statements[0].type.name
-        raise UsageError(
-            f"{kind} is not allowed here, a lake is read-only: write a SELECT; to keep a result "
-            "use --format parquet --out FILE"
-        )
-    relation = con.sql(query)
+    relation = con.sql(lake_statement(con, query))
     assert relation is not None
     return relation
 

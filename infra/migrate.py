@@ -16,12 +16,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, LiteralString, cast
 
 import psycopg
 
+from infra.reader import ROLE, let_read
 from sinks import dsn as dsn_module
 
 FOLDER: Final = Path(__file__).resolve().with_name("migrations")
@@ -78,6 +79,10 @@ class Report:
     version: str
     applied: list[str]
     present: list[str]
+    #: DSN of the login that ``marketflow sql`` reads with; its password only where it is new.
+    reader: str = ""
+    #: What somebody with more rights has to do yet.
+    note: str = ""
 
 
 def split(text: str) -> list[str]:
@@ -125,13 +130,33 @@ def plan(files: Sequence[Migration], edition: str, applied: Mapping[str, str]) -
     return [f for f in files if f.name not in applied and f.edition in (None, edition)]
 
 
-def migrate(dsn: str, say: Callable[[str], None] = lambda _: None, folder: Path = FOLDER) -> Report:
-    """Bring the database up to this release; nothing to do is fine. Raises MigrationError."""
+def migrate(
+    dsn: str,
+    say: Callable[[str], None] = lambda _: None,
+    folder: Path = FOLDER,
+    *,
+    new_reader_password: bool = False,
+) -> Report:
+    """Bring the database up to this release; nothing to do is fine. Raises MigrationError.
+
+    The login that ``marketflow sql`` reads with is made where the server has none, and may read
+    this database afterwards; ``new_reader_password`` gives it another password.
+    """
     try:
         with dsn_module.connect(dsn, "marketflow migrate", autocommit=True) as connection:
             connection.execute("SET client_min_messages = warning")
             _take_lock(connection, say)
-            return _migrate(connection, say, folder)
+            report = _migrate(connection, say, folder)
+            password, note = None, ""
+            try:
+                password = let_read(connection, new_reader_password)
+            except psycopg.errors.InsufficientPrivilege as error:
+                note = (
+                    f"no login for marketflow sql: {dsn_module.one_line(error)}; as a superuser "
+                    f"CREATE ROLE {ROLE} LOGIN PASSWORD '…', then migrate again"
+                )
+            reader = "" if note else dsn_module.with_login(dsn, ROLE, password)
+            return replace(report, reader=reader, note=note)
     except psycopg.Error as error:
         raise MigrationError(_explained(dsn, error)) from error
 

@@ -72,6 +72,22 @@ def shown(dsn: str) -> str:
     return f"{user}@{host}:{known.get('port', '5432')}/{known.get('dbname', user)}"
 
 
+def with_login(dsn: str, user: str, password: str | None) -> str:
+    """The same place as a URL with another login; without a password libpq looks for one."""
+    from urllib.parse import quote, urlencode
+
+    from psycopg.conninfo import conninfo_to_dict
+
+    given = {k: str(v) for k, v in conninfo_to_dict(dsn).items() if v is not None}
+    secret = "" if password is None else f":{quote(password, safe='')}"
+    host = quote(given.pop("host", ""), safe=",:[]")
+    port = f":{given.pop('port')}" if "port" in given else ""
+    database = quote(given.pop("dbname", ""), safe="")
+    rest = {k: v for k, v in given.items() if k not in ("user", "password", "passfile")}
+    query = f"?{urlencode(rest, quote_via=quote)}" if rest else ""
+    return f"postgresql://{quote(user, safe='')}{secret}@{host}{port}/{database}{query}"
+
+
 def redacted(text: str) -> str:
     """Any text with an address in it, without passwords."""
     return _NAMED_SECRET.sub(r"\1***", _URL_SECRET.sub(r"\1:***@", text))

@@ -33,6 +33,8 @@ class State:
     state: str
     url: str
     detail: str = ""
+    #: Address of a login that only reads, where the service has one.
+    reader: str = ""
 
 
 def program(name: str, fix: str) -> str:
@@ -117,6 +119,11 @@ class Service(ABC):
         """What a client connects to (no secret that is not on loopback only)."""
 
     @property
+    def reader_url(self) -> str:
+        """The same for a login that only reads, where the service has one."""
+        return ""
+
+    @property
     @abstractmethod
     def version(self) -> str:
         """Pinned version; a change installs anew."""
@@ -134,7 +141,7 @@ class Service(ABC):
         """Whether the service really serves (not only listens)."""
 
     def after_start(self) -> None:  # noqa: B027 - most services need none
-        """One-time set-up that needs the running service."""
+        """Set-up that needs the running service; repeated by each ``up``."""
 
     def environment(self) -> dict[str, str]:
         """Added to the environment of the process."""
@@ -152,6 +159,7 @@ class Service(ABC):
     def up(self, say: Callable[[str], None]) -> State:
         """Install if needed, start if needed, wait until it answers."""
         if self._alive() and self.answers():
+            self.after_start()
             return self.state()
         self.ensure_installed(say)
         if not self._alive():
@@ -208,7 +216,7 @@ class Service(ABC):
         """What is true now."""
         if self._alive():
             if self.answers():
-                return State("up", self.url)
+                return State("up", self.url, reader=self.reader_url)
             return State("starting", self.url, f"the process runs but does not answer: {self.log}")
         if not self.installed:
             return State("not installed", self.url, "marketflow services up installs it")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.services.base import Service, ServiceError, State
+from infra.services.timescale import Timescale
 
 _COMPOSE: Final = Path(__file__).resolve().parents[1] / "compose.yaml"
 
@@ -48,6 +49,9 @@ def up(chosen: Sequence[Service], say: Callable[[str], None]) -> dict[str, State
     """``docker compose up -d --wait`` for the chosen services."""
     say("starting containers: " + ", ".join(s.name for s in chosen))
     _compose("up", "-d", "--wait", *(s.name for s in chosen))
+    for service in chosen:
+        if isinstance(service, Timescale):
+            service.make_reader(url_of(service))
     return status(chosen)
 
 
@@ -83,5 +87,6 @@ def status(chosen: Sequence[Service]) -> dict[str, State]:
             word = "up" if health in ("", "healthy") else "starting"
         else:
             word = "down"
-        states[service.name] = State(word, url_of(service), health)
+        reader = service.reader_url if word == "up" else ""
+        states[service.name] = State(word, url_of(service), health, reader)
     return states

@@ -60,6 +60,33 @@ class Timescale(Service):
         return f"postgresql://{credentials}@127.0.0.1:{self.port}/{self.database}"
 
     @property
+    def reader_url(self) -> str:
+        """DSN of the login that only reads (infra.reader); its password is kept in the folder."""
+        from infra.reader import ROLE
+        from sinks.dsn import with_login
+
+        secret = self.folder / "reader_password"
+        return with_login(self.url, ROLE, secret.read_text() if secret.is_file() else None)
+
+    def make_reader(self, dsn: str) -> None:
+        """Make that login on the server of ``dsn``, or give it the password that is kept."""
+        import psycopg
+
+        from infra.reader import make_reader
+
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            make_reader(connection, self._secret("reader_password"))
+
+    def _secret(self, name: str) -> str:
+        """The password in that file of the folder, made once."""
+        path = self.folder / name
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(0o600)
+            path.write_text(secrets.token_urlsafe(16))
+        return path.read_text()
+
+    @property
     def _bin(self) -> Path:
         return self.files / "root/usr/lib/postgresql/17/bin"
 
@@ -126,12 +153,8 @@ class Timescale(Service):
         self.data.mkdir(parents=True)
         self.data.chmod(0o700)
         self._own(self.data)
-        secret = self.folder / "password"
-        if not secret.is_file():
-            secret.touch(0o600)
-            secret.write_text(secrets.token_urlsafe(16))
         handed = self._socket / "password"
-        handed.write_text(secret.read_text())
+        handed.write_text(self._secret("password"))
         self._own(handed)
         share = self.files / "root/usr/share/postgresql/17"
         self._run_as([
@@ -162,7 +185,7 @@ class Timescale(Service):
         return True
 
     def after_start(self) -> None:
-        """Create the database and the extension once."""
+        """Create the database, the extension and the login that only reads, once."""
         import psycopg
 
         with psycopg.connect(self.url, dbname="postgres", autocommit=True) as connection:
@@ -173,3 +196,4 @@ class Timescale(Service):
                 connection.execute(f"CREATE DATABASE {self.database}")  # type: ignore[arg-type]
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+        self.make_reader(self.url)

@@ -82,3 +82,8 @@ def new_database(service: Service) -> Iterator[str]:
     service.up(print)
     with administrator(service) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def reader_of(service: Service, dsn: str) -> str:
+    """The same database for the login that only reads."""
+    return f"{service.reader_url.rpartition('/')[0]}/{dsn.rpartition('/')[2]}"

@@ -23,11 +23,12 @@ from flows.errors import RunFailed, UsageError
 from flows.retention import forget
 from flows.sql import _answer, print_query, query_lake
 from infra.migrate import migrate
+from infra.services.base import Service
 from schemas.tables import TABLES
 from sinks.parquet import ParquetWriter
 from sinks.timescale import TimescaleWriter
 from tests.batches import Feed
-from tests.services.local import new_database
+from tests.services.local import new_database, reader_of
 from tests.services.test_migrate import replace_password
 
 pytestmark = pytest.mark.services
@@ -77,7 +78,7 @@ QUERIES = {
 
 @pytest.fixture(scope="module")
 def stores(timescale, tmp_path_factory) -> Iterator[tuple[Path, str]]:
-    """A lake and the DSN of a database with the same rows."""
+    """A lake and the DSN of a database with the same rows, for the login that only reads."""
     lake = tmp_path_factory.mktemp("stores") / "lake"
     with new_database(timescale) as dsn:
         migrate(dsn)
@@ -89,7 +90,7 @@ def stores(timescale, tmp_path_factory) -> Iterator[tuple[Path, str]]:
                 writer.write(item)
         for writer in writers:
             writer.close()
-        yield lake, dsn
+        yield lake, reader_of(timescale, dsn)
 
 
 def rows_of(query: str, lake: Path | None, dsn: str | None) -> list[dict[str, Any]]:
@@ -198,7 +199,7 @@ def test_large_answers_stream(stores: tuple[Path, str]) -> None:
         ("DELETE FROM store.trades", "DELETE is not allowed here.*only read: write a SELECT"),
         ("SELECT 1; DROP VIEW trades", "cannot insert multiple commands"),
         ("SELECT 1; COMMIT; DROP VIEW trades", "cannot insert multiple commands"),
-        ("WITH x AS (DELETE FROM store.trades RETURNING 1) SELECT * FROM x", "DECLARE|read-only"),
+        ("WITH x AS (DELETE FROM store.trades RETURNING 1) SELECT * FROM x", "permission denied"),
         ("SELECT * FROM nothing", 'relation "nothing" does not exist; tables of a migrated'),
         ("SELECT nothing FROM trades", 'column "nothing" does not exist'),
         ("SELEC 1", "SELEC is not allowed here"),
@@ -280,20 +281,22 @@ def test_mistakes_about_the_database_are_explained(stores: tuple[Path, str]) -> 
     assert (done.returncode, "--lake or --dsn, not both" in done.stderr) == (2, True)
 
 
-def test_retention_forgets_the_same_days(stores: tuple[Path, str]) -> None:
+def test_retention_forgets_the_same_days(stores: tuple[Path, str], timescale: Service) -> None:
     """The rows are of 2026-01-01 and 02; chunks are at most a day here, files exactly one."""
-    lake, dsn = stores
+    lake, reader = stores
+    dsn = f"{timescale.url.rpartition('/')[0]}/{reader.rpartition('/')[2]}"
     console = Console(quiet=True)
     query = "SELECT DISTINCT date FROM quotes ORDER BY date"
     both = ((lake, None), (None, dsn))
+    shown = {None: None, dsn: reader}
     before = [{"date": "2026-01-01"}, {"date": "2026-01-02"}]
     for where in both:
         would = forget(*where, ["quotes=1"], "2026-01-03", True, console)
         assert would["tables"]["quotes"]["dropped"] > 0
-        assert rows_of(query, *where) == before
+        assert rows_of(query, where[0], shown[where[1]]) == before
         did = forget(*where, ["quotes=1"], "2026-01-03", False, console)
         assert {**did, "dry_run": True} == would
-        assert rows_of(query, *where) == before[1:]
+        assert rows_of(query, where[0], shown[where[1]]) == before[1:]
         assert forget(*where, ["quotes=forever"], "2036-01-03", True, console)["tables"].keys() == {
             "book_events", "depth", "dead_letters", "quality_events",
         }  # fmt: skip
