@@ -148,6 +148,17 @@ def test_the_full_editions_clean_up_runs_here_too(database: str, ask: Ask) -> No
     ]
 
 
+def test_the_server_knows_the_full_editions_statements(database: str) -> None:
+    """Their functions and arguments: it refuses them for its licence, not as unknown."""
+    files = {m.name: m for m in migrate_module.read()}
+    with psycopg.connect(database, autocommit=True) as connection:
+        for statement in files["0007_trade_bars_history.timescale"].statements:
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="license"):
+                connection.execute(statement)
+        with pytest.raises(psycopg.errors.UndefinedFunction):
+            connection.execute(statement.replace("start_offset", "begin_offset"))
+
+
 def test_mistakes_are_told_with_their_fix(timescale, database: str) -> None:
     wrong = replace_password(database, "wrong")
     with pytest.raises(MigrationError, match="password is wrong"):

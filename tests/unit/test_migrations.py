@@ -6,6 +6,7 @@ it (TimescaleDB 2.29.2 on PostgreSQL 17).
 
 from __future__ import annotations
 
+import re
 from datetime import date
 
 import pytest
@@ -78,21 +79,67 @@ def test_the_full_edition_gets_columnstore_and_continuous_aggregates() -> None:
     assert FILES["0001_store"].in_transaction
 
 
-def test_both_editions_have_the_same_bars_from_trades() -> None:
-    def columns(name: str) -> list[str]:
-        return [
-            line.strip()
-            for line in FILES[name].text.splitlines()
-            if " AS " in line and "VIEW" not in line and not line.startswith("WITH")
-        ]
+def bar_views(edition: str) -> dict[str, str]:
+    """By name what the bars from trades are selected by."""
+    found = {}
+    for statement in told(edition):
+        made = re.match(r"CREATE (?:OR REPLACE|MATERIALIZED) VIEW .*?(trade_bars_1.)\b", statement)
+        if made:
+            select = statement.partition("AS\nSELECT")[2]
+            found[made[1]] = select.removesuffix("\nWITH NO DATA")
+    return found
 
-    assert columns("0004_trade_bars.apache") == columns("0004_trade_bars.timescale")
+
+def test_both_editions_have_the_same_bars_from_trades() -> None:
+    """Columns, filters and groups alike, so that the rows are the same."""
+    assert bar_views("apache").keys() == {"trade_bars_1m", "trade_bars_1d"}
+    assert bar_views("apache") == bar_views("timescale")
+    assert all("GROUP BY 1, 2, 3" in select for select in bar_views("apache").values())
+
+
+def test_the_bars_of_the_full_edition_reach_back_to_the_first_trade() -> None:
+    """Whenever it is loaded: a policy of the last days forgets files, back-fills, --replace."""
+    policies: dict[str, str] = {}
+    statements = told("timescale")
+    for statement in statements:
+        name = next((n for n in ("trade_bars_1m", "trade_bars_1d") if f"'{n}'" in statement), "")
+        if "remove_continuous_aggregate_policy" in statement:
+            del policies[name]
+        elif "add_continuous_aggregate_policy" in statement:
+            assert name not in policies  # a second one is left out without an error
+            policies[name] = statement
+    assert policies == {
+        name: f"SELECT add_continuous_aggregate_policy('{name}', start_offset => NULL, "
+        f"end_offset => interval '{end}', schedule_interval => interval '1 minute', "
+        "if_not_exists => true)"
+        for name, end in (("trade_bars_1m", "2 minutes"), ("trade_bars_1d", "1 day"))
+    }
+    # What has been missing is made, after what it is made from, and up to no open bar.
+    minutes, days = (
+        statements.index(f"CALL refresh_continuous_aggregate('{name}', NULL, now() - {end})")
+        for name, end in (
+            ("trade_bars_1m", "interval '2 minutes'"),
+            ("trade_bars_1d", "interval '1 day'"),
+        )
+    )
+    assert minutes < days < statements.index(policies["trade_bars_1m"])
+    assert not FILES["0007_trade_bars_history.timescale"].in_transaction
 
 
 def test_a_change_of_edition_brings_what_is_missing() -> None:
     applied = {m.name: m.checksum for m in plan(read(), "apache", {})}
     names = [m.name for m in plan(read(), "timescale", applied)]
-    assert names == ["0004_trade_bars.timescale", "0005_columnstore.timescale"]
+    assert names == [
+        "0004_trade_bars.timescale",
+        "0005_columnstore.timescale",
+        "0007_trade_bars_history.timescale",
+    ]
+
+
+def test_a_database_of_an_earlier_release_gets_the_new_policies() -> None:
+    applied = {m.name: m.checksum for m in plan(read(), "timescale", {}) if m.name < "0007"}
+    names = [m.name for m in plan(read(), "timescale", applied)]
+    assert names[0] == "0007_trade_bars_history.timescale"
 
 
 def test_a_changed_or_unknown_file_is_refused() -> None:
