@@ -1,8 +1,9 @@
 #!/bin/sh
-# Builds the virtual environment of the project: infra/setup.sh VENV
-# Exact versions with hashes from requirements.lock, then the project itself, editable.
+# Builds the virtual environment of the project: infra/setup.sh VENV LOCK...
+# Exact versions with hashes from the locks, then the project itself, editable.
 set -eu
 venv=$1
+shift
 python=${PYTHON:-python3}
 
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || {
@@ -25,11 +26,25 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
     fi
 fi
 
-echo "setting up $venv (once; about a minute) ..." >&2
+echo "installing $* into $venv, once, about 20 s ..." >&2
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip="$venv/bin/python -m pip --disable-pip-version-check --no-input -q"
-$pip install --require-hashes -r requirements.lock
-$pip install --no-deps --no-build-isolation -e .
-# Also where PYTHONDONTWRITEBYTECODE is set, as in many images: compiling what a run imports anew
-# takes two seconds of every start. A source that changes later is noticed and compiled again.
-"$venv/bin/python" -m compileall -q "$venv/lib" flows operators schemas sinks sources || true
+# pip alone takes three times as long: most of that is reading the index's pages, one by one.
+$pip install --no-compile --require-hashes -r infra/setup.lock
+locked=""
+for lock in "$@"; do
+    locked="$locked -r $lock"
+done
+install="$venv/bin/uv pip install -q --python $venv/bin/python"
+# uv does not know pip's settings: who has an index of their own there gets it from pip.
+if $pip config list | grep -q "index" || ! $install --require-hashes $locked; then
+    echo "installing with pip, about a minute ..." >&2
+    install="$pip install"
+    $install --require-hashes $locked
+fi
+$install --no-deps --no-build-isolation -e .
+# Python writes byte code at the first import; where images forbid it (PYTHONDONTWRITEBYTECODE),
+# every start would compile what it imports anew, for seconds.
+if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ]; then
+    "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" flows operators schemas sinks sources || true
+fi

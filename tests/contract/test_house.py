@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -102,9 +103,30 @@ def test_flow_files_read_like_the_picture() -> None:
     assert (ROOT / "flows" / "market_data.py").read_text().count("\n") < 100
 
 
-def test_lock_file_is_hashed_and_names_no_index() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
+_LOCKS = ("requirements.lock", "requirements-dev.lock", "infra/setup.lock")
+
+
+def _locked(name: str) -> dict[str, str]:
+    """Version by package."""
+    return dict(re.findall(r"^([a-z0-9][\w.-]*)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", _LOCKS)
+def test_locks_are_hashed_and_name_no_index(name: str) -> None:
+    lock = (ROOT / name).read_text()
     assert "://" not in lock
     for requirement in re.split(r"\n(?=\S)", lock):
         if "==" in requirement:
             assert "--hash=sha256:" in requirement, requirement
+
+
+def test_what_only_tests_need_is_not_installed_for_a_run() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    run, dev, setup = map(_locked, _LOCKS)
+    for text in project["dependency-groups"]["dev"]:
+        assert text in dev
+        assert text not in run
+    assert {"setuptools", "uv"} == set(setup)
+    for lock in (dev, setup):
+        shared = lock.keys() & run.keys()
+        assert {name: lock[name] for name in shared} == {name: run[name] for name in shared}
