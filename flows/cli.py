@@ -30,6 +30,11 @@ app = typer.Typer(
 )
 err = stderr_console()
 LAKE = Path("lake")
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only what would go is shown.")]
+LegalDays = Annotated[
+    int,
+    typer.Option(min=0, help="Days that orders, executions and audit are kept whatever is asked."),
+]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on stdout, for machines.")]
 Lake = Annotated[Path | None, typer.Option("--lake", help="Folder of the lake (default: lake).")]
@@ -234,14 +239,19 @@ def sql(
 
 
 @app.command()
-def compact(lake: Lake = None, before: str | None = None, as_json: Json = False) -> None:
-    """Merge a lake's small files, safely beside a running writer; results stay identical.
-
-    --before YYYY-MM-DD also drops every date before that day (retention).
-    """
+def compact(
+    lake: Lake = None,
+    before: Annotated[
+        str | None, typer.Option(help="Also drop every date before this day (with --yes).")
+    ] = None,
+    yes: Yes = False,
+    legal_days: LegalDays = 2557,
+    as_json: Json = False,
+) -> None:
+    """Merge a lake's small files, safely beside a running writer; results stay identical."""
     from flows.maintenance import compact_lake
 
-    report = compact_lake(lake or LAKE, before, err)
+    report = compact_lake(lake or LAKE, before, yes, legal_days, err)
     if as_json:
         _print_json(report)
 
@@ -254,8 +264,12 @@ def retention(
         list[str] | None,
         typer.Option(help="TABLE=DAYS or TABLE=forever, instead of the default (repeatable)."),
     ] = None,
-    as_of: Annotated[str | None, typer.Option(help="Day to count from (default: today).")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option(help="Day to count from, or newest: that of the newest row (default: today)."),
+    ] = None,
+    yes: Yes = False,
+    legal_days: LegalDays = 2557,
     as_json: Json = False,
 ) -> None:
     """Forget what is old: whole days of a lake, whole chunks of a database. Never by itself.
@@ -264,11 +278,14 @@ def retention(
     365, all else for ever. Where the server can keep policies (full TimescaleDB) they are set, and
     it goes on by itself; the Apache edition and a lake forget when this is run, so run it daily.
     """
-    from flows.retention import forget
+    from flows.retention import Wanted, forget
 
-    report = forget(lake, dsn, keep or [], as_of, dry_run, err)
+    wanted = Wanted(keep or (), as_of, legal_days, dry_run=not yes)
+    report = forget(lake or LAKE, dsn, wanted, err)
     if as_json:
         _print_json(report)
+    if not yes:
+        raise UsageError("nothing was dropped: repeat with --yes")
 
 
 @app.command()
@@ -295,18 +312,25 @@ def migrate(
 
 @app.command()
 def services(
-    action: Annotated[str, typer.Argument(help="up, down, status or reset.")],
+    action: Annotated[str, typer.Argument(help="up, down, status, env or reset.")],
     only: Annotated[
         str | None, typer.Option(help="Only these, such as kafka,timescale,prometheus.")
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="For reset: forget all data.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Local Kafka, TimescaleDB and Prometheus: containers where Docker answers, else packages."""
-    from flows.services import print_states, run_action
+    """Local Kafka, TimescaleDB and Prometheus: containers where Docker answers, else packages.
 
-    states = run_action(action, only, err)
+    env prints the variables that every command takes its addresses from:
+    eval "$(marketflow services env)"
+    """
+    from flows.services import exports, print_states, run_action
+
+    states = run_action(action, only, yes, err)
     if as_json:
         _print_json(states)
+    elif action == "env":
+        sys.stdout.write("".join(f"{line}\n" for line in exports(states)))
     else:
         print_states(states, err)
 

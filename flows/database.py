@@ -92,8 +92,9 @@ def _check_login(connection: psycopg.Connection[Any], dsn: str) -> None:
         reader = dsn_module.redacted(dsn_module.with_login(dsn, ROLE, "PASSWORD"))
         raise UsageError(
             f"{dsn_module.shown(dsn)} {found}, and a query only reads: log in as {ROLE}, --dsn "
-            f"{reader.replace('***', 'PASSWORD')} (services up shows it with its password; on "
-            "other servers migrate --dsn makes it, --new-reader-password gives it another)"
+            f"{reader.replace('***', 'PASSWORD')} or MARKETFLOW_READER_DSN (services env prints it "
+            "with its password; on other servers migrate --dsn makes it, --new-reader-password "
+            "gives it another)"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,36 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.errors import RunFailed, UsageError
+from infra.retention import lawful_day
 from schemas.tables import TABLES
-from sinks.compact import compact, drop_before
+from sinks.compact import compact, count_before, drop_before
 from sinks.dsn import check, shown
 from sinks.errors import SinkError
 
 
-def compact_lake(lake: Path, before: str | None, console: Console) -> dict[str, Any]:
-    """Drop dates before ``before`` (YYYY-MM-DD) where given, then merge small files."""
+def compact_lake(
+    lake: Path, before: str | None, yes: bool, legal_days: int, console: Console
+) -> dict[str, Any]:
+    """Drop dates before ``before`` (YYYY-MM-DD) where given, then merge small files.
+
+    Raises UsageError with what would go unless ``yes``; SinkError; LakeFailed.
+    """
     dropped: dict[str, int] = {}
     if before is not None:
         try:
             day = date.fromisoformat(before)
         except ValueError:
             raise UsageError(f"--before {before!r} is no date such as 2026-03-02") from None
-        dropped = {name: drop_before(lake, name, day) for name in TABLES}
+        today = datetime.now(UTC).date()
+        first = {name: lawful_day(name, day, today, legal_days) for name in TABLES}
+        if not yes:
+            would = {name: count_before(lake, name, first[name]) for name in TABLES}
+            told = ", ".join(f"{name} {count}" for name, count in would.items() if count)
+            raise UsageError(
+                f"--before {before} would drop these files: {told or 'none'}; nothing was dropped "
+                "or merged: repeat with --yes"
+            )
+        dropped = {name: drop_before(lake, name, first[name]) for name in TABLES}
     report = compact(lake)
     result = {"files_dropped": {k: v for k, v in dropped.items() if v}, **report}
     table = Table(title=f"compacted {lake}", title_justify="left")

@@ -14,6 +14,8 @@ from flows.errors import UsageError
 from flows.variables import (
     COMMON_FLAGS,
     FILE,
+    READER_DSN,
+    READING,
     RUN_FLAGS,
     SETTINGS,
     check_variables,
@@ -39,7 +41,7 @@ class ConfiguredGroup(TyperGroup):
             if isinstance(option, TyperOption) and (name := _settable(cmd_name, option))
         }
         for name, option in options.items():
-            option.envvar = variable(name)
+            option.envvar = _variables_of(cmd_name, name)
             # A column of its own is too narrow for the names at 80 columns: see the epilog.
             option.show_envvar = False
         command.epilog = _variables(cmd_name, list(options))
@@ -55,12 +57,20 @@ def _variables(command: str, names: list[str]) -> str | None:
     """Tell the variable of each option, and the settings that have no option."""
     if not names:
         return None
-    told = [f"--{name.replace('_', '-')} {variable(name)}" for name in names]
+    told = [
+        f"--{name.replace('_', '-')} {' or '.join(_variables_of(command, name))}" for name in names
+    ]
     text = f"Variables (keys of {FILE} likewise): {', '.join(told)}."
     rest = [variable(name) for name in SETTINGS if name not in (*names, "lake")]
     if command in _FLOW_COMMANDS:
         text += f" Without an option: {', '.join(rest)}."
     return text + " Lists in a variable are separated by spaces." * ("source" in names)
+
+
+def _variables_of(command: str, name: str) -> list[str]:
+    """The variables of an option, the first that is set counts."""
+    names = [READER_DSN, name] if command in READING and name == "dsn" else [name]
+    return [variable(name) for name in names]
 
 
 def _settable(command: str, option: TyperOption) -> str:
@@ -74,9 +84,10 @@ def _defaults(options: dict[str, TyperOption]) -> dict[str, Any]:
     """What marketflow.toml says of the options, by parameter name."""
     found = {}
     given = read_file()
-    if isinstance(given.get("dsn"), str):
+    for name in ("dsn", READER_DSN):
         # Sinks and workers look for it where they run.
-        os.environ.setdefault(variable("dsn"), given["dsn"])
+        if isinstance(given.get(name), str):
+            os.environ.setdefault(variable(name), given[name])
     for key, value in given.items():
         option = options.get(key)
         if option is None or option.name is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, LiteralString, cast
 
@@ -11,75 +12,109 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from flows import settings
 from flows.errors import RunFailed, UsageError
+from flows.variables import nearest as near_name
 from infra.migrate import MigrationError, detect_edition
-from infra.retention import KEEP_DAYS, first_day, old_chunks, statements
+from infra.retention import (
+    KEEP_DAYS,
+    LEGAL_DAYS,
+    LEGAL_TABLES,
+    drop_chunks,
+    first_day,
+    lawful_day,
+    newest,
+    old_chunks,
+    policies,
+)
 from schemas.tables import TABLES
 from sinks import dsn as dsn_module
-from sinks.compact import drop_before
+from sinks.compact import count_before, drop_before
 from sinks.errors import SinkError
-from sinks.lake import check_lake, list_files
+from sinks.lake import check_lake, list_partitions
 
 Keep = dict[str, int | None]
+_NEWEST = "newest"
 
 
-def forget(
-    lake: Path | None,
-    dsn: str | None,
-    changes: Sequence[str],
-    as_of: str | None,
-    dry_run: bool,
-    console: Console,
-) -> dict[str, Any]:
-    """Drop what is too old, or set the policies that will; ``changes`` are TABLE=DAYS.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What retention is asked: ``changes`` are TABLE=DAYS, ``as_of`` a day, ``newest`` (that of the
+    newest row), or None (today)."""
+
+    changes: Sequence[str] = ()
+    as_of: str | None = None
+    legal_days: int = LEGAL_DAYS
+    dry_run: bool = False
+
+
+def forget(lake: Path | None, dsn: str | None, wanted: Wanted, console: Console) -> dict[str, Any]:
+    """Drop what is too old of a database or a lake, or set the policies that will.
 
     Returns {"tables": {name: {"keep_days", "dropped"}}, ...}; ``dropped`` counts files of a lake,
     chunks of a database, and is null where a policy was set. Raises UsageError or RunFailed.
     """
-    keep = _keep(changes)
-    day = _day(as_of)
+    keep = _keep(wanted)
     if dsn is not None:
-        report = _from_database(dsn, keep, day, dry_run)
+        report = _from_database(dsn, keep, wanted)
     else:
-        folder = lake if lake is not None else Path(settings.load().lake)
-        report = {"lake": str(folder), "tables": _from_lake(folder, keep, day, dry_run)}
-    report["dry_run"] = dry_run
+        assert lake is not None
+        report = {"lake": str(lake), "tables": _from_lake(lake, keep, wanted)}
+    report["dry_run"] = wanted.dry_run
     _print(report, console)
     return report
 
 
-def _keep(changes: Sequence[str]) -> Keep:
+def _keep(wanted: Wanted) -> Keep:
     keep = dict(KEEP_DAYS)
-    for change in changes:
+    for change in wanted.changes:
         table, _, days = change.partition("=")
         if table not in TABLES:
-            raise UsageError(f"--keep {change!r}: no table {table!r}; known: {', '.join(TABLES)}")
+            near = near_name(table, TABLES)
+            raise UsageError(
+                f"--keep {change!r}: no table {table!r}{near}; known: {', '.join(TABLES)}"
+            )
         if days != "forever" and not (days.isdigit() and days.isascii() and 0 < int(days) < 10**5):
             raise UsageError(f"--keep {change!r} is not TABLE=DAYS or TABLE=forever")
         keep[table] = None if days == "forever" else int(days)
+        if table in LEGAL_TABLES and days != "forever" and int(days) < wanted.legal_days:
+            raise UsageError(
+                f"--keep {change!r}: {table} is kept for {wanted.legal_days} days by law; ask for "
+                "more days, or set --legal-days to the period that holds for you"
+            )
     return keep
 
 
-def _day(as_of: str | None) -> date:
+def _day(as_of: str | None, newest_day: Callable[[], date | None]) -> date:
     if as_of is None:
-        return datetime.now(UTC).date()
+        return _today()
+    if as_of == _NEWEST:
+        return newest_day() or _today()
     try:
         return date.fromisoformat(as_of)
     except ValueError:
-        raise UsageError(f"--as-of {as_of!r} is no date such as 2026-03-02") from None
+        raise UsageError(
+            f"--as-of {as_of!r} is no date such as 2026-03-02, nor {_NEWEST}"
+        ) from None
 
 
-def _from_lake(lake: Path, keep: Mapping[str, int | None], day: date, dry_run: bool) -> Any:
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _first(table: str, day: date, days: int, wanted: Wanted) -> date:
+    return lawful_day(table, first_day(day, days), _today(), wanted.legal_days)
+
+
+def _from_lake(lake: Path, keep: Mapping[str, int | None], wanted: Wanted) -> Any:
     report = {}
     try:
         check_lake(lake)
+        day = _day(wanted.as_of, lambda: _newest_of_lake(lake))
         for table, days in keep.items():
             if days is not None:
-                first = first_day(day, days)
-                if dry_run:
-                    files = [f for f in list_files(lake, table) if _filed(f) < first]
-                    dropped = len(files)
+                first = _first(table, day, days, wanted)
+                if wanted.dry_run:
+                    dropped = count_before(lake, table, first)
                 else:
                     dropped = drop_before(lake, table, first)
                 report[table] = {"keep_days": days, "dropped": dropped}
@@ -88,29 +123,23 @@ def _from_lake(lake: Path, keep: Mapping[str, int | None], day: date, dry_run: b
     return report
 
 
-def _filed(path: Path) -> date:
-    folder = next(p for p in path.parents if p.name.startswith("date="))
-    return date.fromisoformat(folder.name.removeprefix("date="))
+def _newest_of_lake(lake: Path) -> date | None:
+    days = [p.day for table in TABLES for p in list_partitions(lake, table)[-1:]]
+    return date(1970, 1, 1) + timedelta(max(days)) if days else None
 
 
-def _from_database(
-    dsn: str, keep: Mapping[str, int | None], day: date, dry_run: bool
-) -> dict[str, Any]:
+def _from_database(dsn: str, keep: Mapping[str, int | None], wanted: Wanted) -> dict[str, Any]:
     try:
         dsn_module.check(dsn)
         with dsn_module.connect(dsn, "marketflow retention", autocommit=True) as connection:
             _, edition = detect_edition(connection)
-            tables = {}
-            for table, told in statements(edition, keep, day).items():
-                days = keep[table]
-                old = None
-                if days is not None and edition == "apache":
-                    old = len(_run(connection, old_chunks(table, day, days)))
-                if not dry_run:
+            if edition == "timescale" and wanted.as_of is None:
+                for told in policies(keep).values() if not wanted.dry_run else ():
                     for statement in told:
                         _run(connection, statement)
-                if days is not None:
-                    tables[table] = {"keep_days": days, "dropped": old}
+                tables = {t: {"keep_days": d, "dropped": None} for t, d in keep.items() if d}
+            else:
+                tables = _drop_chunks(connection, keep, wanted)
             return {"database": dsn_module.shown(dsn), "edition": edition, "tables": tables}
     except SinkError as error:
         raise UsageError(str(error)) from None
@@ -122,6 +151,26 @@ def _from_database(
         if error.sqlstate in ("42P01", "3F000"):
             text += "; run: marketflow migrate --dsn DSN"
         raise RunFailed(text) from None
+
+
+def _drop_chunks(
+    connection: psycopg.Connection[Any], keep: Mapping[str, int | None], wanted: Wanted
+) -> dict[str, dict[str, int | None]]:
+    def newest_day() -> date | None:
+        found = [_run(connection, newest(table))[0][0] for table in TABLES]
+        return max((moment.astimezone(UTC).date() for moment in found if moment), default=None)
+
+    day = _day(wanted.as_of, newest_day)
+    tables: dict[str, dict[str, int | None]] = {}
+    for table, days in keep.items():
+        if days is None:
+            continue
+        first = _first(table, day, days, wanted)
+        old = len(_run(connection, old_chunks(table, first)))
+        if not wanted.dry_run:
+            _run(connection, drop_chunks(table, first))
+        tables[table] = {"keep_days": days, "dropped": old}
+    return tables
 
 
 def _run(connection: psycopg.Connection[Any], statement: str) -> list[Any]:

@@ -28,6 +28,9 @@ SETTINGS: Final = (
 RUN_FLAGS: Final = ("source", "sink", "processes", "recovery", "strict", "json")
 #: Flags that mean the same wherever they stand.
 COMMON_FLAGS: Final = ("lake", "dsn", "brokers")
+#: The database's login that only reads, which ``--dsn`` of READING prefers: sql refuses others.
+READER_DSN: Final = "reader_dsn"
+READING: Final = ("sql",)
 #: Variables that no flag has: secrets, and where services and tests find their files.
 _OTHERS: Final = (
     *(f"KAFKA_{name.upper()}" for name in SECURITY_PARAMS),
@@ -45,7 +48,7 @@ def variable(name: str) -> str:
 
 def check_variables(environment: Mapping[str, str]) -> None:
     """Refuse a MARKETFLOW_* variable that sets nothing. Raises UsageError with the nearest name."""
-    names = [*SETTINGS, *RUN_FLAGS, *COMMON_FLAGS, *_OTHERS]
+    names = [*SETTINGS, *RUN_FLAGS, *COMMON_FLAGS, READER_DSN, *_OTHERS]
     known = {variable(name) for name in names}
     for given, value in sorted(environment.items()):
         if not given.startswith(PREFIX) or given in known:
@@ -65,7 +68,7 @@ def read_file(path: Path | None = None) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
-    known = {*SETTINGS, *RUN_FLAGS, *COMMON_FLAGS}
+    known = {*SETTINGS, *RUN_FLAGS, *COMMON_FLAGS, READER_DSN}
     for key in given:
         if key not in known:
             raise UsageError(f"{path}: no setting {key!r}{nearest(key, known)}; remove the line")

@@ -24,30 +24,46 @@ KEEP_DAYS: Final[dict[str, int | None]] = {
     "quality_events": 365,
 }
 
+#: Records that the law wants kept: five years, seven on request (MiFID II, RTS 24; SEC 17a-4: six).
+#: Nothing of them is dropped before, whatever is asked.
+LEGAL_TABLES: Final = ("orders", "executions", "audit")
+LEGAL_DAYS: Final = 7 * 365 + 2
+
 
 def first_day(as_of: date, days: int) -> date:
     """The oldest day that is kept."""
     return as_of - timedelta(days=days)
 
 
-def statements(edition: str, keep: Mapping[str, int | None], as_of: date) -> dict[str, list[str]]:
-    """By table what an edition is told. ``keep``: days by table, None for ever."""
-    if edition == "timescale":
-        return {table: _policy(table, days) for table, days in keep.items()}
-    return {
-        table: [f"SELECT drop_chunks('store.{table}', older_than => {_moment(as_of, days)})"]
-        for table, days in keep.items()
-        if days is not None
-    }
+def lawful_day(table: str, wanted: date, today: date, legal_days: int = LEGAL_DAYS) -> date:
+    """The first day to keep of ``table``: ``wanted``, or the start of the legal period before
+    it."""
+    return min(wanted, first_day(today, legal_days)) if table in LEGAL_TABLES else wanted
 
 
-def old_chunks(table: str, as_of: date, days: int) -> str:
-    """Query for the chunks that are too old as a whole."""
-    return f"SELECT show_chunks('store.{table}', older_than => {_moment(as_of, days)})"
+def policies(keep: Mapping[str, int | None]) -> dict[str, list[str]]:
+    """By table what the full edition is told, which then forgets by its own clock. ``keep``: days
+    by table, None for ever."""
+    return {table: _policy(table, days) for table, days in keep.items()}
 
 
-def _moment(as_of: date, days: int) -> str:
-    return f"timestamptz '{first_day(as_of, days).isoformat()} 00:00:00+00'"
+def drop_chunks(table: str, first: date) -> str:
+    """Statement that drops the chunks which lie before the day ``first`` as a whole."""
+    return f"SELECT drop_chunks('store.{table}', older_than => {_moment(first)})"
+
+
+def old_chunks(table: str, first: date) -> str:
+    """Query for the chunks that :func:`drop_chunks` would drop."""
+    return f"SELECT show_chunks('store.{table}', older_than => {_moment(first)})"
+
+
+def newest(table: str) -> str:
+    """Query for the time of a table's newest row."""
+    return f"SELECT max({TABLES[table].time_field}) FROM store.{table}"
+
+
+def _moment(first: date) -> str:
+    return f"timestamptz '{first.isoformat()} 00:00:00+00'"
 
 
 def _policy(table: str, days: int | None) -> list[str]:

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,6 +105,13 @@ def drop_before(root: Path, table: str, day: date) -> int:
             dropped += len(files)
             _remove_empty(root, partition)
     return dropped
+
+
+def count_before(root: Path, table: str, day: date) -> int:
+    """How many files :func:`drop_before` would remove if no writer were running. SinkError."""
+    if day <= _EPOCH:
+        return 0
+    return len(list_files(root, table, last=day - timedelta(1)))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import marketflow as mf
 from flows.answers import Answer
 from flows.database import query_database
 from flows.errors import RunFailed, UsageError
-from flows.retention import forget
+from flows.retention import Wanted, forget
 from flows.sql import _answer, print_query, query_lake
 from infra.migrate import migrate
 from infra.services.base import Service
@@ -291,17 +291,20 @@ def test_retention_forgets_the_same_days(stores: tuple[Path, str], timescale: Se
     shown = {None: None, dsn: reader}
     before = [{"date": "2026-01-01"}, {"date": "2026-01-02"}]
     for where in both:
-        would = forget(*where, ["quotes=1"], "2026-01-03", True, console)
+        would = forget(*where, Wanted(["quotes=1"], "2026-01-03", dry_run=True), console)
         assert would["tables"]["quotes"]["dropped"] > 0
         assert rows_of(query, where[0], shown[where[1]]) == before
-        did = forget(*where, ["quotes=1"], "2026-01-03", False, console)
+        newest = forget(*where, Wanted(["quotes=1"], "newest", dry_run=True), console)
+        assert newest["tables"]["quotes"]["dropped"] == 0  # counted from 2026-01-02
+        did = forget(*where, Wanted(["quotes=1"], "2026-01-03"), console)
         assert {**did, "dry_run": True} == would
         assert rows_of(query, where[0], shown[where[1]]) == before[1:]
-        assert forget(*where, ["quotes=forever"], "2036-01-03", True, console)["tables"].keys() == {
+        forever = Wanted(["quotes=forever"], "2036-01-03", dry_run=True)
+        assert forget(*where, forever, console)["tables"].keys() == {
             "book_events", "depth", "dead_letters", "quality_events",
         }  # fmt: skip
     for change in ("nothing=1", "quotes", "quotes=0", "quotes=x"):
         with pytest.raises(UsageError, match="--keep"):
-            forget(lake, None, [change], None, True, console)
+            forget(lake, None, Wanted([change], dry_run=True), console)
     with pytest.raises(UsageError, match="--as-of"):
-        forget(lake, None, [], "tomorrow", True, console)
+        forget(lake, None, Wanted(as_of="tomorrow", dry_run=True), console)

@@ -34,13 +34,13 @@ def _written(root: Path, items: int = 12, recovery: str | None = None) -> Parque
     return writer
 
 
-def _lake(root: Path) -> Path:
+def written_lake(root: Path) -> Path:
     _written(root).close()
     return root
 
 
 def test_merges_and_keeps_every_row_sorted(tmp_path: Path) -> None:
-    root = _lake(tmp_path)
+    root = written_lake(tmp_path)
     before = lake_rows(root)
     report = compact(root)
     assert lake_rows(root) == before
@@ -58,7 +58,7 @@ def test_merges_and_keeps_every_row_sorted(tmp_path: Path) -> None:
 
 
 def test_targets_bound_a_merged_file(tmp_path: Path) -> None:
-    root = _lake(tmp_path)
+    root = written_lake(tmp_path)
     before = lake_rows(root)
     compact(root, CompactOptions(target_rows=100))
     assert lake_rows(root) == before
@@ -177,7 +177,7 @@ def _one_partition_less(found: dict, before: dict, after: dict) -> bool:
 
 
 def test_readers_beside_a_compaction_see_each_row_once(tmp_path: Path) -> None:
-    root = _lake(tmp_path)
+    root = written_lake(tmp_path)
     before = sorted(lake_rows(root)["trades"])
     stop, wrong = threading.Event(), []
 
@@ -210,7 +210,7 @@ def test_readers_beside_a_compaction_see_each_row_once(tmp_path: Path) -> None:
 
 
 def test_retention_drops_whole_dates(tmp_path: Path) -> None:
-    root = _lake(tmp_path)
+    root = written_lake(tmp_path)
     assert drop_before(root, "trades", date(2026, 1, 1)) == 0
     dropped = drop_before(root, "trades", date(2026, 1, 2))
     assert dropped > 2
@@ -225,7 +225,7 @@ def test_retention_drops_whole_dates(tmp_path: Path) -> None:
 
 
 def test_one_compaction_at_a_time(tmp_path: Path) -> None:
-    root = _lake(tmp_path)
+    root = written_lake(tmp_path)
     with (root / "_marketflow" / "compact.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(SinkError, match="another compaction"):
@@ -235,7 +235,7 @@ def test_one_compaction_at_a_time(tmp_path: Path) -> None:
 def test_errors_name_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SinkError, match="no lake at"):
         compact(tmp_path / "nowhere")
-    root = _lake(tmp_path / "lake")
+    root = written_lake(tmp_path / "lake")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -251,7 +251,7 @@ def test_errors_name_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_listing_gives_up_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = _lake(tmp_path)
+    root = written_lake(tmp_path)
     numbers = iter(range(10_000))
     monkeypatch.setattr(
         lake_module, "read_journal", lambda _: {"sequence": next(numbers), "pending": []}

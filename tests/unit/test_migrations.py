@@ -160,14 +160,12 @@ def test_statements_are_split_outside_of_bodies() -> None:
 
 def test_retention_by_edition() -> None:
     keep = {"quotes": 30, "trades": None}
-    day = date(2026, 3, 31)
-    assert retention.statements("apache", keep, day) == {
-        "quotes": [
-            "SELECT drop_chunks('store.quotes', older_than => timestamptz '2026-03-01 00:00:00+00')"
-        ]
-    }
+    first = retention.first_day(date(2026, 3, 31), 30)
+    assert retention.drop_chunks("quotes", first) == (
+        "SELECT drop_chunks('store.quotes', older_than => timestamptz '2026-03-01 00:00:00+00')"
+    )
     remove = "SELECT remove_retention_policy('store.{}', if_exists => true)"
-    assert retention.statements("timescale", keep, day) == {
+    assert retention.policies(keep) == {
         "quotes": [
             remove.format("quotes"),
             "SELECT add_retention_policy('store.quotes', "

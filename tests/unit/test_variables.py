@@ -41,7 +41,7 @@ def test_every_flag_of_run_is_shown_with_its_variable() -> None:
     for option in options:
         flag = max(option.opts, key=len)
         expected = PREFIX + flag.lstrip("-").replace("-", "_").upper()
-        assert option.envvar == expected
+        assert option.envvar == [expected]
         assert f"{flag} {expected}" in command.epilog
 
 
