@@ -4,8 +4,8 @@ A partition's whole state (place in the topic, normaliser, books and bars of its
 store of the process that read it, so it can move. In order, and so that a kill at any point is
 followed by a clean repetition:
 
-1. The old processes' sinks are put back to their snapshots and closed, one after the other, which
-   also shuts out every process of old that might still write.
+1. Every process of old that might still write is shut out. Then the old processes' sinks are put
+   back to their snapshots and closed, one after the other.
 2. The states are written into new stores, sinks begin with the marks of their new shards.
 3. The folder's note names the new layout, in one step. Until then the old one counts.
 
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from flows.recovery import States
 from flows.stats import RunStats
 from sinks.errors import SinkError
 from sinks.url import open_writer
-from sinks.writer import HoldingWriter, Writer
+from sinks.writer import HoldingWriter, Writer, fence_all
 
 log = logging.getLogger("marketflow.rescale")
 
@@ -48,7 +49,9 @@ def rescale(folder: Path, sinks: Sequence[str], shards: int, processes: int) -> 
     log.warning("%s: from %d to %d processes", folder, before, processes)
     stores = [recovery.states(folder, process) for process in range(before)]
     crews = [_writers(folder, sinks, process) for process in range(before)]
-    settled = [_settled(*pair) for pair in zip(crews, stores, strict=True)]
+    with _held(crews):
+        fence_all(crews)
+        settled = [_settled(*pair) for pair in zip(crews, stores, strict=True)]
     laid: list[States] = []
     for process in range(processes):
         keeps = _keeper(process, processes, shards)
@@ -105,26 +108,50 @@ def _writers(folder: Path, sinks: Sequence[str], process: int) -> list[Writer]:
     return [RunStats(), *(open_writer(text, writer, identity) for text in sinks)]
 
 
+def shut_out(folder: Path, sinks: Sequence[str], processes: int) -> None:
+    """Shut out whoever wrote for the processes of the run, before any of them goes on: each waits
+    for what the writer of another may have left open. They open their sinks themselves.
+
+    Raises UsageError, RunFailed.
+    """
+    crews = [_writers(folder, sinks, process) for process in range(processes)]
+    with _held(crews):
+        fence_all(crews)
+    _let_go(crews)
+
+
 def _settled(writers: Sequence[Writer], states: States) -> list[Any]:
     """States of an old process's sinks, which are closed as its snapshot has them."""
     kept = states.get(_SINKS)
+    if kept is not None:
+        for writer, state in zip(writers, pickle.loads(kept), strict=True):
+            writer.restore(state)
+    found = [writer.snapshot() for writer in writers]
+    for writer in writers:
+        writer.close()
+    for writer in writers:
+        if isinstance(writer, HoldingWriter):
+            writer.finish()
+    return found
+
+
+@contextmanager
+def _held(crews: Sequence[Sequence[Writer]]) -> Iterator[None]:
+    """Let go of all writers when something goes wrong meanwhile, which is raised as a person can
+    use it."""
     try:
-        if kept is not None:
-            for writer, state in zip(writers, pickle.loads(kept), strict=True):
-                writer.restore(state)
-        found = [writer.snapshot() for writer in writers]
-        for writer in writers:
-            writer.close()
-        for writer in writers:
-            if isinstance(writer, HoldingWriter):
-                writer.finish()
+        yield
     except BaseException as error:
-        for writer in writers:
-            if isinstance(writer, HoldingWriter):
-                writer.abandon()
+        _let_go(crews)
         if isinstance(error, SinkError):
             raise UsageError(str(error)) from None
         if isinstance(error, OSError):
             raise RunFailed(str(error)) from error
         raise
-    return found
+
+
+def _let_go(crews: Sequence[Sequence[Writer]]) -> None:
+    for writers in crews:
+        for writer in writers:
+            if isinstance(writer, HoldingWriter):
+                writer.abandon()

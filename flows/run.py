@@ -27,7 +27,7 @@ from flows import settings as settings_module
 from flows.errors import RunFailed, UsageError
 from flows.partitions import Feed, list_feeds
 from flows.progress import Progress
-from flows.rescale import rescale
+from flows.rescale import rescale, shut_out
 from flows.settings import Settings
 from flows.signals import on_signals
 from flows.stats import RunStats, merge_summaries
@@ -88,6 +88,8 @@ def run(
         recovery_folder.keep_feeds(Path(recovery), feeds)
         if settings.checkpoint_every:
             _note_run(Path(recovery), identity["sources"], feeds, settings)
+        if processes > 1:
+            shut_out(Path(recovery), sinks, processes)
     elif settings.checkpoint_every:
         raise UsageError("--checkpoint-every needs --recovery DIR: checkpoints are kept there")
     job = Job(

@@ -88,6 +88,10 @@ class KafkaWriter:
 
     # -- life ---------------------------------------------------------------------------------
 
+    def fence(self) -> None:
+        """Shut out whoever still writes; its open transaction is undone."""
+        self._link.open()
+
     def restore(self, state: Any) -> None:
         """Go on from a snapshot: shut out whoever still writes, find what is there already."""
         if not isinstance(state, tuple) or state[0] != SNAPSHOT_VERSION:

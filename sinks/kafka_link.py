@@ -112,6 +112,7 @@ class Link:
         self._open_bytes = 0
         self._begun = False
         self._void = False
+        self._fenced = False
         config: dict[str, Any] = {
             **address.config(),
             "transactional.id": transactional_id,
@@ -189,8 +190,10 @@ class Link:
         return {name: len(topic.partitions) for name, topic in listed.topics.items()}
 
     def open(self) -> None:
-        """Shut out every earlier producer of our id; its open transaction is undone."""
-        self.ask("becoming the writer", lambda: self._producer.init_transactions(_CALL_S))
+        """Shut out every earlier producer of our id; its open transaction is undone. Once."""
+        if not self._fenced:
+            self.ask("becoming the writer", lambda: self._producer.init_transactions(_CALL_S))
+            self._fenced = True
 
     # -- messages -----------------------------------------------------------------------------
 

@@ -99,6 +99,12 @@ class ParquetWriter:
 
     # -- life ---------------------------------------------------------------------------------
 
+    def fence(self) -> None:
+        """Lock the writer's folder."""
+        if self._folder is None:
+            prepare_lake(self.root)
+            self._folder = WriterFolder.acquire(self.root, self.writer)
+
     def restore(self, state: Any) -> None:
         """Go back to the state of a snapshot."""
         if not isinstance(state, tuple) or state[0] != SNAPSHOT_VERSION:
@@ -110,8 +116,8 @@ class ParquetWriter:
             self._open()
             self._marks = {table: dict(shards) for table, shards in state[-1].items()}
             return
-        prepare_lake(self.root)
-        self._folder = WriterFolder.acquire(self.root, self.writer)
+        self.fence()
+        assert self._folder is not None
         try:
             self._go_back(self._folder, *state[1:])
         except BaseException:
@@ -156,8 +162,8 @@ class ParquetWriter:
     def _open(self) -> AsideLog:
         """A fresh start, unless there was a restore; the log of the run."""
         if self._log is None:
-            prepare_lake(self.root)
-            self._folder = WriterFolder.acquire(self.root, self.writer)
+            self.fence()
+            assert self._folder is not None
             remove_unfinished(self.root, self.writer)
             for run in self._folder.runs():
                 self._settle(run)

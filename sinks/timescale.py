@@ -140,6 +140,9 @@ class TimescaleWriter:
 
     # -- life ---------------------------------------------------------------------------------
 
+    def fence(self) -> None:
+        """Nothing to do: a flush by another writer of our id is noticed by its number."""
+
     def restore(self, state: Any) -> None:
         """Go on after a snapshot: rows that the database has already will be skipped."""
         if not isinstance(state, tuple) or state[0] != SNAPSHOT_VERSION:

@@ -60,9 +60,25 @@ def moved_marks(
     return found
 
 
+def fence_all(crews: Sequence[Sequence[Writer]]) -> None:
+    """Fence the writers of several processes, all those of a sink before the next sink's. Where
+    the run is alive a lake says so before a later sink shuts it out."""
+    for writers in zip(*crews, strict=True):
+        for writer in writers:
+            if isinstance(writer, HoldingWriter):
+                writer.fence()
+
+
 @runtime_checkable
 class HoldingWriter(Writer, Protocol):
     """A writer that holds something outside the process (a lock, files that may be undone)."""
+
+    def fence(self) -> None:
+        """Become the only writer of this id: an earlier one is shut out for good and what it left
+        open is undone; SinkError where it is alive and cannot be. Before ``restore`` or never: that
+        does it where it was not done. Where several writers of a store are restored all of them
+        are fenced before: one may wait for what another left open."""
+        ...
 
     def idle(self) -> None:
         """Nothing arrives at the moment: a chance to make old rows visible."""

@@ -24,7 +24,7 @@ from sinks.parquet import ParquetWriter
 from sinks.timescale import TimescaleWriter
 
 _WRITERS = (ParquetWriter, TimescaleWriter, KafkaWriter)
-_OF_WRITERS = ("restore", "snapshot", "close", "finish", "moved")
+_OF_WRITERS = ("fence", "restore", "snapshot", "close", "finish", "moved")
 _OF_THE_FOLDER = ("_make_store", "_write")
 
 

@@ -3,12 +3,12 @@ and with another number of processes at each start."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
 
 from infra.services.timescale import Timescale
+from tests.chance import chance
 from tests.recovery import server_kills as kills
 from tests.services.recorded import record, venues
 from tests.services.topics import Cluster
@@ -51,7 +51,7 @@ def test_whatever_dies_the_stores_end_as_undisturbed(
         kills.Servers(kafka, timescale),
         sources,
         tmp_path,
-        random.Random(),
+        chance(),
         processes=processes,
         environment=_ENVIRONMENT,
     )
