@@ -2,7 +2,7 @@
 
 The same query has the same answer in every form from a lake and from a database: decimals are
 exact, with the decimals of their type (whole numbers of any size are plain numbers), times are
-UTC with nanoseconds.
+UTC with the decimals that are known of them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,30 +35,42 @@ _WIDEST: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Columns, and the rows as they come; to be read once."""
+    """Columns, and the rows as they come; to be read once. Names are unique."""
 
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
+
+    @classmethod
+    def of(cls, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Answer:
+        """An answer whose columns may have the same names: later ones get a number, as in DuckDB's
+        frames."""
+        names = _unique(schema.names)
+        if names == schema.names:
+            return cls(schema, batches)
+        renamed = pa.schema([f.with_name(name) for f, name in zip(schema, names, strict=True)])
+        return cls(renamed, (b.rename_columns(names) for b in batches))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Rows as exact JSON values."""
         whole = [f.name for f in self.schema if pa.types.is_decimal(f.type) and f.type.scale == 0]
         for batch in self.batches:
-            for row in json_rows(_in_ns(batch), trim=False):
+            for row in json_rows(batch, trim=False):
                 for name in whole:
                     row[name] = None if row[name] is None else int(row[name])
                 yield row
 
 
-def _in_ns(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Times of coarser units shown like all others, where they are near enough to today."""
-    columns = []
-    for column in batch.columns:
-        if pa.types.is_timestamp(column.type):
-            with suppress(pa.ArrowInvalid):  # before 1677 or after 2262: shown as it is
-                column = column.cast(pa.timestamp("ns", column.type.tz))
-        columns.append(column)
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+def _unique(names: list[str]) -> list[str]:
+    found: list[str] = []
+    times: Counter[str] = Counter()
+    for name in names:
+        unique = name
+        while times[unique.lower()]:
+            unique = f"{name}_{times[name.lower()]}"
+            times[name.lower()] += 1
+        times[unique.lower()] += 1
+        found.append(unique)
+    return found
 
 
 def print_answer(

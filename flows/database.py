@@ -1,16 +1,17 @@
 """Queries over a database, with the results of the same query over a lake.
 
-The session reads only (flows.readonly, infra.reader). Times come as TIMESTAMP_NS in UTC like a
-lake's (the server itself ends at microseconds; ``<time>_epoch_ns`` has them all), numerics as exact
-decimals.
+The session reads only (flows.readonly, infra.reader). Times are UTC like a lake's, with their
+nanoseconds where the tables' times are shown (flows.exact_times), else as the server calculates
+them: to the microsecond. Numerics are exact decimals. Columns have the names a lake gives them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Final, LiteralString, NamedTuple, TypeVar, cast
 
+import duckdb
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +20,9 @@ from psycopg.types.string import TextLoader
 
 from flows.answers import Answer
 from flows.errors import RunFailed, UsageError
-from flows.readonly import check_database_query, is_cursor_query
+from flows.exact_times import with_nanoseconds
+from flows.lake import open_nowhere
+from flows.readonly import check_database_query, is_cursor_query, lake_statement
 from infra.reader import ROLE, power
 from schemas.tables import TABLES
 from sinks import dsn as dsn_module
@@ -31,7 +34,9 @@ _BATCH_ROWS: Final = 65_536
 _MAX_DIGITS: Final = 38
 _NUMERIC: Final = 1700
 _TIMESTAMPTZ: Final = 1184
+_TIME_AND_NS: Final = (_TIMESTAMPTZ, 20)
 _NAIVE_NS: Final = pa.timestamp("ns")
+_NAIVE_US: Final = pa.timestamp("us")
 _PLAIN: Final[dict[int, pa.DataType]] = {
     16: pa.bool_(),
     17: pa.binary(),
@@ -41,8 +46,8 @@ _PLAIN: Final[dict[int, pa.DataType]] = {
     700: pa.float32(),
     701: pa.float64(),
     1082: pa.date32(),
-    1114: _NAIVE_NS,
-    _TIMESTAMPTZ: _NAIVE_NS,
+    1114: _NAIVE_US,
+    _TIMESTAMPTZ: _NAIVE_US,
 }
 _ARRAYS: Final[dict[int, int]] = {1231: _NUMERIC, 1005: 21, 1007: 23, 1016: 20, 1022: 701, 1009: 25}
 #: Parsed by Arrow from the server's text, a column at a time.
@@ -53,6 +58,8 @@ class _Column(NamedTuple):
     name: str
     oid: int
     typmod: int
+    #: The table or view it is a column of; 0: calculated.
+    table: int
 
     @property
     def item(self) -> int:
@@ -76,8 +83,6 @@ def query_database(query: str, dsn: str, use: Callable[[Answer], _T]) -> _T:
             _check_login(connection, dsn)
             connection.execute("SET timezone = 'UTC'")
             connection.execute("SET datestyle = 'ISO'")
-            connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            # Never committed, whatever happens: the connection closes with it.
             return use(_answer(connection, query))
     except SinkError as error:
         raise UsageError(str(error)) from None
@@ -100,18 +105,23 @@ def _check_login(connection: psycopg.Connection[Any], dsn: str) -> None:
 
 def _answer(connection: psycopg.Connection[Any], query: str) -> Answer:
     check_database_query(connection, query)
+    is_cursor = is_cursor_query(query)
+    exact = with_nanoseconds(query) if is_cursor else None
+    text = query
     # Prepared, the server takes exactly one statement.
-    prepared = connection.pgconn.prepare(b"", query.encode())
-    described = connection.pgconn.describe_prepared(b"")
-    for result in (prepared, described):
-        if result.status != pq.ExecStatus.COMMAND_OK:
-            raise psycopg.errors.error_from_result(result)
-    columns = [
-        _Column((described.fname(i) or b"?").decode(), described.ftype(i), described.fmod(i))
-        for i in range(described.nfields)
-    ]
+    try:
+        columns = _described(connection, query if exact is None else exact.query)
+        text = query if exact is None else exact.query
+    except psycopg.Error:
+        if exact is None:
+            raise
+        columns, exact = _described(connection, query), None
+    hidden = 0 if exact is None else len(exact.wanted)
+    exact_of = _exact_columns(columns, () if exact is None else exact.wanted)
+    # Never committed, whatever happens: it ends with the connection.
+    connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     cursor: Any
-    if is_cursor_query(query):
+    if is_cursor:
         cursor = connection.cursor("marketflow")
         cursor.itersize = _BATCH_ROWS
     else:
@@ -119,32 +129,82 @@ def _answer(connection: psycopg.Connection[Any], query: str) -> Answer:
     for column in columns:
         if column.item in _AS_TEXT or (column.item not in _PLAIN):
             cursor.adapters.register_loader(column.item, TextLoader)
-    cursor.execute(cast(LiteralString, query))
-    return _columns(cursor, columns)
+    cursor.execute(cast(LiteralString, text))
+    shown = [column.name for column in columns[: len(columns) - hidden]]
+    return _columns(cursor, columns, _lake_names(query, shown) if is_cursor else shown, exact_of)
 
 
-def _columns(cursor: Any, columns: list[_Column]) -> Answer:
+def _described(connection: psycopg.Connection[Any], query: str) -> list[_Column]:
+    prepared = connection.pgconn.prepare(b"", query.encode())
+    described = connection.pgconn.describe_prepared(b"")
+    for result in (prepared, described):
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(result)
+    return [
+        _Column(
+            (described.fname(i) or b"?").decode(),
+            described.ftype(i),
+            described.fmod(i),
+            described.ftable(i),
+        )
+        for i in range(described.nfields)
+    ]
+
+
+def _exact_columns(columns: list[_Column], wanted: Sequence[int]) -> dict[int, int]:
+    """By column with a time the one with its nanoseconds: asked for, or its neighbour (``*``)."""
+    shown = len(columns) - len(wanted)
+    pairs = {
+        n: n + 1
+        for n in range(shown - 1)
+        if columns[n].table
+        and columns[n].table == columns[n + 1].table
+        and columns[n + 1].name == f"{columns[n].name}_epoch_ns"
+    }
+    pairs |= {n if n >= 0 else shown + n: shown + i for i, n in enumerate(wanted)}
+    return {n: m for n, m in pairs.items() if (columns[n].oid, columns[m].oid) == _TIME_AND_NS}
+
+
+def _lake_names(query: str, names: list[str]) -> list[str]:
+    """What a lake calls these columns, where it would answer the query."""
+    con = open_nowhere()
+    try:
+        found = con.sql(lake_statement(con, query)).columns
+    except (duckdb.Error, UsageError):
+        return names
+    finally:
+        con.close()
+    return found if len(found) == len(names) else names
+
+
+def _columns(
+    cursor: Any, columns: list[_Column], names: list[str], exact_of: dict[int, int]
+) -> Answer:
     """Rows as they come; all at once where the digits of a numeric must be known first."""
+
+    def arrays(rows: list[Any], kinds: Sequence[pa.DataType | None]) -> list[pa.Array]:
+        made: list[pa.Array] = []
+        for i, kind in enumerate(kinds):
+            exact = exact_of.get(i)
+            if exact is None:
+                made.append(_array(columns[i], [row[i] for row in rows], kind))
+            else:
+                made.append(pa.array([row[exact] for row in rows], pa.int64()).cast(_NAIVE_NS))
+        return made
+
     rows = cursor.fetchall() if any(c.is_open for c in columns) else cursor.fetchmany(_BATCH_ROWS)
-    arrays = [_array(column, [row[i] for row in rows], None) for i, column in enumerate(columns)]
-    schema = pa.schema(
-        [pa.field(c.name, array.type) for c, array in zip(columns, arrays, strict=True)]
-    )
+    first = arrays(rows, [None] * len(names))
+    kinds = [array.type for array in first]
+    schema = pa.schema([pa.field(name, kind) for name, kind in zip(names, kinds, strict=True)])
 
     def batches() -> Iterator[pa.RecordBatch]:
         found = rows
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        yield pa.RecordBatch.from_arrays(first, schema=schema)
         while len(found) == _BATCH_ROWS:
             found = cursor.fetchmany(_BATCH_ROWS)
-            yield pa.RecordBatch.from_arrays(
-                [
-                    _array(c, [row[i] for row in found], schema.field(i).type)
-                    for i, c in enumerate(columns)
-                ],
-                schema=schema,
-            )
+            yield pa.RecordBatch.from_arrays(arrays(found, kinds), schema=schema)
 
-    return Answer(schema, batches())
+    return Answer.of(schema, batches())
 
 
 def _array(column: _Column, values: list[Any], kind: pa.DataType | None) -> pa.Array:
@@ -174,7 +234,7 @@ def _flat(column: _Column, values: list[Any], kind: pa.DataType | None) -> pa.Ar
         return texts.cast(plain)
     except pa.ArrowInvalid:
         raise UsageError(
-            f"column {column.name} holds a time that no TIMESTAMP_NS can (infinity, or far from "
+            f"column {column.name} holds a time that no TIMESTAMP can (infinity, or far from "
             "today): write it as text, such as to_char(…)"
         ) from None
 

@@ -53,17 +53,31 @@ def open_lake(folder: Path | str) -> duckdb.DuckDBPyConnection:
         check_lake(root)
     except SinkError as error:
         raise UsageError(str(error)) from None
-    con = duckdb.connect(
-        config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-    )
-    con.execute("SET TimeZone = 'UTC'")
+    con = _connect()
     for table in TABLES.values():
         con.execute(f"CREATE VIEW {table.name} AS {_select(root, table)}")
     _lock(con, root)
     return con
 
 
-def _lock(con: duckdb.DuckDBPyConnection, root: Path) -> None:
+def open_nowhere() -> duckdb.DuckDBPyConnection:
+    """The same views without any rows or files: what a lake would say of a query."""
+    con = _connect()
+    for table in TABLES.values():
+        con.execute(f"CREATE VIEW {table.name} AS {_select_none(table)}")
+    _lock(con, None)
+    return con
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(
+        config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    )
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def _lock(con: duckdb.DuckDBPyConnection, root: Path | None) -> None:
     """From here on the connection opens only files below the lake (and its own spill), loads
     nothing, sees no variable of the program, and keeps it so."""
     spill = Path(tempfile.gettempdir(), f"marketflow-{os.getpid()}-{secrets.token_hex(4)}")
@@ -71,7 +85,7 @@ def _lock(con: duckdb.DuckDBPyConnection, root: Path) -> None:
         ("temp_directory", _text(str(spill))),  # made when needed, gone with the connection
         ("allow_persistent_secrets", "false"),
         ("python_enable_replacements", "false"),
-        ("allowed_directories", f"[{_text(str(root.absolute()))}]"),
+        ("allowed_directories", "[]" if root is None else f"[{_text(str(root.absolute()))}]"),
         ("enable_external_access", "false"),
         ("lock_configuration", "true"),
     ):
@@ -81,8 +95,7 @@ def _lock(con: duckdb.DuckDBPyConnection, root: Path) -> None:
 def _select(root: Path, table: Table) -> str:
     files = list_files(root, table.name)
     if not files:
-        columns = [part for field in table.fields for part in _absent(field)]
-        return f"SELECT {', '.join(columns)}, NULL::DATE AS date WHERE false"
+        return _select_none(table)
     paths = ", ".join(_text(str(path)) for path in files)
     types = "{'date': DATE, 'venue': VARCHAR}" if table.has_venue else "{'date': DATE}"
     # Files of older versions lack columns; while there is one version, the footers of all files
@@ -93,6 +106,11 @@ def _select(root: Path, table: Table) -> str:
         f"SELECT {', '.join(columns)}, date FROM read_parquet([{paths}], "
         f"hive_partitioning = true, hive_types = {types}{union})"
     )
+
+
+def _select_none(table: Table) -> str:
+    columns = [part for field in table.fields for part in _absent(field)]
+    return f"SELECT {', '.join(columns)}, NULL::DATE AS date WHERE false"
 
 
 def _present(field: Field) -> list[str]:

@@ -107,4 +107,4 @@ def query_frame(query: str, lake: Path | None, dsn: str | None) -> pl.DataFrame:
 
 def _answer(relation: duckdb.DuckDBPyRelation) -> Answer:
     reader = relation.to_arrow_reader(_BATCH_ROWS)
-    return Answer(reader.schema, iter(reader))
+    return Answer.of(reader.schema, iter(reader))

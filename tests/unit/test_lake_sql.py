@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+import marketflow as mf
 from flows.errors import RunFailed, UsageError
 from flows.lake import open_lake
 from flows.sql import print_query, query_lake
@@ -166,6 +167,17 @@ def test_csv_parquet_and_table(
         print_query(query, lake, None, "table", out, Console())
     with pytest.raises(RunFailed, match="cannot write"):
         print_query(query, lake, None, "csv", tmp_path / "no" / "x.csv", Console())
+
+
+def test_columns_of_the_same_name_are_all_there(
+    lake: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    query = "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS A"
+    print_query(query, lake, None, "csv", None, Console())
+    assert capfdbinary.readouterr().out == b"a,a_1,a_1_1,A_2\n1,2,3,4\n"
+    print_query(query, lake, None, "json", None, Console())
+    assert json.loads(capfdbinary.readouterr().out) == [{"a": 1, "a_1": 2, "a_1_1": 3, "A_2": 4}]
+    assert mf.sql(query, lake=lake).columns == ["a", "a_1", "a_1_1", "A_2"]
 
 
 def test_a_long_table_says_that_it_is_cut(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
