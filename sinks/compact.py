@@ -47,8 +47,8 @@ from sinks.parquet_shape import Names, row_width, shape, to_bare
 
 _MERGED: Final = re.compile(r"merged-(\d{8})\.parquet")
 _EPOCH: Final = date(1970, 1, 1)
-#: Merged files have large row groups: they are read more often than written.
-FILE: Final = FileOptions(row_group_rows=1 << 18, compression_level=3)
+#: Merged files are read more often than written.
+FILE: Final = FileOptions(compression_level=3)
 
 
 @dataclass(frozen=True, slots=True)

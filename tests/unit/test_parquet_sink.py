@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.tables import TABLES
+from sinks.compact import compact
 from sinks.errors import LakeFailed, SinkError
 from sinks.parquet import ParquetOptions, ParquetWriter
 from sinks.parquet_file import FileOptions
@@ -231,6 +232,22 @@ def test_files_are_sorted_and_say_what_they_are(tmp_path: Path) -> None:
     assert metadata[b"marketflow.table"] == b"trades"
     assert metadata[b"marketflow.version"] == b"1"
     assert list((tmp_path / "dead_letters").glob("date=*/*.parquet"))
+
+
+@pytest.mark.parametrize(("table", "most"), [("depth", 8192), ("trades", 32_768)])
+def test_row_groups_are_small_enough_to_look_into(tmp_path: Path, table: str, most: int) -> None:
+    """A book at a time decodes one group: of wide rows it holds fewer."""
+    lake = tmp_path / "lake"
+    for number in range(2):
+        writer = ParquetWriter(lake, f"w{number}")
+        writer.write(Feed(np.random.default_rng(5), days=1, venues=("V",)).item(0, {table: 40_000}))
+        writer.close()
+    compact(lake)
+    [path] = lake.rglob("*.parquet")
+    found = pq.read_metadata(path)
+    groups = [found.row_group(i).num_rows for i in range(found.num_row_groups)]
+    assert sum(groups) == 80_000
+    assert set(groups[:-1]) == {most}
 
 
 def test_late_rows_sort_too(tmp_path: Path) -> None:
