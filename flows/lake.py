@@ -6,13 +6,21 @@ queries that compare nanoseconds in both use this). ``date`` comes last and prun
 Filters on time, symbol and venue reach the row groups (through
 ``make_timestamp_ns(epoch_ns(...))`` too: checked with EXPLAIN ANALYZE on DuckDB 2).
 A view is the lake as it was when it was opened: open again to see what was written since.
+Of a query that is not the first, the database is there already (a start takes longer than most
+queries do) and knows the footers of files that it has read: names of files never come again with
+another content, and DuckDB looks at their times besides.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -43,67 +51,122 @@ _SQL_TYPES: Final[dict[Kind, str]] = {
 }
 
 
+#: Databases that wait for the next query, by process (a fork has none of their threads) and lake.
+_MOST_DATABASES: Final = 4
+_databases: OrderedDict[tuple[int, Path], duckdb.DuckDBPyConnection] = OrderedDict()
+_guard: Final = threading.Lock()
+#: Words of a query that asks for the tables themselves.
+_CATALOG: Final = re.compile(r"show|describe|information_schema|sqlite_master|duckdb_\w+|pg_\w+")
+
+
 def open_lake(folder: Path | str) -> duckdb.DuckDBPyConnection:
-    """A connection with a view per table of the lake; use ``con.sql(...)``.
+    """A connection of one's own with a view per table of the lake; use ``con.sql(...)``.
 
     Raises UsageError when the folder is no lake that this release reads.
     """
     root = Path(folder)
+    _check(root)
+    con = _database(root)
+    _define(con, root, TABLES.values())
+    return con
+
+
+@contextmanager
+def lake_cursor(root: Path, query: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection for one query, with views of the tables that it can name: opening one takes
+    as long as a small query. Whatever is done is rolled back.
+
+    Raises UsageError as :func:`open_lake`.
+    """
+    _check(root)
+    with _guard:
+        key = (os.getpid(), root.absolute())
+        database = _databases.pop(key, None) or _database(root)
+        _databases[key] = database
+        ours = [known for known in _databases if known[0] == os.getpid()]
+        if len(ours) > _MOST_DATABASES:
+            del _databases[ours[0]]
+        con = database.cursor()
+    try:
+        con.begin()
+        _define(con, root, _named(query))
+        yield con
+    finally:
+        con.close()
+
+
+def _check(root: Path) -> None:
     try:
         check_lake(root)
     except SinkError as error:
         raise UsageError(str(error)) from None
-    con = _connect()
-    for table in TABLES.values():
-        con.execute(f"CREATE VIEW {table.name} AS {_select(root, table)}")
-    _lock(con, root)
-    return con
 
 
 def open_nowhere() -> duckdb.DuckDBPyConnection:
     """The same views without any rows or files: what a lake would say of a query."""
-    con = _connect()
-    for table in TABLES.values():
-        con.execute(f"CREATE VIEW {table.name} AS {_select_none(table)}")
-    _lock(con, None)
+    con = _database(None)
+    _define(con, None, TABLES.values())
     return con
 
 
-def _connect() -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect(
-        config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-    )
-    con.execute("SET TimeZone = 'UTC'")
-    return con
-
-
-def _lock(con: duckdb.DuckDBPyConnection, root: Path | None) -> None:
-    """From here on the connection opens only files below the lake (and its own spill), loads
+def _database(root: Path | None) -> duckdb.DuckDBPyConnection:
+    """A database in memory that opens only files below the lake (and its own spill), loads
     nothing, sees no variable of the program, and keeps it so."""
+    con = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+        }
+    )
     spill = Path(tempfile.gettempdir(), f"marketflow-{os.getpid()}-{secrets.token_hex(4)}")
     for setting, value in (
+        ("TimeZone", "'UTC'"),
+        ("parquet_metadata_cache", "true"),
         ("temp_directory", _text(str(spill))),  # made when needed, gone with the connection
         ("allow_persistent_secrets", "false"),
-        ("python_enable_replacements", "false"),
         ("allowed_directories", "[]" if root is None else f"[{_text(str(root.absolute()))}]"),
         ("enable_external_access", "false"),
         ("lock_configuration", "true"),
     ):
-        con.execute(f"SET {setting} = {value}")
+        con.execute(f"SET GLOBAL {setting} = {value}")
+    return con
 
 
-def _select(root: Path, table: Table) -> str:
-    files = list_files(root, table.name)
-    if not files:
+def _define(con: duckdb.DuckDBPyConnection, root: Path | None, tables: Iterable[Table]) -> None:
+    """Make the views, of the files as they are now."""
+    for table in tables:
+        files = [] if root is None else [str(path) for path in list_files(root, table.name)]
+        con.execute(f"SET VARIABLE {_files_of(table)} = ?", [files])
+        con.execute(f"CREATE TEMP VIEW {table.name} AS {_select(table, bool(files))}")
+
+
+def _named(query: str) -> list[Table]:
+    """Tables that the query can name, or all where it asks what there is."""
+    words = set(re.findall(r"\w+", query.lower()))
+    named = [table for table in TABLES.values() if table.name in words]
+    if not named or any(_CATALOG.fullmatch(word) for word in words):
+        return list(TABLES.values())
+    return named
+
+
+def _files_of(table: Table) -> str:
+    """The variable with its files: a list of hundreds in the text of a view would be parsed again
+    with every query."""
+    return f"files_of_{table.name}"
+
+
+def _select(table: Table, is_filled: bool) -> str:
+    if not is_filled:
         return _select_none(table)
-    paths = ", ".join(_text(str(path)) for path in files)
     types = "{'date': DATE, 'venue': VARCHAR}" if table.has_venue else "{'date': DATE}"
     # Files of older versions lack columns; while there is one version, the footers of all files
     # need not be read before every query.
     union = ", union_by_name = true" if table.version > 1 else ""
     columns = [part for field in table.fields for part in _present(field)]
     return (
-        f"SELECT {', '.join(columns)}, date FROM read_parquet([{paths}], "
+        f"SELECT {', '.join(columns)}, date FROM read_parquet("
+        f"getvariable('{_files_of(table)}'), "
         f"hive_partitioning = true, hive_types = {types}{union})"
     )
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from flows.answers import Answer, print_answer
 from flows.errors import RunFailed, UsageError
-from flows.lake import open_lake
+from flows.lake import lake_cursor
 from flows.readonly import lake_statement
 from schemas.tables import TABLES
 
@@ -33,16 +33,14 @@ def query_lake(query: str, lake: Path, use: Callable[[duckdb.DuckDBPyRelation], 
     A compaction may remove a file between the opening and the reading: then once more.
     """
     for attempt in (1, 2):
-        con = open_lake(lake)
         try:
-            return use(_relation(con, query))
+            with lake_cursor(lake, query) as con:
+                return use(_relation(con, query))
         except duckdb.IOException as error:
             if attempt == 2:
                 raise RunFailed(f"cannot read the lake {lake}: {_one_line(error)}") from None
         except duckdb.Error as error:
             raise _explained(error) from None
-        finally:
-            con.close()
     raise AssertionError
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from decimal import Decimal, localcontext
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rich.console import Console
 
 import marketflow as mf
 from flows.errors import RunFailed, UsageError
-from flows.lake import open_lake
+from flows.lake import lake_cursor, open_lake
 from flows.sql import print_query, query_lake
 from schemas.fields import Kind
 from schemas.tables import TABLES
@@ -89,6 +90,40 @@ def test_filters_reach_partitions_and_row_groups(lake: Path) -> None:
         assert f"Total Files Read: {files}" in plan
         scanned, _, total = plan.partition("Row Groups Scanned: ")[2].split()[:3]
         assert int(scanned) < int(total), plan
+
+
+def test_a_query_opens_only_the_tables_that_it_names(lake: Path) -> None:
+    """A view takes a millisecond or two, which is as long as a small query."""
+    views = "SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1"
+    for query, known in (
+        ('select count(*) from Trades t, (from "quotes")', {"trades", "quotes"}),
+        ("SHOW TABLES", set(TABLES)),
+        ("SELECT 1", set(TABLES)),
+        ("SELECT * FROM duckdb_views() WHERE view_name <> 'trades'", set(TABLES)),
+    ):
+        with lake_cursor(lake, query) as con:
+            con.sql(query).fetchall()
+            assert {name for (name,) in con.sql(views).fetchall()} == known
+    assert query_lake("SHOW TABLES", lake, lambda r: len(r.fetchall())) == len(TABLES)
+
+
+def test_the_next_query_sees_what_was_written_since(tmp_path: Path) -> None:
+    """Also files of the same names with other rows, and nothing of what a query before it did."""
+    count = "SELECT count(*), sum(size) FROM trades"
+    for seed, rows in ((1, 300), (2, 300), (3, 100)):
+        written = Feed(np.random.default_rng(seed), days=1, venues=("V",)).item(0, {"trades": rows})
+        writer = ParquetWriter(tmp_path / "lake")
+        writer.write(written)
+        writer.close()
+        sizes = written.tables["trades"].column("size").to_pylist()
+        [found] = query_lake(count, tmp_path / "lake", lambda relation: relation.fetchall())
+        assert found == (rows, sum(sizes))
+        if seed == 1:
+            with lake_cursor(tmp_path / "lake", count) as con:
+                con.execute("CREATE TABLE left_behind AS SELECT 1")
+            with pytest.raises(UsageError, match="left_behind does not exist"):
+                query_lake("FROM left_behind", tmp_path / "lake", lambda r: r.fetchall())
+        shutil.rmtree(tmp_path / "lake")
 
 
 def test_refuses_what_is_no_lake(tmp_path: Path, lake: Path) -> None:
