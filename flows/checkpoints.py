@@ -69,7 +69,7 @@ def note(folder: Path, run: dict[str, Any]) -> None:
     """Say which run the checkpoints of a recovery folder are of: ``sources`` (URLs without
     secrets), ``feeds`` and ``settings``; feeds may have been added since the last start."""
     place = folder / FOLDER
-    place.mkdir(exist_ok=True)
+    place.mkdir(mode=0o700, exist_ok=True)
     _write(place / _NOTE, [json.dumps({"format": FORMAT, **run}, indent=1).encode()])
 
 
@@ -195,18 +195,19 @@ def _write(path: Path, parts: Iterable[bytes]) -> None:
 def read_note(folder: Path) -> dict[str, Any]:
     """What is known of the run of a recovery folder (or of its checkpoints): ``sources``, ``feeds``
     and ``settings``. UsageError if it is neither."""
-    for path in (folder / FOLDER / _NOTE, folder / _NOTE):
+    from flows import run_identity  # who takes a checkpoint has no use for it
+
+    for path, known in ((folder / FOLDER / _NOTE, FORMAT), (folder / _NOTE, run_identity.FORMAT)):
         try:
             found = json.loads(path.read_text())
-            if found["format"] != FORMAT:
+            if found["format"] != known:
                 raise UsageError(
-                    f"{path} is of format {found['format']}, this release reads {FORMAT}: replay "
+                    f"{path} is of format {found['format']}, this release reads {known}: replay "
                     "with the release that wrote it"
                 )
-            settings = found.get("settings") or {
-                name: found[name] for name in ("shards", "tables", "intervals")
-            }
-            return {"sources": found["sources"], "feeds": found["feeds"], "settings": settings}
+            return {name: found[name] for name in ("sources", "feeds", "settings")}
+        except UsageError:
+            raise
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError):

@@ -89,12 +89,8 @@ def _topic(spec: SourceSpec, shards: int) -> FeedDecoder:
 
 def _raw(venue: str, params: Mapping[str, str], shards: int) -> FeedDecoder:
     """Frames as a recorder received them."""
-    check_venue(venue)
+    _check_raw(venue, params)
     if venue == ITCH:
-        if "date" not in params:
-            raise SourceError(
-                f"raw frames of {venue.lower()} do not say their day: add date=YYYY-MM-DD"
-            )
         return _itch(params["date"], shards)
     if venue == CAPTURE:
         from operators.capture import CaptureFeed
@@ -105,6 +101,34 @@ def _raw(venue: str, params: Mapping[str, str], shards: int) -> FeedDecoder:
     from operators.feeds import JsonFeed
 
     return JsonFeed(VENUES[venue](), shards)
+
+
+def rows_of(venue: str) -> tuple[str | None, frozenset[str]]:
+    """The venue of the rows that raw frames of ``venue`` make (None: any), and the venues that are
+    other feeds'."""
+    if venue in _BINANCE:
+        from operators.venues.binance_decoder import VENUES as BINANCE_VENUES
+
+        venue = BINANCE_VENUES[_BINANCE[venue]]
+    return venue or None, frozenset(DECODERS) - {venue}
+
+
+def check(spec: SourceSpec) -> None:
+    """SourceError with the remedy unless :func:`decoder` has one for the source; cheap."""
+    if spec.scheme == "kafka":
+        feed = parse_feed(spec.place, spec.params)
+        if not feed.table:
+            _check_raw(feed.venue, spec.params)
+    elif spec.params.get("table") == "frames":
+        _check_raw(spec.params["venue"].upper(), spec.params)
+
+
+def _check_raw(venue: str, params: Mapping[str, str]) -> None:
+    check_venue(venue)
+    if venue == ITCH and "date" not in params:
+        raise SourceError(
+            f"raw frames of {venue.lower()} do not say their day: add date=YYYY-MM-DD"
+        )
 
 
 def check_venue(venue: str) -> None:

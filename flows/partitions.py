@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from flows import feeds
 from flows.errors import RunFailed, UsageError
 from operators.normalise import ShardPlan
+from schemas.recovery import START_ANEW
 from sources.errors import FeedFailed, SourceError
 from sources.url import SourceSpec
 
@@ -60,9 +61,10 @@ def list_feeds(
         elif Feed(source) not in found:
             found.append(Feed(source))
     if len(found) * shards > _MAX_SHARDS:
+        anew = f"; as the run has begun with {shards}, {START_ANEW} for it" if known else ""
         raise UsageError(
             f"{len(found)} feeds with {shards} shards each are more than {_MAX_SHARDS} shards: set "
-            "fewer shards (a partition needs few), or run the topics apart"
+            f"fewer shards (a partition needs few), or run the topics apart{anew}"
         )
     return found
 

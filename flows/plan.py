@@ -12,7 +12,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -103,12 +103,18 @@ class ReplayPlan:
         )
 
 
-def kept_plan(recovery: Path, make: Callable[[], ReplayPlan]) -> ReplayPlan:
-    """The plan of a recovery folder; made, and kept there, at the first start."""
+def read_plan(recovery: Path) -> ReplayPlan | None:
+    """The plan that a recovery folder keeps; None before the first start."""
+    path = recovery / _PLAN
+    return ReplayPlan.from_json(path.read_text()) if path.is_file() else None
+
+
+def keep_plan(recovery: Path, plan: ReplayPlan) -> ReplayPlan:
+    """The plan as it is kept in the recovery folder, with its checkpoints; again: no change.
+    Raises OSError."""
     path = recovery / _PLAN
     if path.is_file():
-        return ReplayPlan.from_json(path.read_text())
-    plan = make()
+        return plan
     copies = {}
     for feed, source in plan.checkpoints.items():
         # The run that it is of goes on, and forgets old ones.
@@ -345,8 +351,8 @@ class _Topic:
             f"{self._where(partition)} begins at offset {low}: retention has removed {wanted} to "
             f"{low}, which a replay from {show} needs{before}. Replay what is left with --from "
             "earliest; name the --recovery folder of the original run with --checkpoints (it needs "
-            "run --checkpoint-every); or start with empty books by marketflow run --source "
-            "'kafka://…?from=…'"
+            "run --checkpoint-every); or start with empty books, into an empty sink, by "
+            "marketflow run --source 'kafka://…?from=…'"
         )
 
     def _arrival(self, partition: int, offset: int, edge: int, asked: Bound | None) -> int | None:

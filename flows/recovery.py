@@ -1,7 +1,9 @@
 """The recovery folder: one bytewax store per process, and a note of which run it belongs to.
 
 ``DIR/run.json`` names the format, the flow and everything that must stay as it was for the
-positions and states inside to mean the same. It is checked before anything is touched.
+positions and states inside to mean the same (flows.run_identity). It is checked before anything is
+touched. The states are pickles, which are code to whoever loads them: the folder is its owner's
+alone (0700), and one of strangers is not to be trusted.
 
 A *layout* is a number of processes with a store each; a run that goes on with another number gets
 another one (flows.rescale). The note says which layout counts: others are leftovers.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import uuid
@@ -21,11 +24,14 @@ from typing import Any, Final
 
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
-from flows.errors import UsageError
+from flows import run_identity
+from flows.errors import RunFailed, UsageError
 from flows.partitions import Feed
+from flows.quiet import engine_noise
+from schemas.recovery import START_AGAIN, START_ANEW
 from sinks.lake import sync_folder
+from sources.url import SourceSpec
 
-FORMAT: Final = 1
 _NOTE: Final = "run.json"
 #: Pickled state by (step id, key).
 States = dict[tuple[str, str], bytes]
@@ -34,44 +40,112 @@ _RESUME_EPOCH: Final = """
     SELECT coalesce(max(max(e.resume_epoch, coalesce(f.worker_frontier, 0))), 0)
     FROM exs e LEFT JOIN fronts f USING (ex_num) WHERE ex_num = (SELECT max(ex_num) FROM exs)
 """
+#: What the engine says when its store fails.
+_ENGINE_FAILURE: Final = re.compile(r'SqliteFailure\(Error \{ code: (\w+).*?Some\("([^"]*)"\)')
+_DAMAGED: Final = ("DatabaseCorrupt", "NotADatabase", "malformed", "not a database")
 
 
-def prepare(folder: Path, identity: dict[str, Any], processes: int) -> None:
-    """Make the folder for this run, or check that it is this run's.
+def goes_on(
+    folder: Path,
+    identity: dict[str, Any],
+    specs: Sequence[SourceSpec] = (),
+    anew: str = START_ANEW,
+) -> bool:
+    """Whether this run has begun in the folder before; touches nothing.
 
     Raises UsageError with the remedy when the folder is of another run, another format, or not a
-    recovery folder at all.
+    recovery folder at all. ``anew``: how another run is begun.
     """
     note = folder / _NOTE
-    wanted = {"format": FORMAT, **identity}
     if note.is_file():
-        _check(folder, wanted)
-        return
-    _clear_unfinished(folder)
-    if folder.is_dir() and any(folder.iterdir()):
+        found = _check(folder, identity, anew)
+        run_identity.check_files(found, specs)
+        return True
+    if folder.is_dir() and any(path not in _unfinished(folder) for path in folder.iterdir()):
         raise UsageError(
-            f"{folder} is not empty and holds no {_NOTE}: it is no recovery folder; name an "
-            "empty or new one with --recovery"
+            f"{folder} is not empty and holds no {_NOTE}: it is no recovery folder; to go on with "
+            "a run name the one that it began with, to begin a run name an empty or new one"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for process in range(processes):
-        _make_store(_store(folder, process, 0))
-    _write(folder, {**wanted, "processes": processes, "id": uuid.uuid4().hex})
+    return False
+
+
+def prepare(
+    folder: Path,
+    identity: dict[str, Any],
+    processes: int,
+    specs: Sequence[SourceSpec] = (),
+    anew: str = START_ANEW,
+) -> None:
+    """Make the folder for this run, or check that it is this run's; notes the files of its sources
+    as they are now. Raises as :func:`goes_on`, and RunFailed where the disk refuses."""
+    files = run_identity.marks_of(specs)
+    if goes_on(folder, identity, specs, anew):
+        _keep(folder, "files", files)
+        return
+    with failing(folder):
+        _clear_unfinished(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        for process in range(processes):
+            _make_store(_store(folder, process, 0))
+        identity = {"format": run_identity.FORMAT, **identity, "files": files}
+        _write(folder, {**identity, "processes": processes, "id": uuid.uuid4().hex})
+
+
+@contextmanager
+def failing(folder: Path) -> Iterator[None]:
+    """RunFailed with cause and remedy where the disk of a recovery folder refuses."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else None
+        raise _failed(folder, why or str(error)) from error
+
+
+def failure(folder: Path, said: str) -> RunFailed | None:
+    """What the engine's panic means where it comes from its store; None: it does not."""
+    found = _ENGINE_FAILURE.search(said)
+    return _failed(folder, f"{found[2]} ({found[1]})") if found else None
+
+
+def _failed(folder: Path, why: str) -> RunFailed:
+    if any(word in why for word in _DAMAGED):
+        return RunFailed(f"the recovery folder {folder} is damaged: {why}; {START_ANEW}")
+    return RunFailed(
+        f"the recovery folder {folder} cannot be written: {why}; mend that (free space, "
+        f"permissions, mount) and {START_AGAIN}"
+    )
 
 
 def _make_store(store: Path) -> None:
     store.mkdir(exist_ok=True)
-    init_db_dir(store, 1)
+    try:
+        with engine_noise():
+            init_db_dir(store, 1)
+    except BaseException as error:  # a panic is no Exception
+        found = failure(store.parent, str(error))
+        if found is None:
+            raise
+        raise found from None
 
 
 def _write(folder: Path, note: dict[str, Any]) -> None:
     temporary = folder / f".{_NOTE}"
-    with temporary.open("w") as file:
-        file.write(json.dumps(note, indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(folder / _NOTE)
-    sync_folder(folder)
+    with failing(folder):
+        with temporary.open("w") as file:
+            file.write(json.dumps(note, indent=1))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(folder / _NOTE)
+        sync_folder(folder)
+
+
+def _keep(folder: Path, name: str, value: Any) -> None:
+    """Note a value that may change between starts."""
+    note = _read(folder)
+    plain = json.loads(json.dumps(value))
+    if note.get(name) != plain:
+        _write(folder, {**note, name: plain})
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -91,21 +165,21 @@ def known_feeds(folder: Path) -> list[Feed]:
 
 def keep_feeds(folder: Path, feeds: Sequence[Feed]) -> None:
     """Note the feeds that the run has from now on."""
-    note = _read(folder)
-    listed = [list(feed) for feed in feeds]
-    if note.get("feeds") != listed:
-        _write(folder, {**note, "feeds": listed})
+    _keep(folder, "feeds", feeds)
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    """What is there while a folder is made: the note comes last."""
+    return [folder / f".{_NOTE}", *folder.glob("process-*")]
 
 
 def _clear_unfinished(folder: Path) -> None:
-    """Killed while it was made: the note comes last, so no run has used these stores."""
-    ours = [folder / f".{_NOTE}", *folder.glob("process-*")]
-    if folder.is_dir() and all(path in ours for path in folder.iterdir()):
-        for path in ours:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+    """Killed while it was made: no run has used these stores."""
+    for path in _unfinished(folder):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def identity(folder: Path) -> str:
@@ -119,27 +193,18 @@ def writer_id(folder: Path | None, process: int) -> str:
     return f"l{layout}w{process}" if layout else f"w{process}"
 
 
-def _check(folder: Path, wanted: dict[str, Any]) -> None:
+def _check(folder: Path, wanted: dict[str, Any], anew: str) -> dict[str, Any]:
+    """The folder's note, which is of the run that is wanted."""
     try:
-        found = json.loads((folder / _NOTE).read_text())
-        found_format = found["format"]
+        found: dict[str, Any] = _read(folder)
+        run_identity.check(folder, found, wanted, anew)
+    except UsageError:
+        raise
     except (ValueError, KeyError, TypeError):
         raise UsageError(
-            f"{folder / _NOTE} cannot be read: the folder is damaged or not ours; start with an "
-            "empty --recovery folder and an empty lake"
+            f"{folder / _NOTE} cannot be read: the folder is damaged or not ours; {anew}"
         ) from None
-    if found_format != FORMAT:
-        raise UsageError(
-            f"{folder} was written in recovery format {found_format}, this release reads "
-            f"{FORMAT}: finish the run with the release that wrote it, or start anew with an "
-            "empty --recovery folder and an empty lake"
-        )
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise UsageError(
-                f"{folder} belongs to a run with {name} = {found.get(name)!r}, this one has "
-                f"{value!r}: resume with the same {name}, or name another --recovery folder"
-            )
+    return found
 
 
 def _store(folder: Path, process: int, layout: int) -> Path:
@@ -209,5 +274,5 @@ def tidy(folder: Path) -> None:
 
 @contextmanager
 def _opened(store: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(store / "part-0.sqlite3")) as database:
+    with failing(store.parent), closing(sqlite3.connect(store / "part-0.sqlite3")) as database:
         yield database

@@ -15,15 +15,17 @@ from typing import Any
 
 from rich.console import Console
 
-from flows import checkpoints
+from flows import checkpoints, run_identity
+from flows import feeds as decoders
 from flows import recovery as recovery_folder
 from flows import settings as settings_module
 from flows.errors import RunFailed, UsageError
-from flows.plan import ReplayPlan, Wanted, kept_plan, make_plan
+from flows.plan import ReplayPlan, Wanted, keep_plan, make_plan, read_plan
 from flows.progress import Progress
-from flows.run import FLOWS, Here
+from flows.run import FLOWS, Here, check_sinks
 from flows.settings import Settings
 from flows.worker import Job, Replay
+from schemas.recovery import START_ANEW
 from sinks.backfill import Arrived
 from sinks.dsn import redacted
 from sinks.errors import SinkError
@@ -33,6 +35,8 @@ from sources.errors import FeedFailed, SourceError
 
 _REPLACEABLE = ("parquet", "timescale", "null")
 _RAN = "replayed.json"
+#: Rows that a back-fill has put in are replaced by the next one.
+_REPLACE_ANEW = "begin the back-fill anew with another --recovery folder"
 _SPEED = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)x")
 
 
@@ -70,7 +74,7 @@ def replay(
     _check(order)
     speed = speed_of(order.speed)
     settings, tables = _settings(order.wanted.original, settings)
-    plan = _plan(order, settings)
+    plan = _plan(order, settings, tables)
     for text in plan.notes:
         console.print(text, style="yellow", markup=False, soft_wrap=True)
     if order.recovery is None or not order.replace:
@@ -119,9 +123,10 @@ def _back_fill(
             summary = _run(order, settings, replaying, console)
             if summary["stopped"]:
                 return {**summary, "rows_replaced": 0, "rows_written": 0}
-            temporary = ran.with_name(f".{_RAN}")
-            temporary.write_text(json.dumps(summary))
-            temporary.replace(ran)
+            with recovery_folder.failing(order.recovery):
+                temporary = ran.with_name(f".{_RAN}")
+                temporary.write_text(json.dumps(summary))
+                temporary.replace(ran)
         summary = json.loads(ran.read_text())
         arrived = _arrived(replaying.plan)
         reports = [back_fill(text, replaying.aside, arrived) for text in order.sinks]
@@ -142,12 +147,13 @@ def _arrived(plan: ReplayPlan) -> Arrived:
     )
 
 
-def _new_plan(order: Order, shards: int) -> ReplayPlan:
+def _new_plan(order: Order, shards: int, tables: tuple[str, ...]) -> ReplayPlan:
     """The plan; UsageError if a store has rows of the interval, that nobody asked to replace."""
     plan = make_plan(order.wanted, shards)
     for text in () if order.replace else order.sinks:
         for venue, first_ms, end_ms, _ in plan.arrivals:
-            table = holds(text, Interval(venue or None, first_ms, end_ms))
+            name, others = decoders.rows_of(venue)
+            table = holds(text, Interval(name, first_ms, end_ms, others), tables)
             if table is not None:
                 raise UsageError(
                     f"{redacted(text)} has rows of this interval already (in {table}): put the new "
@@ -191,6 +197,7 @@ def _check(order: Order) -> None:
                 )
     except SinkError as error:
         raise UsageError(str(error)) from None
+    check_sinks(order.sinks)
 
 
 def _settings(original: Path | None, settings: Settings) -> tuple[Settings, tuple[str, ...]]:
@@ -198,27 +205,33 @@ def _settings(original: Path | None, settings: Settings) -> tuple[Settings, tupl
     if original is None:
         return settings, settings.tables
     found = dict(checkpoints.read_note(original)["settings"])
-    of_run = Settings(**{**settings.model_dump(), **found})
+    of_run = settings_module.load(**{**settings.model_dump(), **found})
     return of_run, tuple(name for name in of_run.tables if name in settings.tables)
 
 
-def _plan(order: Order, settings: Settings) -> ReplayPlan:
+def _plan(order: Order, settings: Settings, tables: tuple[str, ...]) -> ReplayPlan:
     wanted, recovery = order.wanted, order.recovery
     try:
         if recovery is None:
-            return _new_plan(order, settings.shards)
-        identity = {
-            "flow": order.flow,
-            "sources": [f"replay:{wanted.brokers}/{topic}" for topic in wanted.topics],
-            "interval": [wanted.start, wanted.end, wanted.ends],
-            "replace": order.replace,
-            "sinks": [redacted(text) for text in order.sinks],
-            "shards": settings.shards,
-            "tables": sorted(settings.tables),
-            "intervals": list(settings.intervals),
-        }
-        recovery_folder.prepare(recovery, identity, 1)
-        return kept_plan(recovery, lambda: _new_plan(order, settings.shards))
+            return _new_plan(order, settings.shards, tables)
+        identity = run_identity.of_run(
+            order.flow,
+            [f"replay:{wanted.brokers}/{topic}" for topic in wanted.topics],
+            order.sinks,
+            settings,
+            interval=[wanted.start, wanted.end, wanted.ends],
+            written=sorted(tables),
+            replace=order.replace,
+        )
+        anew = _REPLACE_ANEW if order.replace else START_ANEW
+        begun = recovery_folder.goes_on(recovery, identity, anew=anew)
+        # What is wrong with a first start is found before the folder is made: the mended one may
+        # have it.
+        plan = read_plan(recovery) if begun else None
+        plan = plan or _new_plan(order, settings.shards, tables)
+        recovery_folder.prepare(recovery, identity, 1, anew=anew)
+        with recovery_folder.failing(recovery):
+            return keep_plan(recovery, plan)
     except (SourceError, SinkError) as error:
         raise UsageError(str(error)) from None
     except FeedFailed as error:

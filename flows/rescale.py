@@ -26,6 +26,7 @@ from flows.errors import RunFailed, UsageError
 from flows.partitions import Feed
 from flows.recovery import States
 from flows.stats import RunStats
+from schemas.recovery import START_ANEW
 from sinks.errors import SinkError
 from sinks.url import open_writer
 from sinks.writer import HoldingWriter, Writer, fence_all
@@ -74,7 +75,7 @@ def _check_movable(folder: Path, feeds: Sequence[Feed], before: int) -> None:
         raise UsageError(
             f"{folder} belongs to a run with {before} processes: only partitions of topics can "
             "move to others, a file is read by every process, each of which has its own place in "
-            f"it; resume with --processes {before}, or name another --recovery folder"
+            f"it; resume with --processes {before}, or {START_ANEW}"
         )
 
 

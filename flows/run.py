@@ -21,7 +21,8 @@ from typing import Any
 
 from rich.console import Console
 
-from flows import checkpoints
+from flows import checkpoints, run_identity
+from flows import feeds as decoders
 from flows import recovery as recovery_folder
 from flows import settings as settings_module
 from flows.errors import RunFailed, UsageError
@@ -32,11 +33,12 @@ from flows.settings import Settings
 from flows.signals import on_signals
 from flows.stats import RunStats, merge_summaries
 from flows.worker import Job, run_process
+from schemas.recovery import START_AGAIN
 from sinks.dsn import redacted
 from sinks.errors import SinkError
-from sinks.url import parse_sink
+from sinks.url import check_place, parse_sink, place
 from sources.errors import SourceError
-from sources.url import parse_source
+from sources.url import SourceSpec, parse_source
 
 FLOWS = ("market_data",)
 _STOP_GRACE_S = 60
@@ -61,6 +63,8 @@ def run(
     settings = settings or settings_module.load()
     try:
         specs = [parse_source(text) for text in sources]
+        for spec in specs:
+            decoders.check(spec)
         for text in sinks:
             parse_sink(text)
     except (SourceError, SinkError) as error:
@@ -69,29 +73,11 @@ def run(
         raise UsageError("several processes cannot share standard output: use jsonl:PATH")
     if not specs or not sinks:
         raise UsageError("a run needs at least one --source and one --sink")
-    known: list[Feed] = []
-    identity: dict[str, Any] = {}
-    if recovery is not None:
-        identity = {
-            "flow": flow,
-            "sources": [spec.text for spec in specs],
-            "sinks": [redacted(text) for text in sinks],
-            "shards": settings.shards,
-            "tables": sorted(settings.tables),
-            "intervals": list(settings.intervals),
-        }
-        recovery_folder.prepare(Path(recovery), identity, processes)
-        rescale(Path(recovery), sinks, settings.shards, processes)
-        known = recovery_folder.known_feeds(Path(recovery))
-    feeds = list_feeds(specs, known, settings.shards, threading.Event())
-    if recovery is not None:
-        recovery_folder.keep_feeds(Path(recovery), feeds)
-        if settings.checkpoint_every:
-            _note_run(Path(recovery), identity["sources"], feeds, settings)
-        if processes > 1:
-            shut_out(Path(recovery), sinks, processes)
-    elif settings.checkpoint_every:
+    check_sinks(sinks)
+    if settings.checkpoint_every and recovery is None:
         raise UsageError("--checkpoint-every needs --recovery DIR: checkpoints are kept there")
+    folder = None if recovery is None else Path(recovery)
+    feeds = _feeds(folder, flow, specs, sinks, settings, processes)
     job = Job(
         tuple(sources),
         tuple(sinks),
@@ -114,13 +100,46 @@ def run(
     }
 
 
-def _note_run(
-    recovery: Path, sources: list[str], feeds: Sequence[Feed], settings: Settings
-) -> None:
-    """What a replay must know to do the same again."""
-    names = ("shards", "tables", "intervals", "late_ms", "depth_interval_ms", "clock_skew_ms")
-    chosen = {name: getattr(settings, name) for name in names}
-    checkpoints.note(recovery, {"sources": sources, "feeds": feeds, "settings": chosen})
+def check_sinks(sinks: Sequence[str]) -> None:
+    """UsageError if a sink is named twice, or is a folder that a run may not write to."""
+    places = [place(text) for text in sinks]
+    for index, text in enumerate(sinks):
+        if places[index] in places[:index]:
+            raise UsageError(f"sink {redacted(text)} is named twice: leave one of them out")
+        try:
+            check_place(text)
+        except SinkError as error:
+            raise UsageError(str(error)) from None
+
+
+def _feeds(
+    folder: Path | None,
+    flow: str,
+    specs: Sequence[SourceSpec],
+    sinks: Sequence[str],
+    settings: Settings,
+    processes: int,
+) -> list[Feed]:
+    """The feeds of the run, whose recovery folder is made or checked. What is wrong with a first
+    start is found before the folder is made, so that the mended one may have it."""
+    if folder is None:
+        return list_feeds(specs, [], settings.shards, threading.Event())
+    sources = [spec.text for spec in specs]
+    identity = run_identity.of_run(flow, sources, sinks, settings)
+    known: list[Feed] = []
+    if recovery_folder.goes_on(folder, identity, specs):
+        known = recovery_folder.known_feeds(folder)
+    feeds = list_feeds(specs, known, settings.shards, threading.Event())
+    recovery_folder.prepare(folder, identity, processes, specs)
+    rescale(folder, sinks, settings.shards, processes)
+    recovery_folder.keep_feeds(folder, feeds)
+    if settings.checkpoint_every:
+        note = {"sources": sources, "feeds": feeds, "settings": settings.deciding_rows()}
+        with recovery_folder.failing(folder):
+            checkpoints.note(folder, note)
+    if processes > 1:
+        shut_out(folder, sinks, processes)
+    return feeds
 
 
 class Here:
@@ -227,8 +246,7 @@ class _Crew:
                 code = worker.child.returncode
                 how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
                 raise RunFailed(
-                    f"worker process {index} of {len(self._workers)} {how}; start the same "
-                    "command again: with the same --recovery it goes on exactly where it was"
+                    f"worker process {index} of {len(self._workers)} {how}; {START_AGAIN}"
                 )
         return merge_summaries([w.summary for w in self._workers if w.summary is not None])
 

@@ -7,7 +7,7 @@ Names that set nothing are refused: see ``flows.variables``.
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -24,6 +24,9 @@ from schemas.tables import TABLES
 from schemas.units import interval_ns
 
 Names = Annotated[tuple[str, ...], NoDecode]
+#: How fast, how often and where. Every other setting decides rows, and a run that goes on must have
+#: the ones that it began with.
+FREE: Final = frozenset({"epoch_ms", "checkpoint_every", "checkpoints_kept", "batch_rows", "lake"})
 
 
 class Settings(BaseSettings):
@@ -42,6 +45,11 @@ class Settings(BaseSettings):
     checkpoints_kept: int = Field(100, ge=1, description="by process; older ones go")
     batch_rows: int = Field(262_144, ge=1, description="most frames in one batch")
     lake: str = Field("lake", description="lake of sql and compact when none is named")
+
+    def deciding_rows(self) -> dict[str, Any]:
+        """The settings that decide rows, as plain values."""
+        chosen = self.model_dump(mode="json", exclude=FREE)
+        return {**chosen, "tables": sorted(chosen["tables"])}
 
     @field_validator("tables", "intervals", mode="before")
     @classmethod

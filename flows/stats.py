@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from operators.events import Rows
+from schemas.recovery import OTHER_RELEASE, StateError
 
 #: Stats that are a level, not a sum: the latest per shard counts.
 _LEVELS: Final = frozenset({"stale_books", "books", "orders", "levels", "memory_bytes"})
@@ -65,9 +66,9 @@ class RunStats:
     def restore(self, state: Any) -> None:
         """Take a snapshot back."""
         if state[0] != SNAPSHOT_VERSION:
-            raise ValueError(
+            raise StateError(
                 f"recovery state of the counters has format {state[0]}, this release reads "
-                f"{SNAPSHOT_VERSION}: start with an empty --recovery folder"
+                f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
         _, tables, dead, quality, sums, levels, newest = state
         self.tables, self.dead_letters = Counter(tables), Counter(dead)

@@ -33,6 +33,7 @@ from operators.bars import BarsConfig
 from operators.book import BookConfig
 from operators.normalise import Normaliser
 from operators.warmup import Warmup
+from schemas.recovery import StateError
 from schemas.units import NS_PER_MS, interval_ns
 from sinks.errors import SinkError
 from sinks.outputs import WriterSink
@@ -192,6 +193,9 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
         return
     sink.abandon()
     explained = explain(failure)
+    if folder is not None and explained is failure:
+        said = b"".join(noise).decode(errors="replace")
+        explained = recovery.failure(folder, f"{failure} {said}") or failure
     if not isinstance(explained, UsageError | RunFailed | OSError):
         replay(noise)
     raise explained from (None if explained is not failure else failure.__cause__)
@@ -203,7 +207,7 @@ def explain(error: BaseException) -> BaseException:
     while cause is not None:
         if isinstance(cause, UsageError | RunFailed | OSError):
             return cause
-        if isinstance(cause, SourceError | SinkError):
+        if isinstance(cause, SourceError | SinkError | StateError):
             return UsageError(str(cause))
         cause = cause.__cause__ or cause.__context__
     return error

@@ -37,6 +37,7 @@ from operators.kernels import bars as kernels
 from operators.output import rows_to_batch
 from operators.step import Dress, as_it_is, core_step
 from schemas.arrow import dictionary
+from schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
 from schemas.tables import BARS, TRADES
 from schemas.units import NS_PER_MINUTE, NS_PER_S, interval_ns
 
@@ -256,21 +257,19 @@ class BarsShard:
         )
 
     def restore(self, state: Any) -> None:
-        """Take a snapshot back; ValueError with the remedy where it does not fit."""
+        """Take a snapshot back; StateError with the remedy where it does not fit."""
         if state[0] != SNAPSHOT_VERSION:
-            raise ValueError(
+            raise StateError(
                 f"recovery state of bars has format {state[0]}, this release reads "
-                f"{SNAPSHOT_VERSION}: finish the run with the release that wrote it, or start "
-                "with an empty --recovery folder"
+                f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
         _, intervals, lateness_ns, written, instruments, clocks, used, bars = state
         mine = (self.config.intervals, self.config.allowed_lateness_ns)
         if (intervals, lateness_ns) != mine:
-            raise ValueError(
+            raise StateError(
                 f"recovery state has bars of {', '.join(intervals)} with {lateness_ns} ns of "
                 f"allowed lateness, the settings ask for {', '.join(mine[0])} with {mine[1]}: "
-                "keep the settings of the run that is resumed, or start with an empty --recovery "
-                "folder"
+                f"keep the settings of the run that is resumed, or {START_ANEW}"
             )
         self._written = written
         self._index = {pair: i for i, pair in enumerate(instruments)}

@@ -29,6 +29,7 @@ from operators.kernels import engine
 from operators.kernels import engine_state as es
 from operators.output import rows_to_batch
 from operators.step import Dress, as_it_is, core_step
+from schemas.recovery import OTHER_RELEASE, StateError
 from schemas.tables import DEPTH_LEVELS, TABLES
 from schemas.units import NS_PER_MS, NS_PER_S
 
@@ -257,12 +258,12 @@ class BookShard:
         }
 
     def restore(self, value: Any) -> None:
-        """Take a snapshot back; ValueError with the remedy if it is of another format."""
+        """Take a snapshot back; StateError with the remedy if it is of another format."""
         version = value.get("version") if isinstance(value, dict) else None
         if version != SNAPSHOT_VERSION:
-            raise ValueError(
+            raise StateError(
                 f"recovery state of the books has format {version}, this release reads "
-                f"{SNAPSHOT_VERSION}: start with an empty --recovery folder"
+                f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
         self._sequences = dict(value["sequences"])
         self._carried = value["carried"].copy()

@@ -16,6 +16,7 @@ from operators.venues import DECODERS, VENUES
 from operators.venues.binance import Binance, BinanceFeed
 from schemas.codes import RejectReason
 from schemas.frames import FrameKind
+from schemas.recovery import OTHER_RELEASE, StateError
 from schemas.shards import DEFAULT_SHARDS
 
 SNAPSHOT_VERSION: Final = 1
@@ -109,10 +110,9 @@ class CaptureFeed:
         """Take a snapshot back; ValueError with the remedy if it is not ours."""
         version, exchange, feed_state = state
         if version != SNAPSHOT_VERSION or (exchange and exchange not in VENUES):
-            raise ValueError(
+            raise StateError(
                 f"recovery state is of a capture of {exchange!r} in format {version}, this release "
-                f"reads format {SNAPSHOT_VERSION}: finish the run with the release that wrote it, "
-                "or start with an empty --recovery folder"
+                f"reads format {SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
         if exchange:
             self._open(exchange)

@@ -19,6 +19,7 @@ from operators.registry import BookRules, Registry
 from operators.venues.times import TimestampError
 from schemas.codes import RejectReason
 from schemas.frames import FRAMES, FrameKind
+from schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
 from schemas.redundancy import LINE_PREFIX, from_line_note
 from schemas.shards import DEFAULT_SHARDS
 
@@ -283,16 +284,15 @@ class JsonFeed:
         """Take a snapshot back; ValueError with the remedy if it is not ours."""
         version, venue, registry, latest, attributes = state
         if version != SNAPSHOT_VERSION or venue != self.venue.VENUE:
-            raise ValueError(
+            raise StateError(
                 f"recovery state is of a {venue} feed in format {version}, wanted "
                 f"{self.venue.VENUE} in format {SNAPSHOT_VERSION}: resume with the sources and the "
-                "release that wrote it, or start with an empty --recovery folder"
+                f"release that wrote it, or {START_ANEW}"
             )
         if set(attributes) != set(self.venue.STATE):
-            raise ValueError(
+            raise StateError(
                 f"recovery state of {venue} holds {sorted(attributes)}, this release wants "
-                f"{sorted(self.venue.STATE)}: finish the run with the release that wrote it, or "
-                "start with an empty --recovery folder"
+                f"{sorted(self.venue.STATE)}: {OTHER_RELEASE}"
             )
         self.registry.restore(registry)
         self._latest = latest

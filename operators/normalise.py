@@ -22,6 +22,7 @@ from operators.feeds import FeedDecoder, SelectiveDecoder
 from operators.kernels.split import split_rows
 from operators.step import core_step
 from schemas import arrow
+from schemas.recovery import OTHER_RELEASE, StateError
 from schemas.tables import DEAD_LETTERS
 
 SNAPSHOT_VERSION: Final = 1
@@ -154,10 +155,9 @@ class Normaliser:
         """Take a snapshot back; ValueError with the remedy for a format we do not read."""
         version, dead_letters, decoder = state
         if version != SNAPSHOT_VERSION:
-            raise ValueError(
+            raise StateError(
                 f"recovery state of normalise has format {version}, this release reads "
-                f"{SNAPSHOT_VERSION}: finish the run with the release that wrote it, or start "
-                "with an empty --recovery folder"
+                f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
         self._dead_letters = dead_letters
         self.decoder.restore(decoder)

@@ -20,6 +20,7 @@ from operators.events import (
     Instruments,
     SnapshotRule,
 )
+from schemas.recovery import START_ANEW, StateError
 from schemas.shards import shard_of
 
 assert INSTRUMENT.names is not None
@@ -110,12 +111,12 @@ class Registry:
         return (self._shards, tuple(self._indices), tuple(self._rows), seen)
 
     def restore(self, state: Any) -> None:
-        """Take a snapshot back; ValueError if it was made for another number of shards."""
+        """Take a snapshot back; StateError if it was made for another number of shards."""
         shards, keys, rows, seen = state
         if shards != self._shards:
-            raise ValueError(
+            raise StateError(
                 f"recovery state has {shards} shards per feed, the settings {self._shards}: "
-                f"set shards to {shards}, or start with an empty --recovery folder"
+                f"set shards to {shards}, or {START_ANEW}"
             )
         self._indices = {tuple(key): index for index, key in enumerate(keys)}
         self._rows = [tuple(row) for row in rows]

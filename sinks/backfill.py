@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from schemas.tables import TABLES
 from schemas.units import NS_PER_MS
-from sinks.compact import FILE, alone, carry_out
+from sinks.compact import FILE, RUN_AGAIN, alone, carry_out
 from sinks.errors import SinkError, disk_failed
 from sinks.lake import (
     Partition,
@@ -104,7 +104,7 @@ def replace(root: Path, key: str, arrived: Arrived | None = None) -> dict[str, i
                 changes.make()
                 write_journal(root, changes.sequence, changes.pending)
             except OSError as error:
-                raise disk_failed("cannot back-fill", root, error) from error
+                raise disk_failed("cannot back-fill", root, error, RUN_AGAIN) from error
             carry_out(root, changes.pending)
             report = {"rows_replaced": changes.replaced, "rows_written": changes.written}
             # In one step: half of it would be taken for the whole interval at the next try.

@@ -47,6 +47,8 @@ from sinks.parquet_shape import Names, row_width, shape, to_bare
 
 _MERGED: Final = re.compile(r"merged-(\d{8})\.parquet")
 _EPOCH: Final = date(1970, 1, 1)
+#: A compaction that failed has changed nothing that a query answers.
+RUN_AGAIN: Final = "run it again: the lake is whole"
 #: Merged files are read more often than written.
 FILE: Final = FileOptions(compression_level=3)
 
@@ -118,20 +120,18 @@ def count_before(root: Path, table: str, day: date) -> int:
 def alone(root: Path) -> Iterator[None]:
     """One compaction or back-fill at a time, after what the last one left is put right."""
     check_lake(root)
-    with (own_folder(root) / "compact.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SinkError(
-                f"another compaction or back-fill of {root} is running: wait for it"
-            ) from None
-        try:
+    try:
+        with (own_folder(root) / "compact.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SinkError(
+                    f"another compaction or back-fill of {root} is running: wait for it"
+                ) from None
             _recover(root)
             yield
-        except OSError as error:
-            if str(root) in str(error):
-                raise
-            raise disk_failed("cannot compact", root, error) from error
+    except OSError as error:
+        raise disk_failed("cannot change", error.filename or root, error, RUN_AGAIN) from error
 
 
 def _recover(root: Path) -> None:
@@ -194,7 +194,7 @@ def _extent(path: Path) -> tuple[int, int]:
             return found.num_rows, size
     except (OSError, pa.ArrowException) as error:
         failure = error if isinstance(error, OSError) else OSError(str(error))
-        raise disk_failed("cannot read", path, failure) from error
+        raise disk_failed("cannot read", path, failure, RUN_AGAIN) from error
 
 
 def _merge(root: Path, partition: Partition, parts: list[Path]) -> int:
@@ -210,7 +210,7 @@ def _merge(root: Path, partition: Partition, parts: list[Path]) -> int:
         write_unnamed(temporary, form, rows, FILE)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise disk_failed("cannot write", temporary, error) from error
+        raise disk_failed("cannot write", temporary, error, RUN_AGAIN) from error
     sync_folder(folder)
     _replace(root, folder / name, temporary, parts)
     return int(rows.num_rows)

@@ -62,6 +62,16 @@ def check(dsn: str) -> None:
 
 def shown(dsn: str) -> str:
     """``user@host:port/database``: where a DSN leads, for people."""
+    return "@".join(_leads_to(dsn))
+
+
+def place(dsn: str) -> str:
+    """``host:port/database``: the same for every user of it."""
+    return _leads_to(dsn)[1]
+
+
+def _leads_to(dsn: str) -> tuple[str, str]:
+    """User, and host:port/database."""
     from psycopg import pq
     from psycopg.conninfo import conninfo_to_dict
 
@@ -69,7 +79,7 @@ def shown(dsn: str) -> str:
     known = {o.keyword.decode(): o.val.decode() for o in pq.Conninfo.get_defaults() if o.val}
     known.update({k: str(v) for k, v in given.items()})
     user, host = known.get("user", ""), known.get("host", known.get("hostaddr", "localhost"))
-    return f"{user}@{host}:{known.get('port', '5432')}/{known.get('dbname', user)}"
+    return user, f"{host}:{known.get('port', '5432')}/{known.get('dbname', user)}"
 
 
 def with_login(dsn: str, user: str, password: str | None) -> str:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from schemas.recovery import START_AGAIN
+
+#: A recording that is started again adds to what is there.
+RECORD_AGAIN: Final = "start the same command again: what was sealed stays"
+
 
 class SinkError(ValueError):
     """A sink URL, a lake or a resume position cannot be used as given: the text names the fix."""
@@ -11,11 +18,14 @@ class LakeFailed(OSError):  # noqa: N818 - reads as what happened
     """The disk refused (full, read-only, gone): the text names the path and how to go on."""
 
 
-def disk_failed(doing: str, path: object, error: OSError) -> LakeFailed:
-    """The operating system's error with what we were doing, where, and the remedy."""
+def disk_failed(doing: str, path: object, error: OSError, then: str = START_AGAIN) -> LakeFailed:
+    """The operating system's error with what we were doing, where, and the remedy; ``then``: what
+    to do once the disk is mended. A failure that says all that already stays as it is."""
+    if isinstance(error, LakeFailed):
+        return error
     return LakeFailed(
         f"{doing} {path}: {error.strerror or error}; mend that (free space, permissions, mount) "
-        "and start the same command again: with the same --recovery nothing is lost or doubled"
+        f"and {then}"
     )
 
 

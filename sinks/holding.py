@@ -1,13 +1,17 @@
 """Whether a lake or a database holds rows of an interval already: asked before they are written
 once more.
 
-By arrival (``ts_recv``), for what is in an interval is decided by it; so the tables that have it
-are asked.
+By arrival (``ts_recv``), for what is in an interval is decided by it, however long after its events
+it arrived: so every file and chunk is asked, by the file's statistics where those tell. Rows of
+``depth`` and ``bars`` have no arrival: the tables that are made of the same messages speak for
+them, and where the store has none of these, any row of theirs counts.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, LiteralString, NamedTuple, cast
 
@@ -17,81 +21,129 @@ import pyarrow.parquet as pq
 
 from schemas import sql
 from schemas.tables import TABLES
-from schemas.units import NS_PER_DAY, NS_PER_MS
-from sinks.lake import list_files, own_folder
+from schemas.units import NS_PER_MS
+from sinks.lake import list_files, list_partitions, own_folder
 from sinks.url import parse_sink
 
-_TABLES: Final = ("trades", "quotes", "book_events")
-_EPOCH: Final = date(1970, 1, 1)
-#: An event is not filed further from its arrival.
-_MARGIN: Final = timedelta(days=1)
+#: Their arrival is that of the frame they were made from. (That of a quality event may be the
+#: feed's latest, which is another's.)
+_ARRIVED: Final = tuple(
+    name
+    for name, table in TABLES.items()
+    if table.has_venue and "ts_recv" in table.names and name != "quality_events"
+)
+#: Tables without arrival, and those of which one has a row wherever they have.
+_SPEAK_FOR: Final = {"depth": ("book_events", "quotes"), "bars": ("trades",)}
+#: A database without an index by arrival reads whole tables.
+_STALL_S: Final = 4 * 3600.0
+_MIN_NS, _MAX_NS = -(2**63), 2**63 - 1
 
 
 class Interval(NamedTuple):
-    """Arrivals from ``first_ms`` on and before ``end_ms``, of a venue (None: any); None: open."""
+    """Arrivals from ``first_ms`` on and before ``end_ms``; None: open. Of a venue (None: any), with
+    the markets of it that have names of their own (``BYBIT_LINEAR`` of ``BYBIT``), unless they are
+    among ``others``, which other feeds bring."""
 
     venue: str | None
     first_ms: int | None
     end_ms: int | None
+    others: frozenset[str] = frozenset()
+
+    @property
+    def is_open(self) -> bool:
+        return self.first_ms is None and self.end_ms is None
+
+    @property
+    def everything(self) -> Interval:
+        """All that ever arrived from there."""
+        return self._replace(first_ms=None, end_ms=None)
+
+    def is_of(self, venue: str | None) -> bool:
+        """Whether rows of ``venue`` may be the interval's."""
+        if self.venue is None or venue is None or venue == self.venue:
+            return True
+        return venue.startswith(f"{self.venue}_") and venue not in self.others
 
 
-def holds(text: str, interval: Interval) -> str | None:
-    """The first table of a sink that has rows of the interval; None: it has none, or cannot tell
-    (only ``parquet:`` and ``timescale:`` can). Raises as the sink's writer."""
+_Ask = Callable[[str, Interval], bool]
+
+
+def holds(text: str, interval: Interval, written: Collection[str]) -> str | None:
+    """The first table of a sink that has rows of the interval, or may have, where ``written`` are
+    to be written; None: there is none, or the sink cannot tell (only ``parquet:`` and
+    ``timescale:`` can). Raises as the sink's writer."""
     spec = parse_sink(text)
     if spec.scheme == "parquet":
         root = Path(spec.path)
         if own_folder(root).is_dir():
-            return next((name for name in _TABLES if _lake_holds(root, name, interval)), None)
+            return _first(partial(_lake_holds, root), interval, written)
     if spec.scheme == "timescale":
         from sinks.timescale_link import Link
 
-        link = Link(spec.path, "marketflow replay", outage_s=60.0, stall_s=600.0)
+        link = Link(spec.path, "marketflow replay", outage_s=60.0, stall_s=_STALL_S)
         try:
-            found = [n for n in _TABLES if link.run(lambda c, n=n: _base_holds(c, n, interval))]
+            return _first(
+                lambda name, asked: link.run(lambda c: _base_holds(c, name, asked)),
+                interval,
+                written,
+            )
         finally:
             link.drop()
-        return found[0] if found else None
+    return None
+
+
+def _first(ask: _Ask, interval: Interval, written: Collection[str]) -> str | None:
+    for name in _ARRIVED:
+        if ask(name, interval):
+            return name
+    everything = interval.everything
+    for name, others in _SPEAK_FOR.items():
+        told = not interval.is_open and any(ask(other, everything) for other in others)
+        if name in written and not told and ask(name, everything):
+            return name
     return None
 
 
 def _lake_holds(root: Path, name: str, interval: Interval) -> bool:
-    first, end = interval.first_ms, interval.end_ms
-    files = list_files(
-        root,
-        name,
-        first=None if first is None else _date(first) - _MARGIN,
-        last=None if end is None else _date(end) + _MARGIN,
-        venues=None if interval.venue is None else [interval.venue],
-    )
-    if first is None and end is None:
-        return bool(files)
-    for path in files:
-        arrived = pq.ParquetFile(path).read(columns=["ts_recv"])["ts_recv"].cast(pa.int64())
-        inside = pc.is_valid(arrived)
-        if first is not None:
-            inside = pc.and_kleene(inside, pc.greater_equal(arrived, first * NS_PER_MS))
-        if end is not None:
-            inside = pc.and_kleene(inside, pc.less(arrived, end * NS_PER_MS))
-        if pc.any(inside).as_py():
-            return True
+    venues = {p.venue for p in list_partitions(root, name) if interval.is_of(p.venue)}
+    files = list_files(root, name, venues=[venue for venue in venues if venue is not None])
+    return bool(files) if interval.is_open else any(_file_holds(f, interval) for f in files)
+
+
+def _file_holds(path: Path, interval: Interval) -> bool:
+    """Whether rows of a file arrived within."""
+    first = _MIN_NS if interval.first_ms is None else interval.first_ms * NS_PER_MS
+    end = _MAX_NS if interval.end_ms is None else interval.end_ms * NS_PER_MS
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            if not _may_hold(file.metadata.row_group(group), first, end):
+                continue
+            arrived = file.read_row_group(group, columns=["ts_recv"])["ts_recv"].cast(pa.int64())
+            inside = pc.and_(pc.greater_equal(arrived, first), pc.less(arrived, end))
+            if pc.any(inside).as_py():
+                return True
     return False
 
 
-def _date(ms: int) -> date:
-    return _EPOCH + timedelta(ms * NS_PER_MS // NS_PER_DAY)
+def _may_hold(group: Any, first: int, end: int) -> bool:
+    """By the statistics of a row group; True where it has none."""
+    for index in range(group.num_columns):
+        column = group.column(index)
+        if column.path_in_schema == "ts_recv" and column.statistics is not None:
+            known = column.statistics
+            return not known.has_min_max or (known.max_raw >= first and known.min_raw < end)
+    return True
 
 
 def _base_holds(connection: Any, name: str, interval: Interval) -> bool:
-    time = sql.quoted(TABLES[name].time_field)
     terms, values = ["true"], []
-    for operator, ms, sign in ((">=", interval.first_ms, -1), ("<", interval.end_ms, 1)):
+    for operator, ms in ((">=", interval.first_ms), ("<", interval.end_ms)):
         if ms is not None:
             moment = datetime.fromtimestamp(ms // 1000, UTC) + timedelta(milliseconds=ms % 1000)
-            terms += [f"ts_recv {operator} %s", f"{time} {operator} %s"]
-            values += [moment, moment + sign * _MARGIN]
+            terms.append(f"ts_recv {operator} %s")
+            values.append(moment)
     if interval.venue is not None:
-        terms.append("venue = %s")
-        values.append(interval.venue)
+        terms.append("(venue = %s OR starts_with(venue, %s) AND NOT venue = ANY(%s))")
+        values += [interval.venue, f"{interval.venue}_", sorted(interval.others)]
     text = f"SELECT 1 FROM {sql.STORE}.{sql.quoted(name)} WHERE {' AND '.join(terms)} LIMIT 1"
     return connection.execute(cast(LiteralString, text), values).fetchone() is not None

@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.recovery import START_ANEW
 from sinks.errors import SinkError, disk_failed
 from sinks.writer import RowsLike
 
@@ -88,7 +89,7 @@ class JsonlWriter:
         if version != 1 or not self._path.is_file() or self._path.stat().st_size < length:
             raise SinkError(
                 f"{self._path} is not the file the recovery folder goes on from: put it back, or "
-                "start anew with an empty --recovery folder"
+                f"{START_ANEW}"
             )
         self._file = self._opened("r+b")
         self._file.truncate(length)

@@ -32,6 +32,7 @@ import pyarrow as pa
 
 from schemas import resync, wire_rows
 from schemas.fields import Table
+from schemas.recovery import OTHER_RELEASE, START_ANEW
 from schemas.tables import QUALITY_EVENTS, TABLES
 from schemas.wire import Message, partition_of_shard
 from sinks import kafka_messages
@@ -96,9 +97,8 @@ class KafkaWriter:
         """Go on from a snapshot: shut out whoever still writes, find what is there already."""
         if not isinstance(state, tuple) or state[0] != SNAPSHOT_VERSION:
             raise SinkError(
-                f"recovery state of the kafka sink is not of format {SNAPSHOT_VERSION}: finish "
-                "with the release that wrote it, or start with an empty --recovery folder and a "
-                "new prefix"
+                f"recovery state of the kafka sink is not of format {SNAPSHOT_VERSION}: "
+                f"{OTHER_RELEASE}"
             )
         _, partitions, offsets, marks, ahead = state
         self._find_topics()
@@ -107,7 +107,7 @@ class KafkaWriter:
                 raise SinkError(
                     f"kafka topic {topic} had {count} partitions when the run was interrupted and "
                     f"has {self._partitions.get(topic, 'none')} now: a shard would change its "
-                    "partition; go on with a new prefix and an empty --recovery folder"
+                    f"partition; {START_ANEW}"
                 )
         self._link.open()
         # A topic that is younger than the snapshot holds nothing from before it.
@@ -167,7 +167,7 @@ class KafkaWriter:
             if spec.partitions and count != spec.partitions:
                 raise SinkError(
                     f"kafka topic {topic} has {count} partitions, the sink says partitions="
-                    f"{spec.partitions}: say partitions={count}, or use another prefix"
+                    f"{spec.partitions}: say partitions={count} (a new run may use another prefix)"
                 )
 
     def _remedy(self) -> str:
@@ -197,7 +197,7 @@ class KafkaWriter:
         if topic not in self._partitions:
             raise SinkError(
                 f"kafka at {self._spec.address.brokers} has no topic {topic}: create it "
-                f"{self._remedy()}, or leave the table out with --tables"
+                f"{self._remedy()} (a new run may leave the table out with --tables)"
             )
         partition = partition_of_shard(shard, self._partitions[topic])
         for message in self._encoder(table)(kafka_messages.cut_raw(batch)):

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.kafka import KafkaAddress
+from schemas.recovery import START_AGAIN, START_ANEW
 from schemas.wire import Message
 from sinks.errors import KafkaFailed, SinkError
 
@@ -31,6 +32,10 @@ _LONGEST_PAUSE_S: Final = 5.0
 _MAX_OPEN_BYTES: Final = 16 << 20
 MAX_MESSAGE_BYTES: Final = 16 << 20
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED})
+_DELETED: Final = (
+    "the topic was deleted: create it with marketflow topics and start the same command again if "
+    f"the run had written nothing to it, else {START_ANEW}"
+)
 #: No waiting mends these.
 _REFUSED: Final = {
     KafkaError._AUTHENTICATION: "check the username and the password",
@@ -45,8 +50,8 @@ _REFUSED: Final = {
     KafkaError.INVALID_TIMESTAMP: (
         "the topic takes no such times: set its message.timestamp.before.max.ms and .after.max.ms"
     ),
-    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic was deleted: create it with marketflow topics",
-    KafkaError._UNKNOWN_TOPIC: "the topic was deleted: create it with marketflow topics",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: _DELETED,
+    KafkaError._UNKNOWN_TOPIC: _DELETED,
     KafkaError._UNKNOWN_PARTITION: "the topic has fewer partitions than at the start",
 }
 
@@ -73,7 +78,7 @@ class Patience:
         if left_s <= 0 or self._given_up.is_set():
             raise KafkaFailed(
                 f"kafka at {self._brokers} does not answer ({self._doing}): {why}; mend that and "
-                "start the same command again: with the same --recovery nothing is lost or doubled"
+                f"{START_AGAIN}"
             )
         log.warning(
             "waiting for kafka at %s (%s): %s; giving up in %.0f s",
@@ -179,10 +184,7 @@ class Link:
             if code in _REFUSED:
                 raise SinkError(f"kafka at {brokers}: {reason}; {_REFUSED[code]}")
         if error.fatal():
-            raise KafkaFailed(
-                f"kafka at {brokers}: {error.str()}; start the same command again: with the same "
-                "--recovery nothing is lost or doubled"
-            )
+            raise KafkaFailed(f"kafka at {brokers}: {error.str()}; {START_AGAIN}")
 
     def list_topics(self) -> dict[str, int]:
         """Partitions of every topic."""
@@ -270,10 +272,7 @@ class Link:
         except KafkaException:
             return
         for topic in sorted({sent.topic for sent in self._open} - known.keys()):
-            raise SinkError(
-                f"kafka at {self.address.brokers}: the topic was deleted: create it with "
-                f"marketflow topics ({topic}); what was sent before is safe"
-            )
+            raise SinkError(f"kafka at {self.address.brokers}: {topic}: {_DELETED}")
 
     def _again(self) -> None:
         """Undo the void transaction and send its messages anew."""

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from schemas import wire
+from schemas.recovery import START_AGAIN, START_ANEW
 from schemas.tables import table
 from schemas.wire import WireError
 from sinks.errors import KafkaFailed, SinkError
@@ -118,13 +119,13 @@ class Scanner:
         if offset > high:
             raise SinkError(
                 f"{where} ends at offset {high}, this run has written up to {offset}: the topic "
-                "was created anew; start with an empty --recovery folder and a new prefix"
+                f"was created anew; {START_ANEW}"
             )
         if offset < low:
             raise SinkError(
                 f"{where} begins at offset {low}, this run has written from {offset} on: retention "
-                "has removed what would tell which rows are there; start with an empty --recovery "
-                "folder and a new prefix, and raise the topic's retention"
+                "has removed what would tell which rows are there; raise the topic's retention and "
+                f"{START_ANEW}"
             )
 
     def _read(self, consumer: Consumer, left: Offsets, found: Written) -> None:
@@ -147,8 +148,8 @@ class Scanner:
                 raise KafkaFailed(
                     f"kafka at {self._link.address.brokers}: {topic}, partition {partition} could "
                     f"not be read to its end ({end}) in {self._wait_s:.0f} s: the brokers are "
-                    "slow, or a writer that is gone left a transaction open; start the same "
-                    "command again"
+                    "slow, or a writer that is gone left a transaction open; "
+                    f"{START_AGAIN}"
                 )
 
     def _note(self, message: Any, found: Written) -> None:

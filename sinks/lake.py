@@ -83,26 +83,35 @@ def prepare_lake(root: Path) -> None:
     Raises SinkError with the remedy when it is something else or of another format, LakeFailed
     when the disk refuses.
     """
+    if check_writable(root):
+        return
+    try:
+        own_folder(root).mkdir(parents=True, exist_ok=True)
+        write_json(own_folder(root) / _MARKER, {"format": FORMAT}, durable=True)
+    except OSError as error:
+        raise disk_failed("cannot make the lake", root, error) from error
+
+
+def check_writable(root: Path) -> bool:
+    """Whether ``root`` is a lake already; SinkError with the remedy where it may not become one."""
     _check_path(root)
     if (own_folder(root) / _MARKER).is_file():
         check_lake(root)
-        return
+        return True
     try:
         strangers = (
             [p.name for p in root.iterdir() if p.name != OWN_FOLDER] if root.exists() else []
         )
     except NotADirectoryError:
         raise SinkError(f"{root} is a file: name a folder for the lake") from None
+    except OSError as error:
+        raise disk_failed("cannot read", root, error) from error
     if strangers:
         raise SinkError(
             f"{root} is not empty and no marketflow lake (it has no {OWN_FOLDER}/{_MARKER}): "
             "name an empty or new folder"
         )
-    try:
-        own_folder(root).mkdir(parents=True, exist_ok=True)
-        write_json(own_folder(root) / _MARKER, {"format": FORMAT}, durable=True)
-    except OSError as error:
-        raise disk_failed("cannot make the lake", root, error) from error
+    return False
 
 
 def check_lake(root: Path) -> None:
@@ -155,7 +164,8 @@ def list_files(
         if read_journal(root) == before and _settle(root, found, walked, before["pending"]):
             return [found[name] for name in sorted(found)]
         time.sleep(_LISTING_PAUSE_S)
-    raise disk_failed("cannot list", root, OSError("compactions follow each other too fast"))
+    why = OSError("compactions follow each other too fast")
+    raise disk_failed("cannot list", root, why, "ask again")
 
 
 def _settle(

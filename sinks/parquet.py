@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from schemas.recovery import OTHER_RELEASE, START_ANEW
 from sinks.errors import SinkError, disk_failed
 from sinks.lake import Partition, prepare_lake, writer_file_name
 from sinks.parquet_file import FileOptions, sorted_rows, sync_folders, write_file
@@ -109,8 +110,8 @@ class ParquetWriter:
         """Go back to the state of a snapshot."""
         if not isinstance(state, tuple) or state[0] != SNAPSHOT_VERSION:
             raise SinkError(
-                f"recovery state of the lake sink is not of format {SNAPSHOT_VERSION}: finish "
-                "with the release that wrote it, or start with an empty --recovery folder and lake"
+                f"recovery state of the lake sink is not of format {SNAPSHOT_VERSION}: "
+                f"{OTHER_RELEASE}"
             )
         if state[1] == _NO_RUN:
             self._open()
@@ -143,7 +144,7 @@ class ParquetWriter:
         if target.first_file < progress.safe_below:
             raise SinkError(
                 f"the recovery folder is older than what {run.folder} has committed: use the "
-                "recovery folder of that run, or start anew with an empty one and an empty lake"
+                f"recovery folder of that run, or {START_ANEW}"
             )
         self._log = AsideLog(run.folder, progress.cleared)
         self._next_file = roll_back(
@@ -386,8 +387,6 @@ class ParquetWriter:
 
     def _failed(self, error: OSError) -> OSError:
         """Remember the failure: what is in memory may no longer fit what is on disk."""
-        self._failure = (
-            error if str(self.root) in str(error) else disk_failed("cannot write", self.root, error)
-        )
+        self._failure = disk_failed("cannot write", error.filename or self.root, error)
         self.abandon()
         return self._failure

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import pyarrow as pa
 
+from schemas.recovery import START_ANEW
 from sinks.errors import SinkError, disk_failed
 from sinks.lake import Partition, sync_folder
 
@@ -164,7 +165,7 @@ class AsideLog:
 def _older(path: Path) -> SinkError:
     return SinkError(
         f"{path} is older than the recovery folder that names it: one of the two was replaced; "
-        "put back the one that fits, or start anew with an empty --recovery folder and lake"
+        f"put back the one that fits, or {START_ANEW}"
     )
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from schemas.recovery import START_ANEW
 from sinks.errors import SinkError, disk_failed
 from sinks.lake import own_folder, read_json, sync_folder, write_json
 
@@ -105,7 +106,7 @@ class WriterFolder:
                 lock.close()
                 raise SinkError(
                     f"{root} is being written by process {owner} (as {writer}): wait for it or "
-                    "stop it, or write to another lake"
+                    "stop it (a new run may write to another lake)"
                 ) from None
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
@@ -146,8 +147,7 @@ class WriterFolder:
         if not (folder / _RUN).is_file():
             raise SinkError(
                 f"{self.path} has no {folder.name}, which the recovery folder goes on from: the "
-                "lake was moved or emptied; put it back, or start anew with an empty --recovery "
-                "folder and lake"
+                f"lake was moved or emptied; put it back, or {START_ANEW}"
             )
         return Run(folder, number)
 

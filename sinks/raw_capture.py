@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from schemas.frames import FrameKind
 from schemas.units import NS_PER_S
-from sinks.errors import SinkError, disk_failed
+from sinks.errors import RECORD_AGAIN, SinkError, disk_failed
 
 _WORDS: Final = {
     FrameKind.DATA: "recv",
@@ -53,7 +53,7 @@ class CaptureWriter:
             for row in zip(*(frames.column(name).to_pylist() for name in names), strict=True):
                 self._line(_fields(*row))
         except OSError as error:
-            raise disk_failed("cannot write", self._path, error) from error
+            raise disk_failed("cannot write", self._path, error, RECORD_AGAIN) from error
         self._dirty = True
 
     def _line(self, fields: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ class CaptureWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise disk_failed("cannot write", self._path, error) from error
+            raise disk_failed("cannot write", self._path, error, RECORD_AGAIN) from error
         self._dirty = False
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.frames import FRAMES
-from sinks.errors import SinkError, disk_failed
+from sinks.errors import RECORD_AGAIN, SinkError, disk_failed
 from sinks.lake import sync_folder
 
 FOLDER: Final = "frames"
@@ -92,7 +92,7 @@ class RawFileWriter:
             sync_folder(path.parent)
         except OSError as error:
             aside.unlink(missing_ok=True)
-            raise disk_failed("cannot write", path, error) from error
+            raise disk_failed("cannot write", path, error, RECORD_AGAIN) from error
         self._number += 1
         self.files += 1
         self._waiting.clear()

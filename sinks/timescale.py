@@ -41,6 +41,7 @@ from psycopg.types.json import Jsonb
 
 from schemas import sql
 from schemas.fields import Table
+from schemas.recovery import OTHER_RELEASE, START_AGAIN, START_ANEW
 from schemas.tables import TABLES
 from sinks.copy_binary import HEADER, TRAILER, Words, encode, to_columns
 from sinks.errors import DatabaseFailed, SinkError
@@ -147,8 +148,8 @@ class TimescaleWriter:
         """Go on after a snapshot: rows that the database has already will be skipped."""
         if not isinstance(state, tuple) or state[0] != SNAPSHOT_VERSION:
             raise SinkError(
-                f"recovery state of the database sink is not of format {SNAPSHOT_VERSION}: finish "
-                "with the release that wrote it, or start with an empty --recovery folder"
+                f"recovery state of the database sink is not of format {SNAPSHOT_VERSION}: "
+                f"{OTHER_RELEASE}"
             )
         _, run, marks = state
         self._open(run, known=True)
@@ -158,7 +159,7 @@ class TimescaleWriter:
                     raise SinkError(
                         f"{self._link.shown} holds fewer rows of {table} than the recovery folder "
                         "counts on: it was put back to an older state; use the recovery folder of "
-                        "that state, or start anew with empty ones of both"
+                        f"that state, or {START_ANEW}"
                     )
         self._seen = {table: dict(shards) for table, shards in marks.items()}
 
@@ -178,8 +179,8 @@ class TimescaleWriter:
         if found is None:
             raise SinkError(
                 f"{self._link.shown} knows nothing of the run that the recovery folder goes on "
-                "from: it is another database, or was emptied; name the right one, or start anew "
-                "with an empty --recovery folder"
+                "from: it is another database, or was emptied; name the right one, or "
+                f"{START_ANEW}"
             )
         self._run = run
         self._next, self._stored = found[0], _highest(map(_marks, found[1]))
@@ -352,12 +353,11 @@ class TimescaleWriter:
         if found is not None and found[0] > self._next:
             return DatabaseFailed(
                 f"{self._link.shown}: another process writes as {self.writer} of this run: stop "
-                "it, then start the same command again"
+                f"it, then {START_AGAIN}"
             )
         return DatabaseFailed(
             f"{self._link.shown} has lost rows that it had confirmed (put back to an older state, "
-            "or a standby that was behind took over): start anew with an empty --recovery folder "
-            "and emptied tables"
+            f"or a standby that was behind took over): {START_ANEW}"
         )
 
     def _copy(self, connection: psycopg.Connection[Any], table: str, parts: list[Bare]) -> None:

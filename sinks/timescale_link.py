@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 
+from schemas.recovery import START_AGAIN
 from sinks import dsn as dsn_module
 from sinks.errors import DatabaseFailed, SinkError
 
@@ -185,8 +186,7 @@ class _Outage:
         if left_s <= 0:
             raise DatabaseFailed(
                 f"{self._shown}: {text}; gave up after {self._limit_s:g} s of trying: mend that "
-                "and start the same command again: with the same --recovery nothing is lost or "
-                "doubled"
+                f"and {START_AGAIN}"
             )
         if text != self._told[0] or now - self._told[1] > _TELL_EVERY_S:
             log.warning("waiting for %s: %s; gives up in %.0f s", self._shown, text, left_s)

@@ -22,11 +22,13 @@ from schemas import sql
 from sinks import backfill
 from sinks.dsn import EXAMPLE as DSN_EXAMPLE
 from sinks.dsn import check as check_dsn
+from sinks.dsn import place as dsn_place
 from sinks.dsn import redacted
 from sinks.errors import SinkError
 from sinks.jsonl import JsonlWriter
 from sinks.kafka_url import EXAMPLE as KAFKA_EXAMPLE
 from sinks.kafka_url import parse_kafka_sink
+from sinks.lake import check_writable
 from sinks.null import NullWriter
 from sinks.parquet import ParquetOptions, ParquetWriter
 from sinks.writer import Writer
@@ -96,6 +98,32 @@ def parse_sink(text: str) -> SinkSpec:
     if scheme == "timescale":
         check_dsn(path)
     return SinkSpec(text, scheme, path, options)
+
+
+def place(text: str) -> str:
+    """Where a sink leads and in what form: the same text for the same store, however its path is
+    written, whoever writes there and whatever options say how often. Holds no secret."""
+    spec = parse_sink(text)
+    match spec.scheme:
+        case "kafka":
+            topics = parse_kafka_sink(text)
+            brokers = ",".join(sorted(topics.address.brokers.split(",")))
+            return f"kafka://{brokers}/{topics.prefix}?format={topics.format}"
+        case "timescale":
+            return f"timescale:{dsn_place(spec.path)}"
+        case "parquet" | "jsonl" if spec.path != "-":
+            return f"{spec.scheme}:{Path(spec.path).resolve()}"
+    return f"{spec.scheme}:{spec.path}"
+
+
+def check_place(text: str) -> None:
+    """SinkError with the remedy where a run may not write to the folder or file, without touching
+    it; of servers nothing is asked."""
+    spec = parse_sink(text)
+    if spec.scheme == "parquet":
+        check_writable(Path(spec.path))
+    elif spec.scheme == "jsonl" and Path(spec.path).is_dir():
+        raise SinkError(f"sink {text!r}: {spec.path} is a folder: name a file for the lines")
 
 
 def _path(rest: str) -> tuple[str, dict[str, str]]:

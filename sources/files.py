@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 
 from schemas.frames import FrameKind
+from schemas.recovery import START_ANEW
 from sources.errors import SourceError
 
 _GZIP: Final = b"\x1f\x8b"
@@ -95,7 +96,7 @@ class ByteFile:
     def _changed(self) -> SourceError:
         return SourceError(
             f"{self.path} ends before byte {self._at}, where reading was to go on: the file was "
-            "changed since; put the old one back or start with a fresh --recovery"
+            f"changed since; put the old one back, or {START_ANEW}"
         )
 
     def readinto(self, view: memoryview) -> int:

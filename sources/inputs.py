@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
+from schemas.recovery import OTHER_RELEASE, START_ANEW
 from sources.errors import SourceError
 from sources.open import open_reader
 from sources.reader import DEFAULT_LIMITS, Limits, Reader, SettlingReader
@@ -124,14 +125,12 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
             if version != SNAPSHOT_VERSION:
                 raise SourceError(
                     f"recovery state of sources has format {version}, this release reads "
-                    f"{SNAPSHOT_VERSION}: finish the run with the release that wrote it, or start "
-                    "with an empty --recovery folder"
+                    f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
                 )
             if text != spec.text:
                 raise SourceError(
                     f"feed {index} was {text} when the run was interrupted and is {spec.text} "
-                    "now: resume with the same --source in the same order, or start with an empty "
-                    "--recovery folder"
+                    f"now: resume with the same --source in the same order, or {START_ANEW}"
                 )
         reader = open_reader(spec, position, self._limits, self._shared)
         return _Feed(for_part, spec.text, reader, self._stop)

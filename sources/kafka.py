@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.frames import FRAMES, FrameKind
+from schemas.recovery import START_ANEW
 from sources import framing
 from sources.errors import SourceError
 from sources.kafka_fetcher import REMEDY, Hub
@@ -83,7 +84,7 @@ class KafkaReader:
             if position is not None and position[1] >= 0:
                 raise SourceError(
                     f"kafka topic {topic} had a partition {partition} and has it no more: it was "
-                    "created anew; start with an empty --recovery folder"
+                    f"created anew; {START_ANEW}"
                 )
             return -1, None
         low, high = self._fetcher.cluster.bounds(topic, partition)
@@ -97,7 +98,7 @@ class KafkaReader:
         if topic_id and self._topic_id and topic_id != self._topic_id:
             raise SourceError(
                 f"kafka topic {topic} was deleted and created anew since the run was interrupted: "
-                "its offsets mean other messages; start with an empty --recovery folder"
+                f"its offsets mean other messages; {START_ANEW}"
             )
         where = f"kafka topic {topic}, partition {partition}"
         if offset < low:
@@ -108,7 +109,7 @@ class KafkaReader:
         if offset > high:
             raise SourceError(
                 f"{where} ends at offset {high}, the run stopped at {offset}: the topic lost "
-                "messages or is another one; start with an empty --recovery folder"
+                f"messages or is another one; {START_ANEW}"
             )
         return offset, last
 

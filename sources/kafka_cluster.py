@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollectio
 from confluent_kafka.admin import AdminClient
 
 from schemas.kafka import KafkaAddress
+from schemas.recovery import START_AGAIN
 from sources.errors import FeedFailed, SourceError
 
 log = logging.getLogger("marketflow.kafka")
@@ -104,7 +105,7 @@ class Cluster:
             if left_s <= 0:
                 raise FeedFailed(
                     f"kafka at {self.address.brokers} does not answer ({what}): {why}; check the "
-                    "address and that the brokers run, then start the same command again"
+                    f"address and that the brokers run, then {START_AGAIN}"
                 )
             if timeout_s > _FIRST_TIMEOUT_S:
                 log.warning(

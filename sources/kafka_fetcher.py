@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from confluent_kafka import KafkaError
 
+from schemas.recovery import START_AGAIN, START_ANEW
 from sources.errors import FeedFailed, SourceError
 from sources.kafka_cluster import Cluster, log, refusal
 from sources.kafka_url import KafkaFeed
@@ -39,8 +40,8 @@ _CONFIG: Final[dict[str, str | int]] = {
     "log_level": 0,
 }
 REMEDY: Final = (
-    "raise the topic's retention (retention.ms, retention.bytes), and start anew with an empty "
-    "--recovery folder and from=earliest to go on with what is left"
+    "raise the topic's retention (retention.ms, retention.bytes), and to go on with what is left "
+    f"(from=earliest) {START_ANEW}"
 )
 
 
@@ -249,7 +250,7 @@ class Fetcher:
     def _gone(self, topic: str) -> FeedFailed:
         return FeedFailed(
             f"kafka at {self.cluster.address.brokers}: topic {topic} was deleted while it was "
-            "read; what was read is safe. Create it again and start with an empty --recovery folder"
+            f"read; what was read is safe. Create it again and {START_ANEW}"
         )
 
     def _look_after_topics(self) -> None:
@@ -273,7 +274,7 @@ class Fetcher:
             if not bounded and count - 1 > max(slots, default=-1):
                 self.hub.ask_restart(
                     f"kafka topic {topic} has {count} partitions now, more than this run has room "
-                    "for: start the same command again, it goes on where it was and reads them all"
+                    f"for: {START_AGAIN}"
                 )
 
 

@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from schemas.frames import FrameKind
+from schemas.recovery import OTHER_RELEASE
 from schemas.units import NS_PER_S
 from sources import framing
 from sources.errors import SourceError
@@ -156,8 +157,7 @@ class Replay:
         if version != POSITION_VERSION:
             raise SourceError(
                 f"recovery state of the replay has format {version}, this release reads "
-                f"{POSITION_VERSION}: finish with the release that wrote it, or start with an "
-                "empty --recovery folder"
+                f"{POSITION_VERSION}: {OTHER_RELEASE}"
             )
         queue_kb = max(_MIN_QUEUE_KB, _QUEUE_KB // max(1, len(spans)))
         self._partitions = []

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.frames import FrameKind
+from schemas.recovery import OTHER_RELEASE, START_ANEW
 from sources import framing
 from sources.errors import SourceError
 from sources.reader import DEFAULT_LIMITS, Limits, Reader
@@ -98,13 +99,12 @@ class _SimulatorReader:
         if version != SNAPSHOT_VERSION:
             raise SourceError(
                 f"the resume position of sim: has format {version}, this release reads "
-                f"{SNAPSHOT_VERSION}: finish the run with the release that wrote it, or start "
-                "with an empty --recovery folder"
+                f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
         if made_with != tuple(config):
             raise SourceError(
                 "the resume position is of a simulated feed with other parameters: give those of "
-                "the first run, or start with an empty --recovery folder"
+                f"the first run, or {START_ANEW}"
             )
         self._offset, self._ended = offset, ended
         session.restore(state)

@@ -41,6 +41,7 @@ from operators.venues.dbn_publishers import publisher
 from operators.venues.table_columns import run_end
 from schemas.codes import RejectReason, RowFlag
 from schemas.frames import FrameKind
+from schemas.recovery import OTHER_RELEASE, StateError
 from schemas.shards import DEFAULT_SHARDS
 from schemas.units import NO_PRICE
 
@@ -324,12 +325,11 @@ class DbnDecoder:
         )
 
     def restore(self, state: Any) -> None:
-        """Take a snapshot back; ValueError with the remedy if it is of another format."""
+        """Take a snapshot back; StateError with the remedy if it is of another format."""
         if state[0] != SNAPSHOT_VERSION:
-            raise ValueError(
+            raise StateError(
                 f"recovery state of the Databento decoder has format {state[0]}, this release "
-                f"reads {SNAPSHOT_VERSION}: finish the run with the release that wrote it, or "
-                "start with an empty --recovery folder"
+                f"reads {SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
         _, header, names, registry, books, self._latest = state
         if header:

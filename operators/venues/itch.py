@@ -49,6 +49,7 @@ from operators.venues import itch_notes as notes
 from operators.venues.itch_tables import tables_of
 from schemas.codes import RejectReason
 from schemas.frames import FrameKind
+from schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
 from schemas.redundancy import LINE_PREFIX
 from schemas.shards import DEFAULT_SHARDS
 from schemas.units import NS_PER_S
@@ -265,16 +266,15 @@ class ItchDecoder:
         if version == _WITHOUT_HOLES:
             version, values = SNAPSHOT_VERSION, [*values, notes.Holes()]
         if version != SNAPSHOT_VERSION:
-            raise ValueError(
+            raise StateError(
                 f"recovery state of the ITCH decoder has format {version}, this release reads "
-                f"{SNAPSHOT_VERSION}: finish the run with the release that wrote it, or start "
-                "with an empty --recovery folder"
+                f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
         midnight, rule, messages, last_ts, closed, registry, slots, locates, holes = values
         if midnight != self._midnight:
-            raise ValueError(
+            raise StateError(
                 "the recovery state is of another session date than the source's ?date=: give "
-                "the date of the first run, or start with an empty --recovery folder"
+                f"the date of the first run, or {START_ANEW}"
             )
         self._registry.restore(registry)
         self._rule = None if rule is None else SnapshotRule(rule)

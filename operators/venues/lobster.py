@@ -38,6 +38,7 @@ from operators.registry import BookRules, Registry
 from operators.rejects import Rejects
 from operators.venues.itch import midnight_ns
 from schemas.codes import MarketStatus, RejectReason
+from schemas.recovery import START_ANEW, StateError
 from schemas.shards import DEFAULT_SHARDS
 
 SNAPSHOT_VERSION: Final = 1
@@ -174,12 +175,12 @@ class LobsterDecoder:
         )
 
     def restore(self, state: Any) -> None:
-        """Take a snapshot back; ValueError with the remedy if it is not of this feed."""
+        """Take a snapshot back; StateError with the remedy if it is not of this feed."""
         if state[0] != SNAPSHOT_VERSION or state[1] != self._identity:
-            raise ValueError(
+            raise StateError(
                 f"recovery state is of LOBSTER {state[1]} in format {state[0]}, wanted "
                 f"{self._identity} in format {SNAPSHOT_VERSION}: resume with the source and the "
-                "release that wrote it, or start with an empty --recovery folder"
+                f"release that wrote it, or {START_ANEW}"
             )
         self._state[:] = state[2]
         count = state[3].shape[1]

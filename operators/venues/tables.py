@@ -29,6 +29,7 @@ from operators.venues.table_columns import ArrowSource, Columns, LineSource, run
 from schemas.codes import Action, AggressorSide, RejectReason, RowFlag, Side, TradeStatus
 from schemas.fields import Field, Kind
 from schemas.frames import FrameKind
+from schemas.recovery import START_ANEW, StateError
 from schemas.shards import DEFAULT_SHARDS
 from schemas.tables import table as table_of
 from schemas.units import NO_PRICE, text_of
@@ -350,12 +351,12 @@ class TableDecoder:
         )
 
     def restore(self, state: Any) -> None:
-        """Take a snapshot back; ValueError with the remedy if it is not of this feed."""
+        """Take a snapshot back; StateError with the remedy if it is not of this feed."""
         if state[0] != SNAPSHOT_VERSION or state[1] != self._table.name:
-            raise ValueError(
+            raise StateError(
                 f"recovery state is of table {state[1]} in format {state[0]}, wanted "
                 f"{self._table.name} in format {SNAPSHOT_VERSION}: resume with the source and the "
-                "release that wrote it, or start with an empty --recovery folder"
+                f"release that wrote it, or {START_ANEW}"
             )
         _, _, self._header, given, registry, self._latest = state
         self._given = dict(given)

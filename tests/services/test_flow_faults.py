@@ -3,7 +3,6 @@ the repair the stores are as if nothing had happened."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import psycopg
 import pytest
 
 from infra.services.timescale import Timescale
+from tests.disks import remount, small_disk
 from tests.lakes import assert_same_lakes
 from tests.recovery.outputs import Outputs, assert_same_outputs, drop_database, new_outputs
 from tests.recovery.running import Flow, Servers
@@ -60,31 +60,20 @@ def outputs(kafka: Cluster, timescale: Timescale, tmp_path: Path) -> Iterator[Ou
     drop_database(timescale, outputs)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of two megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if subprocess.run(line, capture_output=True).returncode:
-        pytest.skip("a small disk can be mounted by root only")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_full_disk(flow: Flow, calm: Outputs, small_disk: Path, tmp_path: Path) -> None:
-    lake = small_disk / "lake"
-    run = replace(flow, sinks=[f"parquet:{lake}"], recovery=tmp_path / "recovery")
-    run.start()
-    code, said = run.refused()
-    assert code == 1
-    assert "No space left on device; mend that (free space" in said
-    assert "start the same command again" in said
-    assert "Traceback" not in said
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    run.start()
-    run.result()
-    assert_same_lakes(calm.lake, lake)
+def test_a_full_disk(flow: Flow, calm: Outputs, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        lake = disk / "lake"
+        run = replace(flow, sinks=[f"parquet:{lake}"], recovery=tmp_path / "recovery")
+        run.start()
+        code, said = run.refused()
+        assert code == 1
+        assert "No space left on device; mend that (free space" in said
+        assert "start the same command again" in said
+        assert "Traceback" not in said
+        remount(disk, "size=64m")
+        run.start()
+        run.result()
+        assert_same_lakes(calm.lake, lake)
 
 
 def test_both_servers_are_away_at_the_start(

@@ -159,7 +159,7 @@ def test_the_known_book_is_always_the_row(tmp_path: Path, levels: int) -> None:
 
 
 def test_restoring_another_feeds_state_is_refused() -> None:
-    with pytest.raises(ValueError, match="start with an empty --recovery folder"):
+    with pytest.raises(ValueError, match="start anew with an empty --recovery folder"):
         with_book().restore(without_book().snapshot())
 
 

@@ -96,4 +96,4 @@ def test_no_password_reaches_a_recovery_folder(tmp_path: Path) -> None:
         )
     note = (tmp_path / "recovery" / "run.json").read_text()
     assert SECRET not in note
-    assert json.loads(note)["sinks"] == ["timescale:postgresql://u:***@127.0.0.1:1/d?outage_s=0.1"]
+    assert json.loads(note)["sinks"] == ["timescale:127.0.0.1:1/d"]
