@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -150,6 +149,8 @@ class _Lines:
 
 
 def _write_parquet(answer: Answer, file: IO[bytes]) -> None:
+    import pyarrow.parquet as pq
+
     with pq.ParquetWriter(file, answer.schema, compression="zstd") as writer:
         for batch in answer.batches:
             writer.write_batch(batch)

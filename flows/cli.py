@@ -233,7 +233,10 @@ def sql(
 ) -> None:
     """Query a lake with SQL (DuckDB), or a database (--dsn). Prices are exact decimals; the same
     query has the same answer in both, <time>_epoch_ns has the nanoseconds of both."""
-    from flows.sql import print_query
+    from flows.startup import without_numpy
+
+    with without_numpy():
+        from flows.sql import print_query
 
     print_query(query, lake or LAKE, dsn, output, out, Console())
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import tempfile
 import threading
 from collections import OrderedDict
@@ -56,7 +55,7 @@ _MOST_DATABASES: Final = 4
 _databases: OrderedDict[tuple[int, Path], duckdb.DuckDBPyConnection] = OrderedDict()
 _guard: Final = threading.Lock()
 #: Words of a query that asks for the tables themselves.
-_CATALOG: Final = re.compile(r"show|describe|information_schema|sqlite_master|duckdb_\w+|pg_\w+")
+_CATALOG: Final = re.compile(r"show|information_schema|sqlite_master|duckdb_\w+|pg_\w+")
 
 
 def open_lake(folder: Path | str) -> duckdb.DuckDBPyConnection:
@@ -119,7 +118,7 @@ def _database(root: Path | None) -> duckdb.DuckDBPyConnection:
             "python_enable_replacements": False,
         }
     )
-    spill = Path(tempfile.gettempdir(), f"marketflow-{os.getpid()}-{secrets.token_hex(4)}")
+    spill = Path(tempfile.gettempdir(), f"marketflow-{os.getpid()}-{os.urandom(4).hex()}")
     for setting, value in (
         ("TimeZone", "'UTC'"),
         ("parquet_metadata_cache", "true"),
@@ -144,10 +143,8 @@ def _define(con: duckdb.DuckDBPyConnection, root: Path | None, tables: Iterable[
 def _named(query: str) -> list[Table]:
     """Tables that the query can name, or all where it asks what there is."""
     words = set(re.findall(r"\w+", query.lower()))
-    named = [table for table in TABLES.values() if table.name in words]
-    if not named or any(_CATALOG.fullmatch(word) for word in words):
-        return list(TABLES.values())
-    return named
+    every = any(_CATALOG.fullmatch(word) for word in words)
+    return [table for table in TABLES.values() if every or table.name in words]
 
 
 def _files_of(table: Table) -> str:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
-import psycopg
 
 from flows.errors import UsageError
+
+if TYPE_CHECKING:
+    import psycopg  # a lake's query starts without it
 
 _INSTEAD: Final = "write a SELECT; to keep a result use --format parquet --out FILE"
 _GAP: Final = r"(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"

@@ -13,15 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.recovery import START_ANEW
 from sinks.errors import SinkError, disk_failed
 from sinks.writer import RowsLike
-
-_encode = msgspec.json.Encoder().encode
 
 
 class JsonlWriter:
@@ -35,6 +31,9 @@ class JsonlWriter:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
+        from msgspec.json import Encoder  # not for those who only ask for json_rows
+
+        self._encode = Encoder().encode
 
     def _out(self) -> IO[bytes]:
         if self._file is None:
@@ -57,7 +56,7 @@ class JsonlWriter:
         out = self._out()
         try:
             for table, batch in rows.tables.items():
-                lines = [_encode({"table": table, **row}) for row in json_rows(batch)]
+                lines = [self._encode({"table": table, **row}) for row in json_rows(batch)]
                 if lines:
                     out.write(b"\n".join(lines) + b"\n")
             if self._path is None:
@@ -162,8 +161,8 @@ def _lists(column: pa.Array | pa.ChunkedArray, trim: bool) -> list[Any]:
     """Lists of exact values, null where the list is null."""
     if isinstance(column, pa.ChunkedArray):
         return [row for chunk in column.chunks for row in _lists(chunk, trim)]
-    values = json_values(pc.list_flatten(column), trim=trim)
-    lengths = pc.list_value_length(column).to_pylist()
+    values = json_values(column.flatten(), trim=trim)
+    lengths = column.value_lengths().to_pylist()
     rows: list[Any] = []
     at = 0
     for length in lengths:
