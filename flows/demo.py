@@ -13,6 +13,7 @@ from rich.table import Table
 
 from flows.errors import UsageError
 from flows.lake import open_lake
+from flows.options import command_name
 from flows.progress import quantity
 from flows.run import run
 
@@ -113,7 +114,7 @@ def _tell(
         _table(f"{titles[key]} {symbol}".strip(), rows, stdout)
     console.print("ask more:")
     console.print(
-        f"  .venv/bin/marketflow sql --lake {out} "
+        f"  {command_name()} sql --lake {out} "
         '"SELECT symbol, count(*) FROM quotes GROUP BY symbol ORDER BY 2 DESC LIMIT 3"'
     )
 

@@ -16,6 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from schemas.cache import cache_folder
+
 _ROOT = Path(__file__).resolve().parents[1]
 _MIN_FREE_BYTES = 2 * 10**9
 _MIN_MEMORY_BYTES = 2 * 10**9
@@ -31,23 +33,45 @@ def _python() -> Outcome:
 
 
 def _packages() -> Outcome:
-    lock = (_ROOT / "requirements.lock").read_text()
+    try:
+        lock = (_ROOT / "requirements.lock").read_text()
+    except FileNotFoundError:  # installed from a wheel
+        return _requirements()
     locked = dict(re.findall(r"^([a-z0-9][\w.-]*)==(\S+)", lock, re.MULTILINE))
-    wrong = []
-    for name, version in locked.items():
-        try:
-            installed = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            installed = "missing"
-        if installed != version:
-            wrong.append(f"{name} {installed} (locked {version})")
+    wrong = _wrong(locked)
     if wrong:
         return "failed", ", ".join(wrong[:4]), "rm -rf .venv && make setup"
     return "ok", f"{len(locked)} packages as locked", ""
 
 
+def _requirements() -> Outcome:
+    """What the installed package says it needs, without the extras."""
+    needed = re.findall(
+        r"^([\w.-]+)(?:\[[^]]*\])?(?:==([\w.]+))?[^;]*$",
+        "\n".join(importlib.metadata.requires("marketflow") or ()),
+        re.MULTILINE,
+    )
+    wrong = _wrong(dict(needed))
+    if wrong:
+        return "failed", ", ".join(wrong[:4]), "pip install --force-reinstall marketflow"
+    return "ok", f"{len(needed)} packages as required", ""
+
+
+def _wrong(wanted: dict[str, str]) -> list[str]:
+    """What is missing, or of another version than the one that is wanted ("" is any)."""
+    wrong = []
+    for name, version in wanted.items():
+        try:
+            installed = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            installed = "missing"
+        if installed == "missing" or version not in ("", installed):
+            wrong.append(f"{name} {installed} (wanted {version or 'any'})")
+    return wrong
+
+
 def _kernel_cache() -> Outcome:
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR", _ROOT / ".cache" / "numba"))
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR", cache_folder() / "numba"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

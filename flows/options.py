@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from typer.core import TyperGroup, TyperOption
@@ -118,3 +120,14 @@ def _invoke_at_one_place(invoke: Callable[[Any], Any], ctx: Any) -> Any:
             )
         ctx.params["dsn" if told == ["lake"] else "lake"] = None
     return invoke(ctx)
+
+
+def command_name() -> str:
+    """How this command line was called, to copy: its name where a shell finds it, else its path."""
+    called = sys.argv[0]
+    name = Path(called).name
+    found = shutil.which(name)
+    if found and Path(found).resolve() == Path(called).resolve():
+        return name
+    path = os.path.relpath(called)
+    return called if path.startswith("..") else path

@@ -19,9 +19,11 @@ from numba import types
 from numba.core import config
 from numba.extending import intrinsic
 
+from schemas.cache import cache_folder
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _HERE: Final = Path(__file__).resolve()
-_ROOT: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or _HERE.parents[1] / ".cache" / "numba")
+_ROOT: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder() / "numba")
 
 #: Bytes behind the end of what is written that a store or move may touch.
 SLACK: Final = 16

@@ -19,9 +19,11 @@ import numpy as np
 from numba.core import config, types
 from numpy.typing import NDArray
 
+from schemas.cache import cache_folder
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _HERE: Final = Path(__file__).resolve()
-_ROOT: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or _HERE.parents[1] / ".cache" / "numba")
+_ROOT: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder() / "numba")
 _HASH: Final = hashlib.sha256(numba.__version__.encode() + _HERE.read_bytes()).hexdigest()[:16]
 
 #: ``rd_kafka_message_t`` of librdkafka (rdkafka.h), 64-bit.

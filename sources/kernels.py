@@ -17,9 +17,11 @@ import numpy as np
 from numba.core import config
 from numpy.typing import NDArray
 
+from schemas.cache import cache_folder
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _HERE = Path(__file__).resolve()
-_ROOT = Path(os.environ.get("NUMBA_CACHE_DIR") or _HERE.parents[1] / ".cache" / "numba")
+_ROOT = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder() / "numba")
 _HASH = hashlib.sha256(numba.__version__.encode() + _HERE.read_bytes()).hexdigest()[:16]
 
 Bytes = NDArray[np.uint8]

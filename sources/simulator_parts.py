@@ -17,9 +17,11 @@ import numpy as np
 from numba.core import config
 from numpy.typing import NDArray
 
+from schemas.cache import cache_folder
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _HERE: Final = Path(__file__).resolve()
-_ROOT: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or _HERE.parents[1] / ".cache" / "numba")
+_ROOT: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder() / "numba")
 _SOURCES: Final = b"\0".join(p.read_bytes() for p in sorted(_HERE.parent.glob("simulator*.py")))
 _HASH: Final = hashlib.sha256(numba.__version__.encode() + _SOURCES).hexdigest()[:16]
 

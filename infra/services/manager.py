@@ -11,16 +11,16 @@ from infra.services.base import Service, ServiceError, State
 from infra.services.kafka import Kafka
 from infra.services.prometheus import Prometheus
 from infra.services.timescale import Timescale
+from schemas.cache import cache_folder
 
 SERVICES: Final[dict[str, type[Service]]] = {
     service.name: service for service in (Kafka, Timescale, Prometheus)
 }
-_ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 def home() -> Path:
-    """Where services live: MARKETFLOW_SERVICES, or the project's cache folder."""
-    return Path(os.environ.get("MARKETFLOW_SERVICES", _ROOT / ".cache" / "services")).absolute()
+    """Where services live: MARKETFLOW_SERVICES, or our cache folder."""
+    return Path(os.environ.get("MARKETFLOW_SERVICES", cache_folder() / "services")).absolute()
 
 
 def services(only: Sequence[str] = (), folder: Path | None = None) -> list[Service]:

@@ -19,11 +19,13 @@ from typing import Any, TypeVar
 import numba
 from numba.core import config, types
 
+from schemas.cache import cache_folder
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _ROOT = Path(__file__).resolve().parents[2]
 _WORD_BITS = 64
 # NUMBA_CACHE_DIR wins: an image may bake its own.
-_CACHE = Path(config.CACHE_DIR) if config.CACHE_DIR else _ROOT / ".cache" / "numba"  # type: ignore[attr-defined]
+_CACHE = Path(config.CACHE_DIR) if config.CACHE_DIR else cache_folder() / "numba"  # type: ignore[attr-defined]
 
 
 def _path(module: str) -> Path:
