@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from datetime import date
+from pathlib import Path
 
 from operators.feeds import FeedDecoder
 from operators.venues import DECODERS, VENUES
@@ -18,6 +20,7 @@ CAPTURE = "CAPTURE"
 ITCH = "XNAS"
 _BINANCE = {
     "BINANCE": "spot",
+    "BINANCE_US": "us",
     "BINANCE_USDM": "usdm",
     "BINANCE_FUTURES": "usdm",
     "BINANCE_COINM": "coinm",
@@ -119,6 +122,8 @@ def check(spec: SourceSpec) -> None:
         feed = parse_feed(spec.place, spec.params)
         if not feed.table:
             _check_raw(feed.venue, spec.params)
+    elif spec.scheme == "capture":
+        _check_capture(spec)
     elif spec.params.get("table") == "frames":
         _check_raw(spec.params["venue"].upper(), spec.params)
 
@@ -131,8 +136,55 @@ def _check_raw(venue: str, params: Mapping[str, str]) -> None:
         )
 
 
+def _check_capture(spec: SourceSpec) -> None:
+    """Do the files say that no decoder of ours, or another one, reads them?"""
+    from sources import capture, markets
+
+    first: tuple[Path, str] | None = None
+    for path in spec.paths:
+        exchange = capture.exchange_of(path)
+        if exchange is None:
+            continue
+        if exchange and exchange not in DECODERS:
+            raise SourceError(
+                f"{path} is a capture of {exchange}, which is no venue we can decode; known: "
+                f"{', '.join(DECODERS)}{_nearest(exchange, DECODERS)}"
+            )
+        if first is None and not exchange:
+            raise SourceError(
+                f"{path} has no header that names its venue: put the line "
+                '{"t":"header","exchange":"VENUE"} first; known: ' + ", ".join(DECODERS)
+            )
+        if first is None:
+            first = path, exchange
+        elif exchange and DECODERS[exchange] != DECODERS[first[1]]:
+            raise SourceError(
+                f"{first[0]} is a capture of {first[1]}, {path} of {exchange}: a feed is of one "
+                "venue, give each a --source of its own"
+            )
+        if exchange in _BINANCE:
+            found = markets.other_market(capture.first_messages(path), _BINANCE[exchange])
+            if found is not None:
+                right = next(name for name, market in _BINANCE.items() if market == found)
+                raise SourceError(
+                    f"the header of {path} says {exchange}, but it is a recording of Binance "
+                    f"{markets.NAMES[found]}: write {right} there"
+                )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that begins as this one does, else the one that is written most alike."""
+    by_lower = {entry.lower(): entry for entry in known}
+    market_of = [entry for entry in by_lower if name.lower().startswith(f"{entry}_")]
+    near = market_of or difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; nearest: {by_lower[max(near, key=len)]}" if near else ""
+
+
 def check_venue(venue: str) -> None:
     """SourceError unless raw frames of this venue can be decoded; "" is no venue."""
     if venue and venue not in (CAPTURE, ITCH) and venue not in VENUES:
-        known = ", ".join(name.lower() for name in (*DECODERS, CAPTURE, ITCH))
-        raise SourceError(f"venue={venue.lower()} is none we can decode; known: {known}")
+        known = [name.lower() for name in (*DECODERS, CAPTURE, ITCH)]
+        raise SourceError(
+            f"venue={venue.lower()} is none we can decode; known: "
+            f"{', '.join(known)}{_nearest(venue, known)}"
+        )

@@ -19,6 +19,7 @@ import re
 import tempfile
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -32,6 +33,7 @@ from schemas.frames import FrameKind
 from schemas.units import INT64_MAX, NS_PER_S
 from sources import framing
 from sources.files import compression
+from sources.files import head as head_of
 from sources.lines import LineReader
 from sources.reader import DEFAULT_LIMITS, Limits
 
@@ -66,6 +68,41 @@ class _Line(msgspec.Struct):
 
 _stamp_of = msgspec.json.Decoder(_Stamp).decode
 _line_of = msgspec.json.Decoder(_Line).decode
+#: REST answers of some megabytes may stand first.
+_HEAD_BYTES: Final = 1 << 23
+
+
+class _Header(msgspec.Struct):
+    t: str
+    exchange: str = ""
+
+
+_header_of = msgspec.json.Decoder(_Header).decode
+
+
+def exchange_of(path: Path) -> str | None:
+    """The exchange that a capture's header names; "" if it surely has no header, None where the
+    first lines do not tell."""
+    head = head_of(path, _HEAD_BYTES)
+    whole = len(head) < _HEAD_BYTES
+    lines = head.split(b"\n")
+    for line in lines if whole else lines[:-1]:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            found = _header_of(line)
+            if found.t == "header" and found.exchange:
+                return found.exchange
+    return "" if whole and head.strip() else None
+
+
+def first_messages(path: Path) -> list[bytes]:
+    """What was received first, as far as it lies in the first lines of the capture."""
+    found = []
+    for line in head_of(path, _HEAD_BYTES).split(b"\n")[:-1]:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            message = _line_of(line)
+            if message.t == "recv" and message.data is not None:
+                found.append(message.data.encode())
+    return found
 
 
 def seconds_ns(raw: bytes) -> int:

@@ -1,7 +1,8 @@
 """Is a file plainly not the feed it is said to be? A look at its first bytes, before a run.
 
 Only what cannot be right is refused: one good line among the first is enough, for damage inside a
-feed is data and becomes dead letters.
+feed is data and becomes dead letters. Two files that belong together are refused where more than
+half of their first rows contradict each other.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from sources import files
 from sources.errors import SourceError
 
 _HEAD_BYTES: Final = 1 << 16
+#: A whole book of a REST answer may stand first.
+_MARKET_BYTES: Final = 1 << 20
+#: Rows of books are longer than messages.
+_BOOK_BYTES: Final = 1 << 18
+_NEW_ORDER: Final = b"1"
 _STAMPED: Final = re.compile(rb"\d{1,19} \S")
 _LOBSTER: Final = re.compile(rb"\d+(?:\.\d+)?,\d,-?\d+,\d+,-?\d+,-?\d\r?\Z")
 _LEVELS: Final = re.compile(rb"(?:-?\d+,\d+,-?\d+,\d+)(?:,-?\d+,\d+,-?\d+,\d+)*\r?\Z")
@@ -60,11 +66,60 @@ def check(
         _check_one(scheme, path)
     for path in book_paths:
         _check_one("book", path)
+    for path, book in zip(paths, book_paths, strict=False):
+        _check_book(path, book)
+    if scheme == "binance":
+        _check_market(paths, params["market"])
     if scheme in ("csv", "parquet"):
         from sources import tables
 
         for path in paths:
             tables.check(scheme, path, params)
+
+
+def _check_market(paths: Sequence[Path], market: str) -> None:
+    """One file is enough: a session may be cut so that another tells nothing."""
+    from sources import markets
+
+    for path in paths:
+        lines = files.head(path, _MARKET_BYTES).split(b"\n")
+        found = markets.other_market((line.partition(b" ")[2] for line in lines), market)
+        if found is not None:
+            raise SourceError(
+                f"{path} is a recording of Binance {markets.NAMES[found]}, not of market={market}: "
+                f"read it with market={found}"
+            )
+
+
+def _check_book(path: Path, book: Path) -> None:
+    """A message file of N levels has the events of the top N, and its book file a row for each:
+    with a book of other levels they do not stand beside each other."""
+    lines = zip(
+        files.head(path, _HEAD_BYTES).split(b"\n")[:-1],
+        files.head(book, _BOOK_BYTES).split(b"\n")[:-1],
+        strict=False,
+    )
+    agreed = [
+        shown for shown in (_shows(message, row) for message, row in lines) if shown is not None
+    ]
+    if sum(agreed) * 2 >= len(agreed):
+        return
+    wanted = book.with_name(path.name.replace("_message_", "_orderbook_"))
+    levels = len(files.head(book, _HEAD_BYTES).split(b"\n", 1)[0].split(b",")) // 4
+    fix = f", such as {wanted}" if wanted != book and wanted.exists() else ""
+    raise SourceError(
+        f"{book} (levels: {levels}) does not show the orders of {path}: the two are of different "
+        f"levels or days; give book= the orderbook file of the same day and level{fix}"
+    )
+
+
+def _shows(message: bytes, row: bytes) -> bool | None:
+    """Does the row hold the price of the new order? None: the message is no new order."""
+    fields = message.rstrip(b"\r").split(b",")
+    if len(fields) != 6 or fields[1] != _NEW_ORDER:
+        return None
+    first = 2 if fields[5] == b"1" else 0
+    return fields[4] in row.rstrip(b"\r").split(b",")[first::4]
 
 
 def _check_one(scheme: str, path: Path) -> None:

@@ -106,8 +106,8 @@ _SCHEMES: Final[dict[str, _Scheme]] = {
     ),
     "dbn": _Scheme("dbn:PATH", {}),
     "binance": _Scheme(
-        "binance:PATH?market=spot|usdm|coinm",
-        {"market": _Param(_one_of("spot", "usdm", "coinm"), "market=spot")},
+        "binance:PATH?market=spot|us|usdm|coinm",
+        {"market": _Param(_one_of("spot", "us", "usdm", "coinm"), "market=spot")},
     ),
     "capture": _Scheme("capture:PATH", {}),
     "csv": _Scheme("csv:PATH?table=TABLE", _TABLE),

@@ -20,6 +20,7 @@ DECODERS: Final[dict[str, str]] = {
     "BINANCE_COINM": "binance_decoder:coinm",
     "BINANCE_DELIVERY": "binance_decoder:coinm",
     "BINANCE_FUTURES": "binance_decoder:usdm",
+    "BINANCE_US": "binance_decoder:us",
     "BINANCE_USDM": "binance_decoder:usdm",
     "BITFINEX": "bitfinex:Bitfinex",
     "BITGET": "bitget:Bitget",

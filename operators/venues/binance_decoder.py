@@ -1,4 +1,5 @@
-"""Binance spot, USD-M and COIN-M futures: WebSocket streams, combined or bare, and REST answers.
+"""Binance spot, USD-M and COIN-M futures, and Binance.US, which speaks as spot does: WebSocket
+streams, combined or bare, and REST answers.
 
 Source: Binance Open Platform, "WebSocket Streams" of the Spot, USDⓈ-M and COIN-M APIs, checked
 against recordings of 2019, 2021, 2024. This is the exact decoder of every message; the byte scan
@@ -55,7 +56,14 @@ from schemas.codes import AggressorSide, RejectReason, Side
 from schemas.frames import FrameKind
 from schemas.units import NS_PER_MS, NS_PER_US
 
-VENUES: Final = {"spot": "BINANCE", "usdm": "BINANCE_USDM", "coinm": "BINANCE_COINM"}
+VENUES: Final = {
+    "spot": "BINANCE",
+    "us": "BINANCE_US",
+    "usdm": "BINANCE_USDM",
+    "coinm": "BINANCE_COINM",
+}
+#: Markets of the spot protocol.
+SPOT: Final = frozenset({"spot", "us"})
 
 _IGNORED: Final = frozenset(
     {"kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "24hrTicker"}
@@ -92,7 +100,7 @@ class Binance(ListedVenue):
             raise ValueError(f"market {market!r} is not one of {', '.join(VENUES)}")
         self.market = market
         self.VENUE = VENUES[market]
-        chain = Continuity.FIRST_FOLLOWS if market == "spot" else Continuity.PREVIOUS_EQUALS
+        chain = Continuity.FIRST_FOLLOWS if market in SPOT else Continuity.PREVIOUS_EQUALS
         self.RULES = BookRules(BookType.L2, chain, SnapshotRule.SPLICE, first_overlap=1)
         #: By instrument: bits of what it has sent.
         self.facts: NDArray[np.uint8] = np.zeros(64, np.uint8)
@@ -352,6 +360,11 @@ class Binance(ListedVenue):
         values: dict[str, Any] = {"kind": "open_interest", "value": interest.openInterest}
         ts_event = time_ns(interest.time) if interest.time else frame.ts_recv
         out.row("statistics", self.instrument(out, interest.symbol), ts_event, **values)
+
+
+def us() -> Binance:
+    """Binance.US."""
+    return Binance("us")
 
 
 def usdm() -> Binance:

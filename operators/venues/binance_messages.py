@@ -11,6 +11,9 @@ from operators.feeds import Frame
 from operators.venues.listing import Facts
 from schemas.codes import MarketStatus
 
+#: Markets whose instruments are contracts.
+_CONTRACTS: Final = frozenset({"usdm", "coinm"})
+
 
 class Head(msgspec.Struct):
     """What tells one message from another."""
@@ -166,7 +169,7 @@ def listing(market: str, frame: Frame) -> Iterator[tuple[str, Facts]]:
     for listed in exchange_info.decode(frame.payload).symbols:
         filters = {f.filterType: f for f in listed.filters}
         price, size = filters.get("PRICE_FILTER"), filters.get("LOT_SIZE")
-        multiplier = None if market == "spot" else str(listed.contractSize or 1)
+        multiplier = str(listed.contractSize or 1) if market in _CONTRACTS else None
         yield (
             listed.symbol,
             Facts(
@@ -174,7 +177,7 @@ def listing(market: str, frame: Frame) -> Iterator[tuple[str, Facts]]:
                 price_increment=price.tickSize if price else None,
                 size_increment=size.stepSize if size else None,
                 contract_multiplier=multiplier,
-                is_inverse=None if market == "spot" else market == "coinm",
+                is_inverse=market == "coinm" if market in _CONTRACTS else None,
                 base_currency=listed.baseAsset,
                 quote_currency=listed.quoteAsset,
                 settlement_currency=listed.marginAsset,
