@@ -26,6 +26,7 @@ from typing import Final
 import duckdb
 
 from flows.errors import UsageError
+from schemas.codes import words
 from schemas.fields import Field, Kind, Table
 from schemas.tables import TABLES
 from sinks.errors import SinkError
@@ -179,6 +180,8 @@ def _present(field: Field) -> list[str]:
         # TIMESTAMPTZ_NS, as the files have it, lacks date functions.
         ns = f"epoch_ns({name})"
         return [f"make_timestamp_ns({ns}) AS {name}", f"{ns} AS {_epoch_ns(field)}"]
+    if field.codes is not None and field.nullable:
+        return [f"coalesce({name}, {_text(words(field.codes)[0])}) AS {name}"]
     return [name]
 
 

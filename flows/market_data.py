@@ -37,7 +37,8 @@ def build(source: Source, sink: Sink, config: MarketDataConfig) -> Dataflow:
     )
     books = book.step("books", events, config.book, warm(warmup.BOOKS))
     candles = bars.step("bars", books, config.bars, warm(warmup.BARS))
-    rows = op.merge("rows", books, candles, feed_rows)
+    others = op.map("others", books, bars.without_bars)
+    rows = op.merge("rows", others, candles, feed_rows)
     if config.warmup.show_from:
         rows = op.filter("shown", rows, warmup.is_shown)
     op.output("sinks", op.key_on("one_writer", rows, lambda _: "0"), sink)

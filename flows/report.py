@@ -28,6 +28,10 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         for sort, kind, count in faults:
             table.add_row(sort, kind, f"{count:,}")
         console.print(table)
+    rowless = summary["rowless_messages"]
+    if rowless:
+        told = ", ".join(f"{kind} {count:,}" for kind, count in rowless.items())
+        console.print(f"messages that make no row: {told}", highlight=False)
     verified, failed = summary["checksums_verified"], summary["checksums_failed"]
     if verified or failed:
         console.print(f"checksums: {verified:,} verified, {failed:,} failed")

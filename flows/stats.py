@@ -14,11 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from operators.events import Rows
+from operators.normalise import ROWLESS
 from schemas.recovery import OTHER_RELEASE, StateError
 
 #: Stats that are a level, not a sum: the latest per shard counts.
 _LEVELS: Final = frozenset({"stale_books", "books", "orders", "levels", "memory_bytes"})
 SNAPSHOT_VERSION: Final = 1
+#: Kinds of messages without a row that are counted apart; what comes beyond is "other".
+_MOST_KINDS: Final = 100
 
 
 class RunStats:
@@ -49,7 +52,14 @@ class RunStats:
             if name in _LEVELS:
                 self.levels.setdefault(name, {})[rows.shard] = value
             else:
-                self.sums[name] += value
+                self.sums[self._counted(name)] += value
+
+    def _counted(self, name: str) -> str:
+        """The name itself, or the common one of what would be too many kinds."""
+        if not name.startswith(ROWLESS) or name in self.sums:
+            return name
+        kinds = sum(known.startswith(ROWLESS) for known in self.sums)
+        return name if kinds < _MOST_KINDS else f"{ROWLESS}other"
 
     def snapshot(self) -> Any:
         """(version, every counter): a copy."""
@@ -113,11 +123,17 @@ class RunStats:
             "quality_events": dict(sorted(self.quality_events.items())),
             "checksums_verified": self.sums["checksums_verified"],
             "checksums_failed": self.sums["checksums_failed"],
+            "rowless_messages": {
+                name.removeprefix(ROWLESS): count
+                for name, count in sorted(self.sums.items())
+                if name.startswith(ROWLESS)
+            },
             **{name: sum(v.values()) for name, v in sorted(self.levels.items())},
             **{
                 name: value
                 for name, value in sorted(self.sums.items())
                 if name not in ("messages", "checksums_verified", "checksums_failed")
+                and not name.startswith(ROWLESS)
             },
         }
 

@@ -16,6 +16,9 @@ Rules:
 - At the end of the feed (a data row, never the end of a process) open bars are emitted with
   ``is_final`` false.
 
+A venue's own bars pass the books by and get their identity here, so that the rows of the table
+are numbered once; in a batch they come before ours.
+
 The counts are ``Rows.stats`` and no ``quality_events``: the rows of that table are numbered by the
 book step of the shard, and a second writer would break its gapless sequence.
 """
@@ -23,7 +26,7 @@ book step of the shard, and a second writer would break its gapless sequence.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import bytewax.operators as op
@@ -35,8 +38,11 @@ from numpy.typing import NDArray
 from operators.events import NO_INSTRUMENTS, Instruments, Rows
 from operators.kernels import bars as kernels
 from operators.output import rows_to_batch
+from operators.passing import joined
 from operators.step import Dress, as_it_is, core_step
+from schemas import arrow
 from schemas.arrow import dictionary
+from schemas.codes import BarOrigin
 from schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
 from schemas.tables import BARS, TRADES
 from schemas.units import NS_PER_MINUTE, NS_PER_S, interval_ns
@@ -53,6 +59,12 @@ STATS: Final = (
 )
 
 _DICTIONARIES = {name: dictionary(TRADES.field(name)) for name in ("aggressor_side", "status")}
+
+_ORIGIN: Final = dictionary(BARS.field("origin"))
+#: What kernels make of trades: bars whose every value is known, of one origin.
+_OURS: Final = replace(
+    BARS, fields=tuple(replace(f, nullable=False) for f in BARS.fields if f.name != "origin")
+)
 
 _INT64, _INT32, _INT8 = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.int8)
 
@@ -156,15 +168,31 @@ class BarsShard:
                     parts.append(self._out[:emitted].copy())
         if rows.ended and self._bars["ts_open"].max(initial=kernels.NEVER) != kernels.NEVER:
             parts.append(self._drain(counts))
-        tables = {}
+        batches = []
+        if "bars" in rows.tables:
+            batches.append(self._venue_bars(rows.tables["bars"]))
         if parts:
-            bars = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            tables["bars"] = rows_to_batch(
-                BARS, bars, self._instruments, self.shard, self._written, self._interval_names
-            )
-            self._written += len(bars)
+            batches.append(self._our_bars(parts[0] if len(parts) == 1 else np.concatenate(parts)))
+        tables = {"bars": joined(batches)} if batches else {}
         stats = {name: n for name, n in zip(STATS, counts.tolist(), strict=True) if n}
         return Rows(self.shard, tables, stats, rows.ended)
+
+    def _our_bars(self, bars: NDArray[np.void]) -> pa.RecordBatch:
+        batch = rows_to_batch(
+            _OURS, bars, self._instruments, self.shard, self._written, self._interval_names
+        )
+        self._written += len(bars)
+        codes = pa.array(np.full(len(bars), int(BarOrigin.TRADES), np.int8))
+        origin = pa.DictionaryArray.from_arrays(codes, _ORIGIN)
+        return pa.RecordBatch.from_arrays([*batch.columns, origin], schema=arrow.schema(BARS))
+
+    def _venue_bars(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows with numbers of this step's."""
+        first = self._written
+        self._written += batch.num_rows
+        place = batch.schema.get_field_index("row_sequence")
+        numbers = pa.array(np.arange(first, self._written))
+        return batch.set_column(place, batch.schema.field(place), numbers)
 
     def _state(self, counts: NDArray[np.int64]) -> kernels.State:
         return kernels.State(self._clocks, self._bars, self._windows, counts)
@@ -285,17 +313,26 @@ class BarsShard:
         return hashlib.sha256(repr(self.snapshot()).encode()).hexdigest()
 
 
+def without_bars(rows: Rows) -> Rows:
+    """What else the book step made: bars are for :func:`step`, which numbers them."""
+    if "bars" not in rows.tables:
+        return rows
+    return replace(rows, tables={n: t for n, t in rows.tables.items() if n != "bars"})
+
+
 def step(
     step_id: str,
     rows: Stream[Rows],
     config: BarsConfig,
     dress: Dress[Rows, Rows] = as_it_is,
 ) -> Stream[Rows]:
-    """bytewax edge: rows of the book step -> bars per shard. Rows without trades do not wake it.
+    """bytewax edge: rows of the book step -> bars per shard. Rows without trades and bars do not
+    wake it.
     ``dress``: see operators.step."""
 
     def by_shard(item: Rows) -> tuple[str, tuple[int, Rows]] | None:
-        if not config.intervals or not (item.ended or "trades" in item.tables):
+        ours = config.intervals and (item.ended or "trades" in item.tables)
+        if not ours and "bars" not in item.tables:
             return None
         return str(item.shard), (item.shard, item)
 

@@ -125,6 +125,15 @@ class EventBuilder:
         self._passing.cut(mark.passing)
         self._begin = -1
 
+    def wrote(self) -> bool:
+        """Whether the current frame has made a row or a dead letter."""
+        mark = self._mark
+        return (
+            self.out.count > mark.rows
+            or len(self._rejects) > mark.rejects
+            or self._passing.mark() != mark.passing
+        )
+
     def check_closed(self) -> None:
         """A venue must close its groups within the frame."""
         assert self._begin < 0, "a message group was left open at the end of its frame"

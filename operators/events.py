@@ -16,6 +16,7 @@ Row order is feed order; where a batch is cut means nothing, not even inside a g
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -173,7 +174,8 @@ class EventBatch:
     ``tables``: rows for tables that need no book (instruments, market_status, imbalances,
     statistics, funding), without shard and row_sequence but with an int32 ``instrument`` column,
     which the shard step turns into identity. ``messages`` counts venue messages.
-    ``offsets[i]`` is the feed offset of frame row i (EVENT.frame).
+    ``offsets[i]`` is the feed offset of frame row i (EVENT.frame). ``rowless`` counts, by kind, the
+    messages that made no row of any table and no dead letter.
     """
 
     rows: NDArray[np.void]
@@ -181,6 +183,7 @@ class EventBatch:
     messages: int = 0
     tables: dict[str, pa.RecordBatch] = field(default_factory=dict)
     offsets: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    rowless: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import struct
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from operators.building import EventBuilder
 from operators.events import BookType, EventBatch, EventKind
+from operators.message_kinds import kind_of
 from operators.registry import BookRules, Registry
 from operators.venues.times import TimestampError
 from schemas.codes import RejectReason
@@ -170,14 +173,17 @@ class FrameColumns:
 class JsonFeed:
     """Runs a :class:`VenueDecoder` over frames batches: the message-wise FeedDecoder.
 
-    ``messages`` counts DATA and HTTP frames. A CONNECT on a named connection that has carried
-    books, like a DISCONNECT, makes a DISCONNECT row per instrument whose book it has carried.
+    ``messages`` counts DATA and HTTP frames, ``rowless`` those that made nothing. A CONNECT on a
+    named connection that has carried books, like a DISCONNECT, makes a DISCONNECT row per
+    instrument whose book it has carried.
     """
 
     def __init__(self, venue: VenueDecoder, shards: int = DEFAULT_SHARDS) -> None:
         self.venue = venue
         self.registry = Registry(venue.VENUE, self._rules, shards)
         self._latest = 0
+        #: Messages of the current batch that made no row, by kind.
+        self._rowless: Counter[str] = Counter()
 
     def _rules(self, venue: str, symbol: str) -> BookRules:
         if symbol.startswith(LINE_PREFIX):
@@ -188,12 +194,14 @@ class JsonFeed:
         """Decode a batch; see FeedDecoder."""
         columns = FrameColumns(frames)
         out = EventBuilder(self.registry, self._latest, self._room(columns))
+        self._rowless = Counter()
         if len(columns):
             self._run(columns, out)
         kinds = columns.kinds
         messages = np.count_nonzero(kinds <= _HTTP)
         self._latest = out.latest()
-        return Decoded(*out.finish(int(messages), columns.offsets))
+        events, dead = out.finish(int(messages), columns.offsets)
+        return Decoded(replace(events, rowless=self._rowless), dead)
 
     def _room(self, columns: FrameColumns) -> int:
         """Rows to make room for at first: typical messages are not longer."""
@@ -229,6 +237,8 @@ class JsonFeed:
             out.undo()
             out.dead(reason, detail)
         out.check_closed()
+        if frame.kind <= _HTTP and not out.wrote():
+            self._rowless[kind_of(frame.kind, frame.note, frame.payload)] += 1
 
     def _control(self, frame: Frame, out: EventBuilder) -> bool:
         """Frames that are no messages; whether the venue wants to know of it."""

@@ -26,6 +26,8 @@ from schemas.recovery import OTHER_RELEASE, StateError
 from schemas.tables import DEAD_LETTERS
 
 SNAPSHOT_VERSION: Final = 1
+#: Before the kind of a message that made no row: the name of its count among the stats.
+ROWLESS: Final = "rowless:"
 
 
 class Normalised(NamedTuple):
@@ -83,6 +85,7 @@ class Normaliser:
         parts = self._split(events)
         tables: dict[str, pa.RecordBatch] = {}
         stats = {"messages": events.messages}
+        stats |= {ROWLESS + kind: count for kind, count in events.rowless.items() if count}
         if self.plan.keeps_feed:
             if dead is not None and dead.num_rows:
                 tables["dead_letters"] = self._identify(dead)

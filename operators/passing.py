@@ -1,4 +1,5 @@
-"""Rows that pass the books by: funding, statistics, market_status, instruments, imbalances.
+"""Rows that pass the books by: funding, statistics, market_status, instruments, imbalances, and
+bars of the venue.
 
 They are rare, so they are plain values until the batch ends. Their schema is the table's with one
 int32 ``instrument`` column in place of shard, row_sequence, venue and symbol.
@@ -51,7 +52,7 @@ def _value(field: Field, value: Any) -> Any:
     """The value as the column builder wants it; BadValueError if it is none."""
     if value is None:
         return None
-    if field.kind is Kind.DECIMAL:
+    if field.kind is Kind.DECIMAL or (field.kind is Kind.SUM and isinstance(value, str)):
         mantissa, scale, code = exact(value)
         size = field.non_negative
         if code != numbers.OK:
@@ -78,18 +79,30 @@ def _column(field: Field, values: list[Any]) -> pa.Array:
     return pa.array(values, arrow.arrow_type(field))
 
 
+def joined(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """The batches as one; their dictionaries may differ."""
+    if len(parts) == 1:
+        return parts[0]
+    (batch,) = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks().to_batches()
+    return batch
+
+
 class PassingRows:
     """Collects the passing rows of one frames batch."""
 
     def __init__(self) -> None:
         self._tables: dict[str, list[tuple[Any, ...]]] = {}
+        self._whole: dict[str, list[pa.RecordBatch]] = {}
 
     def add(
         self, name: str, instrument: int, ts_event: int, ts_recv: int, values: dict[str, Any]
     ) -> None:
         """One row; columns not named are null. Raises BadValueError."""
-        fields = _fields(table_of(name))
-        given = {**values, "ts_event": ts_event or ts_recv, "ts_recv": ts_recv}
+        table = table_of(name)
+        fields = _fields(table)
+        given = {**values, table.time_field: ts_event or ts_recv}
+        if "ts_recv" in table.names:
+            given["ts_recv"] = ts_recv
         row = tuple(_value(f, given.pop(f.name, None)) for f in fields)
         assert not given, f"{name} has no field {', '.join(given)}"
         if row[0] is None:
@@ -97,6 +110,13 @@ class PassingRows:
                 RejectReason.BAD_TIMESTAMP, "neither event nor arrival time is known"
             )
         self._tables.setdefault(name, []).append((instrument, *row))
+
+    def extend(self, name: str, batch: pa.RecordBatch) -> None:
+        """Rows that are many and columns already, in the :func:`schema` of their table; of one
+        table all rows come so, or none."""
+        assert name not in self._tables, name
+        if batch.num_rows:
+            self._whole.setdefault(name, []).append(batch)
 
     def mark(self) -> dict[str, int]:
         """Lengths now, for :meth:`cut`."""
@@ -111,7 +131,7 @@ class PassingRows:
 
     def batches(self) -> dict[str, pa.RecordBatch]:
         """One batch per table with rows."""
-        found = {}
+        found = {name: joined(parts) for name, parts in self._whole.items()}
         for name, rows in self._tables.items():
             if not rows:
                 continue

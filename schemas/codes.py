@@ -56,6 +56,13 @@ class Origin(IntEnum):
     VENUE = 1
 
 
+class BarOrigin(IntEnum):
+    """Where a bar comes from: the trades of the flow, or the venue's (or vendor's) own record."""
+
+    TRADES = 0
+    VENUE = 1
+
+
 class BookState(IntEnum):
     """State of a book at the end of a message group, worst first where several hold.
 

@@ -58,7 +58,9 @@ class Table:
 
     ``time_field`` decides the hive ``date`` (its UTC date) and the hypertable dimension;
     ``sort_fields`` is the order inside a lake file; ``identity`` is (shard, row_sequence) for all.
-    ``version`` rises with every change of fields; new fields are appended and nullable.
+    ``version`` rises with every change of fields: new ones are appended and nullable, and a
+    required one may become nullable. A null of a CODE column is its first code: rows older than
+    the column are that.
     """
 
     name: str

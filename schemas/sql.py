@@ -108,7 +108,8 @@ def _shown(field: Field) -> list[str]:
     name = quoted(field.name)
     if field.codes is not None:
         texts = ", ".join(f"'{word}'" for word in words(field.codes))
-        return [f"(ARRAY[{texts}])[{name} + 1] AS {name}"]
+        code = f"coalesce({name}, 0)" if field.nullable else name
+        return [f"(ARRAY[{texts}])[{code} + 1] AS {name}"]
     if field.kind is Kind.TIME:
         micros = f"(extract(epoch FROM {name}) * 1000000)::bigint"
         nanos = f"{micros} * 1000 + {quoted(field.name + '_ns')}"

@@ -21,6 +21,7 @@ _MARKET_BYTES: Final = 1 << 20
 #: Rows of books are longer than messages.
 _BOOK_BYTES: Final = 1 << 18
 _NEW_ORDER: Final = b"1"
+_LEVELS_OF: Final = re.compile(r"_(?:message|orderbook)_(\d+)")
 _STAMPED: Final = re.compile(rb"\d{1,19} \S")
 _LOBSTER: Final = re.compile(rb"\d+(?:\.\d+)?,\d,-?\d+,\d+,-?\d+,-?\d\r?\Z")
 _LEVELS: Final = re.compile(rb"(?:-?\d+,\d+,-?\d+,\d+)(?:,-?\d+,\d+,-?\d+,\d+)*\r?\Z")
@@ -99,14 +100,15 @@ def _check_book(path: Path, book: Path) -> None:
         files.head(book, _BOOK_BYTES).split(b"\n")[:-1],
         strict=False,
     )
-    agreed = [
-        shown for shown in (_shows(message, row) for message, row in lines) if shown is not None
-    ]
-    if sum(agreed) * 2 >= len(agreed):
+    shown = [_shows(message, row) for message, row in lines]
+    orders, agreed = len(shown) - shown.count(None), shown.count(True)
+    names = _LEVELS_OF.search(path.name), _LEVELS_OF.search(book.name)
+    named_apart = names[0] and names[1] and names[0][1] != names[1][1]
+    if agreed == orders or (agreed * 2 >= orders and not named_apart):
         return
     wanted = book.with_name(path.name.replace("_message_", "_orderbook_"))
     levels = len(files.head(book, _HEAD_BYTES).split(b"\n", 1)[0].split(b",")) // 4
-    fix = f", such as {wanted}" if wanted != book and wanted.exists() else ""
+    fix = f", such as {wanted}" if wanted not in (book, path) and wanted.exists() else ""
     raise SourceError(
         f"{book} (levels: {levels}) does not show the orders of {path}: the two are of different "
         f"levels or days; give book= the orderbook file of the same day and level{fix}"

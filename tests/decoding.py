@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from operators.feeds import FeedDecoder
 from sources.open import open_reader
-from sources.reader import DEFAULT_LIMITS, Limits
+from sources.reader import DEFAULT_LIMITS, Limits, Reader
 from sources.url import parse_source
 
 
@@ -27,7 +27,11 @@ class Found(NamedTuple):
 
 def frames_of(url: str, limits: Limits = DEFAULT_LIMITS) -> list[pa.RecordBatch]:
     """Batches of a source."""
-    reader = open_reader(parse_source(url), None, limits)
+    return read_frames(open_reader(parse_source(url), None, limits))
+
+
+def read_frames(reader: Reader) -> list[pa.RecordBatch]:
+    """Batches of a reader."""
     batches = []
     while (batch := reader.read()) is not None:
         batches.append(batch)

@@ -29,7 +29,7 @@ from schemas.codes import AggressorSide, RejectReason, RowFlag, Side
 from schemas.units import INT64_MAX, NO_PRICE
 
 #: What becomes of a record, by rtype.
-UNKNOWN, BOOK, PLAIN, IGNORED, MAPPING = range(5)
+UNKNOWN, BOOK, PLAIN, IGNORED, MAPPING, BARS = range(6)
 MBO: Final = 160
 #: rtypes of mbp and bbo records, and their levels; TRADES has none.
 LEVELS: Final = {0: 0, 1: 1, 10: 10, 177: 1, 192: 1, 193: 1, 194: 1, 195: 1, 196: 1, 197: 1}
@@ -55,8 +55,10 @@ for _rtype in SAMPLED:
     _SAMPLED[_rtype] = True
 for _rtype in (18, 19, 20, 24):  # status, definition, imbalance, statistics
     CLASSES[_rtype] = PLAIN
-for _rtype in (17, 21, 23, 32, 33, 34, 35, 36):  # bars of any length, gateway errors, system
+for _rtype in (21, 23):  # gateway errors, system
     CLASSES[_rtype] = IGNORED
+for _rtype in (17, 32, 33, 34, 35, 36):  # bars: of any length, a second, minute, hour, day, session
+    CLASSES[_rtype] = BARS
 CLASSES[22] = MAPPING
 
 #: ``F_*`` flags of a record.

@@ -40,6 +40,7 @@ class BinanceFeed(JsonFeed):
     def _run(self, columns: FrameColumns, out: EventBuilder) -> None:
         events = out.out
         batch = self.batch(columns)
+        others: list[int] = []
         at = 0
         while True:
             at, events.count, why = decode_frames(batch, at, events.rows, events.count)
@@ -52,11 +53,18 @@ class BinanceFeed(JsonFeed):
             if columns.kinds[at] > FrameKind.HTTP:
                 self._carry(columns, batch)
             self.one(columns, at, out)
+            others.append(at)
             at += 1
             if len(self.registry) != self._known:
                 self._carry(columns, batch)
                 batch = self.batch(columns)
         self._carry(columns, batch)
+        # All that the kernel takes makes rows, but for the aggTrades of those who send trades.
+        shown = np.zeros(len(columns), np.bool_)
+        shown[events.rows["frame"][: events.count]] = True
+        shown[others] = True
+        if left_out := int(len(columns) - np.count_nonzero(shown)):
+            self._rowless["aggTrade"] += left_out
 
     def batch(self, columns: FrameColumns) -> Batch:
         """The kernel's view of a batch and of the instruments known now."""

@@ -15,13 +15,15 @@ decides how its book is kept, by the schema of its file:
 - others: no book. bbo, cmbp and cbbo are the venue's own best prices, trades are trades.
 
 Prices are multiples of 1e-9, INT64_MAX is none. ``ts_recv`` flagged F_BAD_TS_RECV is none.
-Status, imbalance, statistics and definition records go to their tables
-(:mod:`operators.venues.dbn_tables`).
-Bars, system and error records are counted and left out: bars are made of trades here.
+Status, imbalance, statistics and definition records and bars (ohlcv, ``origin`` venue) go to their
+tables (:mod:`operators.venues.dbn_tables`, :mod:`operators.venues.dbn_bars`).
+Records that make no row are counted by kind: symbol mappings, system and error records, and of mbo
+the fills (F) and empty actions (N).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final, NamedTuple
 
 import databento_dbn
@@ -35,7 +37,7 @@ from operators.kernels import dbn as kernels
 from operators.passing import PassingRows
 from operators.registry import BookRules, Registry
 from operators.rejects import Rejects
-from operators.venues import dbn_csv, dbn_tables
+from operators.venues import dbn_bars, dbn_csv, dbn_tables
 from operators.venues.dbn_names import Names
 from operators.venues.dbn_publishers import publisher
 from operators.venues.table_columns import run_end
@@ -49,8 +51,12 @@ SNAPSHOT_VERSION: Final = 1
 _MAGIC: Final = b"DBN"
 #: The stubs call the members of this enum integers.
 _NEWEST: Final[Any] = databento_dbn.VersionUpgradePolicy.UPGRADE_TO_V3
+_ROWLESS: Final = {21: "error", 23: "system"}
+_ROWLESS_ACTIONS: Final = {ord("F"): "mbo_fill", ord("N"): "mbo_none"}
 _L2_LEVELS: Final = {"mbp-1": 1, "mbp-10": 10, "tbbo": 1}
-_RTYPE_SCHEMAS: Final = {160: "mbo", 1: "mbp-1", 10: "mbp-10", 0: "trades"}
+_RTYPE_SCHEMAS: Final = {160: "mbo", 1: "mbp-1", 10: "mbp-10", 0: "trades"} | dict.fromkeys(
+    (17, 32, 33, 34, 35, 36), "ohlcv"
+)
 
 
 class Records(NamedTuple):
@@ -91,6 +97,8 @@ class _Batch:
         self.passing = PassingRows()
         self.rejects = Rejects()
         self.messages = 0
+        #: Records that make no row, by kind.
+        self.rowless: Counter[str] = Counter()
 
 
 class DbnDecoder:
@@ -125,6 +133,7 @@ class DbnDecoder:
             batch.messages,
             batch.passing.batches(),
             columns.offsets,
+            batch.rowless,
         )
         return Decoded(events, batch.rejects.batch())
 
@@ -219,6 +228,7 @@ class DbnDecoder:
             self._run(batch, records.slice(first, at))
             (mapping,) = self._objects([records.raw(at)])
             self._names.add(mapping.instrument_id, mapping.stype_in_symbol)
+            batch.rowless["symbol_mapping"] += 1
             first = at + 1
         self._run(batch, records.slice(first, len(records.ats)))
 
@@ -235,7 +245,7 @@ class DbnDecoder:
         for definition in objects:
             if isinstance(definition, databento_dbn.InstrumentDefMsg):
                 self._names.add(definition.instrument_id, definition.raw_symbol, known=False)
-        wanted = (classes == kernels.BOOK) | (classes == kernels.PLAIN)
+        wanted = (classes != kernels.UNKNOWN) & (classes != kernels.IGNORED)
         instruments = self._instruments(records, wanted)
         rows = np.zeros(kernels.rows_needed(records.rtypes), EVENT)
         bad = np.empty((len(records.ats), 2), np.int64)
@@ -253,6 +263,27 @@ class DbnDecoder:
             reject(frame, RejectReason(reason), detail, records.raw(at), ts)
         for at, record in zip(plain.tolist(), objects, strict=True):
             dbn_tables.add(record, int(instruments[at]), batch.passing)
+        candles = np.flatnonzero(classes == kernels.BARS)
+        if len(candles):
+            bars, bad_bars = dbn_bars.rows(
+                records.words, records.ats[candles], instruments[candles], self._schema
+            )
+            batch.passing.extend("bars", bars)
+            for index, reason, detail in bad_bars:
+                at = int(candles[index])
+                ts = max(int(records.times[at]), 0)
+                reject(int(records.frames[at]), reason, detail, records.raw(at), ts)
+        self._count_rowless(batch, records, classes)
+
+    @staticmethod
+    def _count_rowless(batch: _Batch, records: Records, classes: NDArray[np.int8]) -> None:
+        for rtype, kind in _ROWLESS.items():
+            batch.rowless[kind] += int(np.count_nonzero(records.rtypes == rtype))
+        orders = records.ats[records.rtypes == kernels.MBO]
+        if len(orders):
+            actions = records.words[orders + 4] >> 48 & 255
+            for action, kind in _ROWLESS_ACTIONS.items():
+                batch.rowless[kind] += int(np.count_nonzero(actions == action))
 
     def _objects(self, raw: list[bytes]) -> list[Any]:
         """Records as databento_dbn's objects, upgraded to the newest version."""

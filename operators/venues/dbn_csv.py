@@ -46,10 +46,14 @@ def schema(names: tuple[str, ...]) -> str:
         return "mbp-10"
     if "bid_px_00" in names:
         return "mbp-1" if "action" in names else "bbo"
+    if {"open", "high", "low", "close", "volume"} <= set(names):
+        return "ohlcv"
     return "mbo" if "order_id" in names else "trades" if "action" in names else "other"
 
 
-_RTYPES: Final = {"mbo": 160, "mbp-10": 10, "mbp-1": 1, "trades": 0, "bbo": 195, "other": 32}
+_RTYPES: Final = {
+    "mbo": 160, "mbp-10": 10, "mbp-1": 1, "trades": 0, "bbo": 195, "ohlcv": 17, "other": 23,
+}  # fmt: skip
 
 
 class _Lines:
@@ -153,7 +157,8 @@ def records(
     layout = kernels.LEVELS.get(_RTYPES[kind])
     allowed = [r for r in range(256) if r == _RTYPES[kind] or kernels.LEVELS.get(r, -1) == layout]
     ignored = kernels.CLASSES[rtypes] == kernels.IGNORED
-    lines.fail(np.isin(rtypes, allowed) | ignored, RejectReason.UNKNOWN_MESSAGE)
+    candles = (kernels.CLASSES[rtypes] == kernels.BARS) & (kind == "ohlcv")
+    lines.fail(np.isin(rtypes, allowed) | ignored | candles, RejectReason.UNKNOWN_MESSAGE)
     taken = lines.reasons < 0
     before = np.maximum.accumulate(np.where(taken, np.arange(len(taken)), -1))
     for row in np.flatnonzero(~taken).tolist():
@@ -192,6 +197,10 @@ def _words(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Records of equal width one behind the other (see kernels.dbn), and their times."""
     ts_event, ts_recv = lines.time("ts_event"), lines.time("ts_recv")
+    if kind == "ohlcv":
+        prices = [lines.price(name) for name in ("open", "high", "low", "close")]
+        columns = [head | 2 * 7, ts_event, *prices, lines.integer("volume")]
+        return np.stack(columns, axis=1).reshape(-1), ts_event
     size = lines.integer("size", 0, 2**32 - 1)
     flags = lines.integer("flags", 0, 255)
     action, side = lines.letter("action"), lines.letter("side")

@@ -67,13 +67,19 @@ def differences(
 
 
 def _unlike(name: str, old: list[str], fields: list[str]) -> list[str]:
-    if fields[: len(old)] != old:
-        return [f"{name}: a new version may only append fields to the one before"]
+    kept = [_widened(was, now) for was, now in zip(old, fields, strict=False)]
+    if len(fields) < len(old) or not all(kept):
+        return [f"{name}: a new version may only append fields to the one before, or let be null"]
     return [
         f"{name}: the appended field must be nullable: {field}"
         for field in fields[len(old) :]
         if not field.endswith(_NULL[True])
     ]
+
+
+def _widened(was: str, now: str) -> bool:
+    """Whether a field is as it was, or may be null now: all data on record can still be read."""
+    return now in (was, was.removesuffix(_NULL[False]) + _NULL[True])
 
 
 def main() -> int:

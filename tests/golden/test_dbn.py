@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,19 @@ import pytest
 from operators.events import EventKind
 from operators.venues.dbn import DbnDecoder
 from schemas.codes import Side
+from schemas.frames import FrameKind
+from schemas.units import interval_ns
 from sources.reader import Limits
+from tests.captures import TestFrame, frames
 from tests.decoding import Found, cut, decode, frames_of, same
 from tests.reference import dbn as twin
 from tests.reference.books import NaiveBook, groups
 
 #: mbo L3; whole tops L2; the rest has no book.
 BOOKS = {"mbo": "L3", "mbp-1": "L2", "mbp-10": "L2", "tbbo": "L2"}
-TABLES = {"imbalance": "imbalances", "statistics": "statistics", "status": "market_status"}
+TABLES = {"imbalance": "imbalances", "statistics": "statistics", "status": "market_status"} | {
+    f"ohlcv-{interval}": "bars" for interval in ("1s", "1m", "1h", "1d")
+}
 
 
 def twin_rows(found: np.ndarray) -> list[twin.Row]:
@@ -48,7 +54,8 @@ def test_every_vector_decodes_to_what_their_own_decoder_says(data: Path) -> None
         expected = [row for record in records for row in twin.rows(record, book)]
         assert twin_rows(found.rows) == expected, path.name
         tables = {name: len(rows) for name, rows in found.tables.items()}
-        assert tables == ({TABLES[schema]: len(records)} if schema in TABLES else {}), path.name
+        told = {TABLES[schema]: len(records)} if schema in TABLES and records else {}
+        assert tables == told, path.name
         if expected or tables:
             symbols = list(metadata.mappings) or [f"#{records[0].instrument_id}"]
             venue = "XNAS" if schema == "imbalance" else "GLBX"
@@ -80,6 +87,80 @@ def test_tables_of_the_vectors(data: Path) -> None:
     statistics = decode(DbnDecoder, frames_of(f"dbn:{folder}/*statistics.v1*")).tables["statistics"]
     assert [row["kind"] for row in statistics] == ["lowest_offer", "trading_session_high_price"]
     assert statistics[0]["value"] == 100
+
+
+@pytest.mark.parametrize("interval", ["1s", "1m", "1h", "1d"])
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_bars_of_the_vectors(data: Path, interval: str, version: int) -> None:
+    """Every ohlcv record is a row of bars, with what it tells and nulls for what it does not."""
+    path = data / "databento-dbn-vectors" / f"test_data.ohlcv-{interval}.v{version}.dbn.zst"
+    _, *records = twin.objects(path)
+    bars = decode(DbnDecoder, frames_of(f"dbn:{path}")).tables.get("bars", [])
+    assert len(bars) == len(records) == (0 if interval == "1d" else 2)
+    for row, record in zip(bars, records, strict=True):
+        assert row["ts_open"] == record.ts_event
+        assert row["ts_close"] == record.ts_event + interval_ns(interval)
+        prices = (record.open, record.high, record.low, record.close)
+        assert tuple(row[name].scaleb(9) for name in ("open", "high", "low", "close")) == prices
+        assert (row["volume"], row["interval"]) == (record.volume, interval)
+        assert (row["origin"], row["is_final"]) == ("venue", True)
+        untold = ("notional", "trade_count", "buy_volume", "sell_volume")
+        assert [row[name] for name in untold] == [None] * 4
+
+
+def words(*values: int) -> bytes:
+    return np.array(values, np.uint64).tobytes()
+
+
+def ohlcv(rtype: int, size: int = 7, **changed: int) -> bytes:
+    """One record of 64-bit words, as documented."""
+    values = {"ts": 1_700_000_000 * 10**9, "open": 5, "high": 9, "low": 1, "close": 2**63 - 2}
+    values |= {"volume": 2**64 - 1} | changed
+    head = 7 << 32 | 1 << 16 | rtype << 8 | 2 * size
+    return words(head, *values.values())[: 8 * size]
+
+
+def decoded(file: Path, *records: bytes) -> Found:
+    """Records behind the header of a vector without bars (its schema says nothing of them)."""
+    header = frames_of(f"dbn:{file}")[0].column("payload")[0].as_py()
+    batch = frames([TestFrame(header, FrameKind.HEADER), TestFrame(b"".join(records))])
+    return decode(DbnDecoder, [batch])
+
+
+def test_bars_that_cannot_be_taken_are_letters(data: Path) -> None:
+    file = data / "databento-dbn-vectors" / "test_data.trades.v3.dbn.zst"
+    good = ohlcv(33)
+    bad = {
+        "truncated": ohlcv(33, size=6),
+        "unknown_message": ohlcv(17),
+        "bad_timestamp": ohlcv(36, ts=2**63 - 1),
+        "bad_price": ohlcv(32, low=2**63 - 1),
+    }
+    found = decoded(file, good, *bad.values(), ohlcv(36))
+    assert [letter["reason"] for letter in found.dead] == list(bad)
+    assert [letter["raw"] for letter in found.dead] == list(bad.values())
+    assert [row["interval"] for row in found.tables["bars"]] == ["1m", "eod"]
+    (row, _) = found.tables["bars"]
+    assert (row["close"], row["volume"]) == (Decimal(2**63 - 2).scaleb(-9), 2**64 - 1)
+
+
+def test_records_without_a_row_are_counted_by_kind(data: Path) -> None:
+    file = data / "databento-dbn-vectors" / "test_data.trades.v3.dbn.zst"
+    header = frames_of(f"dbn:{file}")[0].column("payload")[0].as_py()
+    system = words(40 // 4 + (23 << 8), 0, 0, 0, 0)
+    mbo = [
+        words(14 | 160 << 8 | 7 << 32, 10, 1, 5, ord(a) << 48 | ord("B") << 56 | 1, 10, 0)
+        for a in "FFN"
+    ]
+    payload = b"".join([system, *mbo, system])
+    batch = frames([TestFrame(header, FrameKind.HEADER), TestFrame(payload)])
+    events = DbnDecoder().apply(batch).events
+    assert {k: n for k, n in events.rowless.items() if n} == {
+        "system": 2,
+        "mbo_fill": 2,
+        "mbo_none": 1,
+    }
+    assert events.messages == 5
 
 
 def csv_rows(data: Path, name: str) -> list[dict[str, Any]]:

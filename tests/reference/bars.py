@@ -97,4 +97,5 @@ class SlowBars:
             "buy_volume": total([t.size for t in trades if t.side == "buy"]),
             "sell_volume": total([t.size for t in trades if t.side == "sell"]),
             "is_final": final,
+            "origin": "trades",
         }

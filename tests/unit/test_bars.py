@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.bars import BarsConfig, BarsShard, step
+from operators.bars import BarsConfig, BarsShard, step, without_bars
 from operators.events import Rows
 from operators.kernels import int256
 from schemas import arrow
@@ -238,3 +238,28 @@ def test_the_step_runs_in_a_flow() -> None:
     run_main(flow)
     found = [bar for rows in out for bar in as_dicts(list(rows.tables.values()))]
     assert [{**bar, "shard": 3} for bar in found] == numbered(slow(trades, True).bars)
+
+
+def test_bars_of_the_venue_are_numbered_with_ours() -> None:
+    """One table, one run of numbers, whoever made the row; without intervals theirs come alone."""
+    first, second = [
+        Trade("A", "X", START + n * NS_PER_S, None, Decimal(1), Decimal(1), "buy", "normal")
+        for n in (0, 99)
+    ]
+    (ours,) = BarsShard(0, BarsConfig(("1m",))).apply(trade_rows([first], True)).tables.values()
+    numbers, words = pa.array([0], pa.int64()), arrow.dictionary(BARS.field("origin"))
+    origin = pa.DictionaryArray.from_arrays(pa.array([1], pa.int8()), words)
+    theirs = ours.set_column(1, ours.schema.field(1), numbers)
+    theirs = theirs.set_column(len(BARS.fields) - 1, ours.schema.field("origin"), origin)
+    for intervals in (("1m",), ()):
+        shard = BarsShard(0, BarsConfig(intervals))
+        both = Rows(0, {"bars": theirs, **trade_rows([first, second]).tables})
+        found = [
+            (bar["row_sequence"], bar["origin"])
+            for rows in (shard.apply(Rows(0, {"bars": theirs})), shard.apply(both))
+            for bar in rows.tables["bars"].to_pylist()
+        ]
+        made = [(2, "trades")] if intervals else []
+        assert found == [(0, "venue"), (1, "venue"), *made]
+    others = without_bars(Rows(3, {"bars": theirs, "trades": theirs}, {"messages": 1}))
+    assert (set(others.tables), others.stats) == ({"trades"}, {"messages": 1})

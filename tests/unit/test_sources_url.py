@@ -90,7 +90,7 @@ def test_values_are_decoded_and_secrets_blotted_out() -> None:
         ("capture:{}/a.itch", r"does not hold lines of JSON"),
         ("binance:{}/captured.jsonl?market=spot", r"does not hold|looks like JSON"),
         ("binance:{}/lines", r"needs market: add market=spot"),
-        ("binance:{}/lines?market=margin", r"is not one of spot, usdm, coinm"),
+        ("binance:{}/lines?market=margin", r"is not one of spot, us, usdm, coinm"),
         ("lobster:{}/book.csv?symbol=A&date=2012-06-21", r"lines time,type,order id"),
         ("lobster:{}/message.csv?book={}/lines&symbol=A&date=2012-06-21", r"lines ask price"),
         (

@@ -379,7 +379,7 @@ def test_the_chain_of_v3() -> None:
     ]
     assert kept(*start)[1] == []
     lost = book(3, "update", 20, [["99.40", "3"]], [], 17)
-    assert kept(*start, lost)[1] == [("gap", 16, 17), ("stale", 16, 17)]
+    assert kept(*start, lost)[1] == [("gap", 16, 17), ("stale", 20, 20)]
 
 
 def test_a_venue_that_numbers_anew_must_show_its_whole_book() -> None:
