@@ -50,28 +50,33 @@ def scan(
     venues: Sequence[str] | None = None,
     start: Moment | None = None,
     end: Moment | None = None,
+    floats: bool = False,
 ) -> pl.LazyFrame:
     """A table of the lake as a lazy frame, ``date`` last; rows of [start, end).
 
     Only the dates and venues that can matter are opened, and of their files only the row groups
-    that can hold the symbols and times.
+    that can hold the symbols and times. A symbol or venue that the table does not have is an
+    error, which names the nearest. ``floats``: prices and sizes as float64, to plot them; they are
+    exact decimals otherwise.
     """
     from flows.frames import scan_lake
 
-    return scan_lake(
-        table, Path(lake), _names("symbols", symbols), _names("venues", venues), start, end
-    )
+    named = _names("symbols", symbols), _names("venues", venues)
+    return scan_lake(table, Path(lake), *named, start, end, floats)
 
 
-def sql(query: str, *, lake: str | Path | None = None, dsn: str | None = None) -> pl.DataFrame:
+def sql(
+    query: str, *, lake: str | Path | None = None, dsn: str | None = None, floats: bool = False
+) -> pl.DataFrame:
     """The result of a SELECT over the tables of a lake (DuckDB's SQL) or of a database
-    (PostgreSQL's, see ``marketflow migrate``). Decimals are exact, times UTC."""
+    (PostgreSQL's, see ``marketflow migrate``). Decimals are exact, or float64 with ``floats``, to
+    plot them; times are UTC."""
     from flows.errors import UsageError
     from flows.sql import query_frame
 
     if (lake is None) == (dsn is None):
         raise UsageError("say where: sql(query, lake=DIR) or sql(query, dsn=DSN)")
-    return query_frame(query, None if lake is None else Path(lake), dsn)
+    return query_frame(query, None if lake is None else Path(lake), dsn, floats)
 
 
 def book_at(symbol: str, ts: Moment, *, lake: str | Path, venue: str | None = None) -> pl.DataFrame:
@@ -79,7 +84,8 @@ def book_at(symbol: str, ts: Moment, *, lake: str | Path, venue: str | None = No
 
     Columns: side (bid, ask), level (1 is best), price, size, count, book_state, ts_event, venue;
     bids first, best first on each side. Empty where there is no such row or the book was empty.
-    Raises ValueError when several venues have the symbol and none is named.
+    Raises ValueError when several venues have the symbol and none is named, and for a symbol or
+    venue without any book, with the nearest that has one.
     """
     from flows.frames import book_levels
 

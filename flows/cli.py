@@ -18,6 +18,7 @@ from rich.markup import escape
 from flows.errors import RunFailed, UsageError
 from flows.options import ConfiguredGroup
 from flows.progress import show_warnings, stderr_console
+from flows.tables import tables
 
 app = typer.Typer(
     name="marketflow",
@@ -402,6 +403,9 @@ def bench(
         print_results(results, Console())
     if failed:
         raise RunFailed(f"no figures of {', '.join(failed)}: see above")
+
+
+app.command()(tables)
 
 
 def _print_json(value: Any) -> None:

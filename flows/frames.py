@@ -1,4 +1,9 @@
-"""The lake as polars frames: lazy scans that open only what can matter, and books at a moment."""
+"""The lake as polars frames: lazy scans that open only what can matter, and books at a moment.
+
+Times are UTC and prices exact decimals, also in the answers of queries (``told``); floats only
+where somebody asks for them, to plot. A name that the lake does not know is an error that names
+the nearest.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,18 @@ from typing import Final
 
 import polars as pl
 
+from flows.describe import known_table
 from flows.errors import UsageError
+from flows.variables import nearest
 from schemas.fields import Kind, Table
-from schemas.tables import DEPTH, TABLES
+from schemas.tables import DEPTH
 from schemas.units import NS_PER_DAY, NS_PER_S, NS_PER_US
 from sinks.errors import SinkError
 from sinks.lake import check_lake, list_files, list_partitions
 
 _EPOCH: Final = date(1970, 1, 1)
+#: Symbols that an error names.
+_SOME: Final = 10
 _TIME: Final = pl.Datetime("ns", "UTC")
 _DECIMAL: Final = pl.Decimal(28, 12)
 _TYPES: Final[dict[Kind, pl.DataType | type[pl.DataType]]] = {
@@ -54,13 +63,16 @@ def scan_lake(
     venues: list[str] | None,
     start: str | date | datetime | int | None,
     end: str | date | datetime | int | None,
+    floats: bool = False,
 ) -> pl.LazyFrame:
     """A table as a lazy frame (see marketflow.scan). Raises UsageError with the fix."""
-    table = _table(name)
+    table = known_table(name)
     _check(root)
     for given, column in ((symbols, "symbol"), (venues, "venue")):
         if given is not None and column not in table.names:
             raise UsageError(f"{name} has no {column}: leave out {column}s=")
+    _check_venues(root, table, venues or [])
+    _check_symbols(root, table, symbols or [])
     first_ns = None if start is None else moment_ns("start", start)
     end_ns = None if end is None else moment_ns("end", end)
     files = list_files(
@@ -77,7 +89,32 @@ def scan_lake(
         frame = frame.filter(pl.col(table.time_field) < pl.lit(end_ns, dtype=_TIME))
     if symbols is not None:
         frame = frame.filter(pl.col("symbol").is_in(symbols))
+    if floats:
+        frame = frame.with_columns(
+            pl.col(field.name).cast(
+                pl.List(pl.Float64) if field.kind is Kind.DECIMALS else pl.Float64
+            )
+            for field in table.fields
+            if field.kind in (Kind.DECIMAL, Kind.SUM, Kind.DECIMALS)
+        )
     return frame
+
+
+def told(frame: pl.DataFrame, floats: bool) -> pl.DataFrame:
+    """The answer to a query, with times in UTC, which SQL's are without saying so."""
+    types = {name: _shown(kind, floats) for name, kind in frame.schema.items()}
+    return frame.cast({n: kind for n, kind in types.items() if kind != frame.schema[n]})
+
+
+def _shown(kind: pl.DataType, floats: bool) -> pl.DataType:
+    """The type of a column as notebooks have it."""
+    if isinstance(kind, pl.Datetime) and kind.time_zone is None:
+        return pl.Datetime(kind.time_unit, "UTC")
+    if isinstance(kind, pl.Decimal) and floats:
+        return pl.Float64()
+    if isinstance(kind, pl.List):
+        return pl.List(_shown(kind.inner, floats))  # type: ignore[arg-type]
+    return kind
 
 
 def book_levels(
@@ -85,6 +122,7 @@ def book_levels(
 ) -> pl.DataFrame:
     """Levels of the newest depth row at or before ``ts`` (see marketflow.book_at)."""
     _check(root)
+    _check_venues(root, DEPTH, [] if venue is None else [venue])
     at = pl.lit(moment_ns("ts", ts), dtype=_TIME)
     last = _date(moment_ns("ts", ts))
     days = sorted({p.day for p in list_partitions(root, DEPTH.name)}, reverse=True)
@@ -107,6 +145,7 @@ def book_levels(
             [(venue_name, moment)] = found.with_columns(pl.col("ts_event").cast(pl.Int64)).rows()
             same = (pl.col("venue") == venue_name) & (pl.col("ts_event") == pl.lit(moment, _TIME))
             return _levels(frame.filter(same).collect().sort("row_sequence").tail(1))
+    _check_symbols(root, DEPTH, [symbol])
     return pl.DataFrame(schema=_BOOK)
 
 
@@ -178,11 +217,40 @@ def _date(ns: int) -> date:
     return _EPOCH + timedelta(ns // NS_PER_DAY)
 
 
-def _table(name: str) -> Table:
+def _check_venues(root: Path, table: Table, venues: list[str]) -> None:
+    """Raise UsageError for a venue of which the table has no rows."""
+    known = {p.venue for p in list_partitions(root, table.name) if p.venue is not None}
+    for venue in venues:
+        if known and venue not in known:
+            names = ", ".join(sorted(known))
+            near = nearest(venue, known)
+            raise UsageError(f"no venue {venue!r} in {table.name} of {root}{near}; known: {names}")
+
+
+def _check_symbols(root: Path, table: Table, symbols: list[str]) -> None:
+    """Raise UsageError for a symbol of which the table has no rows, of any venue and time."""
+    if not symbols:
+        return
+    from duckdb import IOException
+
+    from flows.lake import lake_cursor
+
     try:
-        return TABLES[name]
-    except KeyError:
-        raise UsageError(f"no table {name!r}; known: {', '.join(TABLES)}") from None
+        with lake_cursor(root, table.name) as con:
+            for symbol in symbols:
+                one = f"SELECT 1 FROM {table.name} WHERE symbol = ? LIMIT 1"
+                if con.execute(one, [symbol]).fetchone() is None:
+                    every = f"SELECT DISTINCT symbol FROM {table.name} ORDER BY 1"
+                    _unknown(root, table, symbol, [s for (s,) in con.execute(every).fetchall()])
+    except IOException:
+        return  # a compaction removed a file: the scan itself will tell
+
+
+def _unknown(root: Path, table: Table, symbol: str, known: list[str]) -> None:
+    if known:
+        some = ", ".join(known[:_SOME]) + (", …" if len(known) > _SOME else "")
+        near = nearest(symbol, known)
+        raise UsageError(f"no symbol {symbol!r} in {table.name} of {root}{near}; known: {some}")
 
 
 def _check(root: Path) -> None:

@@ -32,7 +32,7 @@ from schemas.tables import TABLES
 from sinks.errors import SinkError
 from sinks.lake import check_lake, list_files
 
-_SQL_TYPES: Final[dict[Kind, str]] = {
+SQL_TYPES: Final[dict[Kind, str]] = {
     Kind.INT16: "SMALLINT",
     Kind.INT32: "INTEGER",
     Kind.INT64: "BIGINT",
@@ -186,7 +186,7 @@ def _present(field: Field) -> list[str]:
 
 
 def _absent(field: Field) -> list[str]:
-    parts = [f"NULL::{_SQL_TYPES[field.kind]} AS {_quoted(field.name)}"]
+    parts = [f"NULL::{SQL_TYPES[field.kind]} AS {_quoted(field.name)}"]
     if field.kind is Kind.TIME:
         parts.append(f"NULL::BIGINT AS {_epoch_ns(field)}")
     return parts

@@ -85,12 +85,14 @@ def print_query(
     )
 
 
-def query_frame(query: str, lake: Path | None, dsn: str | None) -> pl.DataFrame:
+def query_frame(query: str, lake: Path | None, dsn: str | None, floats: bool) -> pl.DataFrame:
     """The result as a polars frame, from the lake or else from the database."""
     import polars as pl
 
+    from flows.frames import told
+
     if lake is not None:
-        return query_lake(query, lake, lambda relation: relation.pl())
+        return told(query_lake(query, lake, lambda relation: relation.pl()), floats)
     from flows.database import query_database
 
     assert dsn is not None
@@ -100,7 +102,7 @@ def query_frame(query: str, lake: Path | None, dsn: str | None) -> pl.DataFrame:
         assert isinstance(made, pl.DataFrame)
         return made
 
-    return query_database(query, dsn, frame)
+    return told(query_database(query, dsn, frame), floats)
 
 
 def _answer(relation: duckdb.DuckDBPyRelation) -> Answer:

@@ -51,6 +51,11 @@ class Field:
     def __post_init__(self) -> None:
         assert (self.kind is Kind.CODE) == (self.codes is not None), self.name
 
+    @property
+    def measure(self) -> str:
+        """The unit, also where the kind says it; empty for what is only counted or named."""
+        return "ns, UTC" if self.kind is Kind.TIME else self.unit
+
 
 @dataclass(frozen=True, slots=True)
 class Table:

@@ -12,6 +12,11 @@ from schemas.fields import Field, Kind, Table
 
 DEPTH_LEVELS: Final = 10
 
+#: Units as a reader is told them; what they are exactly is the venue's to say (``instruments``).
+PRICE: Final = "quote currency per unit"
+SIZE: Final = "units: shares, coins or contracts"
+MONEY: Final = "price × size"
+
 
 def _identity() -> tuple[Field, ...]:
     return (
@@ -32,11 +37,11 @@ def _event(recv: bool = True) -> tuple[Field, ...]:
 
 
 def _price(name: str, doc: str, nullable: bool = False) -> Field:
-    return Field(name, Kind.DECIMAL, doc, nullable)
+    return Field(name, Kind.DECIMAL, doc, nullable, unit=PRICE)
 
 
 def _size(name: str, doc: str, nullable: bool = False) -> Field:
-    return Field(name, Kind.DECIMAL, doc, nullable, non_negative=True)
+    return Field(name, Kind.DECIMAL, doc, nullable, unit=SIZE, non_negative=True)
 
 
 _SEQUENCE = Field(
@@ -70,7 +75,7 @@ TRADES = Table(
         *_event(),
         _price("price", "price traded"),
         _size("size", "quantity traded"),
-        Field("notional", Kind.SUM, "price * size, rounded half-even at 1e-12"),
+        Field("notional", Kind.SUM, "price * size, rounded half-even at 1e-12", unit=MONEY),
         Field("aggressor_side", Kind.CODE, "side that took liquidity", codes=codes.AggressorSide),
         Field("trade_id", Kind.ID, "venue's trade id", True),
         _SEQUENCE,
@@ -106,12 +111,22 @@ DEPTH = Table(
         *_event(recv=False),
         _SEQUENCE,
         Field("book_state", Kind.CODE, "may these levels be trusted", codes=codes.BookState),
-        Field("bid_prices", Kind.DECIMALS, "bid prices"),
-        Field("bid_sizes", Kind.DECIMALS, "bid sizes"),
-        Field("bid_counts", Kind.COUNTS, "orders per bid level; 0 where the venue does not tell"),
-        Field("ask_prices", Kind.DECIMALS, "ask prices"),
-        Field("ask_sizes", Kind.DECIMALS, "ask sizes"),
-        Field("ask_counts", Kind.COUNTS, "orders per ask level; 0 where the venue does not tell"),
+        Field("bid_prices", Kind.DECIMALS, "bid prices", unit=PRICE),
+        Field("bid_sizes", Kind.DECIMALS, "bid sizes", unit=SIZE),
+        Field(
+            "bid_counts",
+            Kind.COUNTS,
+            "orders per bid level; 0 where the venue does not tell",
+            unit="orders",
+        ),
+        Field("ask_prices", Kind.DECIMALS, "ask prices", unit=PRICE),
+        Field("ask_sizes", Kind.DECIMALS, "ask sizes", unit=SIZE),
+        Field(
+            "ask_counts",
+            Kind.COUNTS,
+            "orders per ask level; 0 where the venue does not tell",
+            unit="orders",
+        ),
     ),
     ("venue", "symbol", "ts_event", "shard", "row_sequence"),
 )
@@ -132,11 +147,31 @@ BARS = Table(
         _price("high", "highest price"),
         _price("low", "lowest price"),
         _price("close", "last price"),
-        Field("volume", Kind.SUM, "sum of sizes", non_negative=True),
-        Field("notional", Kind.SUM, "sum of price * size, exact, rounded half-even once", True),
-        Field("trade_count", Kind.INT64, "number of trades", True, positive=True),
-        Field("buy_volume", Kind.SUM, "volume whose aggressor bought", True, non_negative=True),
-        Field("sell_volume", Kind.SUM, "volume whose aggressor sold", True, non_negative=True),
+        Field("volume", Kind.SUM, "sum of sizes", unit=SIZE, non_negative=True),
+        Field(
+            "notional",
+            Kind.SUM,
+            "sum of price * size, exact, rounded half-even once",
+            True,
+            unit=MONEY,
+        ),
+        Field("trade_count", Kind.INT64, "number of trades", True, unit="trades", positive=True),
+        Field(
+            "buy_volume",
+            Kind.SUM,
+            "volume whose aggressor bought",
+            True,
+            unit=SIZE,
+            non_negative=True,
+        ),
+        Field(
+            "sell_volume",
+            Kind.SUM,
+            "volume whose aggressor sold",
+            True,
+            unit=SIZE,
+            non_negative=True,
+        ),
         Field("is_final", Kind.BOOL, "false: the feed ended inside the interval"),
         Field("origin", Kind.CODE, "made from trades, or told by the venue", True, codes.BarOrigin),
     ),
@@ -182,7 +217,7 @@ STATISTICS = Table(
     (
         *_event(),
         Field("kind", Kind.NAME, "open_interest, index_price, mark_price, volume_24h ..."),
-        Field("value", Kind.DECIMAL, "the value as sent", True),
+        Field("value", Kind.DECIMAL, "the value as sent", True, unit="by kind"),
         Field("text", Kind.TEXT, "the value where it is no number", True),
         _SEQUENCE,
     ),
@@ -195,7 +230,9 @@ FUNDING = Table(
     "ts_event",
     (
         *_event(),
-        Field("rate", Kind.DECIMAL, "funding rate of the period (a fraction)", True),
+        Field(
+            "rate", Kind.DECIMAL, "funding rate of the period (a fraction)", True, unit="fraction"
+        ),
         Field("ts_next", Kind.TIME, "next funding time", True),
         _price("mark_price", "mark price", True),
         _price("index_price", "index price", True),
@@ -211,9 +248,15 @@ INSTRUMENTS = Table(
     (
         *_event(),
         Field("instrument_id", Kind.ID, "venue's number of the instrument", True),
-        Field("price_increment", Kind.DECIMAL, "tick size", True),
-        Field("size_increment", Kind.DECIMAL, "lot size", True),
-        Field("contract_multiplier", Kind.DECIMAL, "units per contract", True),
+        Field("price_increment", Kind.DECIMAL, "tick size", True, unit=PRICE),
+        Field("size_increment", Kind.DECIMAL, "lot size", True, unit=SIZE),
+        Field(
+            "contract_multiplier",
+            Kind.DECIMAL,
+            "units per contract",
+            True,
+            unit="units per contract",
+        ),
         Field("is_inverse", Kind.BOOL, "settled in the base currency", True),
         Field("base_currency", Kind.TEXT, "bought and sold", True),
         Field("quote_currency", Kind.TEXT, "prices are in it", True),
@@ -234,9 +277,13 @@ QUALITY_EVENTS = Table(
         Field("sequence_to", Kind.INT64, "last sequence concerned", True),
         Field("ts_until", Kind.TIME, "end of the time concerned", True),
         Field(
-            "value", Kind.INT64, "what was found (a checksum, ns of lateness, a count ...)", True
+            "value",
+            Kind.INT64,
+            "what was found (a checksum, ns of lateness, a count ...)",
+            True,
+            unit="by kind",
         ),
-        Field("expected", Kind.INT64, "what was expected", True),
+        Field("expected", Kind.INT64, "what was expected", True, unit="by kind"),
         Field(
             "cause_id",
             Kind.INT64,

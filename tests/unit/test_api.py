@@ -119,9 +119,58 @@ def test_scan_opens_only_what_can_matter(lake: Path) -> None:
 def test_sql_is_exact(lake: Path, item: Item) -> None:
     frame = mf.sql("SELECT sum(notional) AS n, max(ts_event) AS t FROM trades", lake=lake)
     assert frame["n"].item() == sum(item.tables["trades"].column("notional").to_pylist())
-    assert frame["t"].dtype == pl.Datetime("ns")
+    assert frame["t"].dtype == pl.Datetime("ns", "UTC")
+    newest = max(item.tables["trades"].column("ts_event").cast(pa.int64()).to_pylist())
+    assert frame["t"].cast(pl.Int64).item() == newest
     with pytest.raises(ValueError, match="Tables of a lake"):
         mf.sql("SELECT * FROM nothing", lake=lake)
+
+
+def test_times_of_sql_are_those_of_scans(lake: Path) -> None:
+    scanned = mf.scan("trades", lake=lake).sort("row_sequence").collect()
+    asked = mf.sql("SELECT * FROM trades ORDER BY row_sequence", lake=lake)
+    assert asked.select(scanned.columns).equals(scanned)
+    lists = mf.sql(
+        "SELECT list(ts_event) AS l, date_trunc('hour', now()) AS n FROM trades", lake=lake
+    )
+    assert lists.schema["l"] == pl.List(pl.Datetime("ns", "UTC"))
+    assert lists.schema["n"].time_zone == "UTC"
+
+
+def test_floats_are_for_plotting(lake: Path) -> None:
+    exact = mf.scan("depth", lake=lake).sort("row_sequence")
+    floats = mf.scan("depth", lake=lake, floats=True).sort("row_sequence")
+    asked = mf.sql("SELECT * FROM depth ORDER BY row_sequence", lake=lake, floats=True)
+    assert asked.select(exact.collect_schema().names()).equals(floats.collect())
+    kinds = exact.collect_schema()
+    for name, kind in floats.collect_schema().items():
+        if kinds[name] == pl.List(pl.Decimal(28, 12)):
+            assert kind == pl.List(pl.Float64)
+        else:
+            assert kind == kinds[name]
+    assert floats.collect()["bid_prices"].to_list() == [[10.5, 10.4], [10.5], [], [10.5, 10.4]]
+    volume = mf.sql("SELECT sum(size) AS s, max(price) AS p FROM trades", lake=lake, floats=True)
+    plotted = mf.scan("trades", lake=lake, floats=True, symbols=["AAPL"]).collect()
+    assert set(volume.dtypes) == {pl.Float64} == {plotted[n].dtype for n in ("price", "notional")}
+
+
+def test_an_unknown_name_is_told_with_the_nearest(lake: Path) -> None:
+    for call, message in (
+        (
+            lambda: mf.scan("trades", lake=lake, symbols=["AAPLE"]),
+            "'AAPLE' in trades of .*mean AAPL",
+        ),
+        (lambda: mf.scan("trades", lake=lake, symbols=["AAPL", "Q"]), "'Q' in .*; known: AAPL, "),
+        (lambda: mf.scan("quotes", lake=lake, venues=["XNSA"]), "no venue 'XNSA' in .* mean XNAS"),
+        (lambda: mf.book_at("APPL", "2026-01-02", lake=lake), "no symbol 'APPL' .* mean AAPL"),
+        (lambda: mf.book_at("AAPL", "2026-01-02", lake=lake, venue="BAT"), "mean BATS"),
+        (lambda: mf.scan("trade", lake=lake), "no table 'trade': did you mean trades"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    # A day without the symbol is no mistake, nor is a table without rows.
+    assert mf.scan("trades", lake=lake, symbols=["AAPL"], start="2027-01-01").collect().is_empty()
+    assert mf.scan("imbalances", lake=lake, symbols=["Q"], venues=["V"]).collect().is_empty()
 
 
 def test_book_at(lake: Path) -> None:
@@ -142,9 +191,8 @@ def test_book_at(lake: Path) -> None:
     bats = mf.book_at("AAPL", "2026-01-03", lake=lake, venue="BATS")
     assert bats["side"].to_list() == ["bid", "bid", "ask"]
     assert bats["level"].to_list() == [1, 2, 1]
-    for symbol, ts in (("NONE", "2026-01-03"), ("AAPL", START_NS)):
-        empty = mf.book_at(symbol, ts, lake=lake)
-        assert empty.is_empty() and empty.schema == book.schema
+    empty = mf.book_at("AAPL", START_NS, lake=lake)
+    assert empty.is_empty() and empty.schema == book.schema
 
 
 def test_mistakes_name_the_fix(lake: Path, tmp_path: Path) -> None:
