@@ -30,7 +30,7 @@ from schemas.codes import words
 from schemas.fields import Field, Kind, Table
 from schemas.tables import TABLES
 from sinks.errors import SinkError
-from sinks.lake import check_lake, list_files
+from sinks.lake import check_lake, list_files, oldest_version
 
 SQL_TYPES: Final[dict[Kind, str]] = {
     Kind.INT16: "SMALLINT",
@@ -138,7 +138,11 @@ def _define(con: duckdb.DuckDBPyConnection, root: Path | None, tables: Iterable[
     for table in tables:
         files = [] if root is None else [str(path) for path in list_files(root, table.name)]
         con.execute(f"SET VARIABLE {_files_of(table)} = ?", [files])
-        con.execute(f"CREATE TEMP VIEW {table.name} AS {_select(table, bool(files))}")
+        if root is None or not files:
+            select = _select_none(table)
+        else:
+            select = _select(con, table, oldest_version(root, table.name) < table.version)
+        con.execute(f"CREATE TEMP VIEW {table.name} AS {select}")
 
 
 def _named(query: str) -> list[Table]:
@@ -154,19 +158,21 @@ def _files_of(table: Table) -> str:
     return f"files_of_{table.name}"
 
 
-def _select(table: Table, is_filled: bool) -> str:
-    if not is_filled:
-        return _select_none(table)
+def _select(con: duckdb.DuckDBPyConnection, table: Table, may_be_old: bool) -> str:
+    """``may_be_old``: there may be files of versions that lack columns. Only then the footers of
+    all files are read before a query, whatever it asks for."""
     types = "{'date': DATE, 'venue': VARCHAR}" if table.has_venue else "{'date': DATE}"
-    # Files of older versions lack columns; while there is one version, the footers of all files
-    # need not be read before every query.
-    union = ", union_by_name = true" if table.version > 1 else ""
-    columns = [part for field in table.fields for part in _present(field)]
-    return (
-        f"SELECT {', '.join(columns)}, date FROM read_parquet("
-        f"getvariable('{_files_of(table)}'), "
-        f"hive_partitioning = true, hive_types = {types}{union})"
+    source = (
+        f"read_parquet(getvariable('{_files_of(table)}'), hive_partitioning = true, "
+        f"hive_types = {types}{', union_by_name = true' if may_be_old else ''})"
     )
+    found = set(con.sql(f"FROM {source}").columns) if may_be_old else set(table.names)
+    columns = [
+        part
+        for field in table.fields
+        for part in (_present(field) if field.name in found else _lacking(field))
+    ]
+    return f"SELECT {', '.join(columns)}, date FROM {source}"
 
 
 def _select_none(table: Table) -> str:
@@ -183,6 +189,13 @@ def _present(field: Field) -> list[str]:
     if field.codes is not None and field.nullable:
         return [f"coalesce({name}, {_text(words(field.codes)[0])}) AS {name}"]
     return [name]
+
+
+def _lacking(field: Field) -> list[str]:
+    """The column of a table whose files are all older than it."""
+    if field.codes is not None and field.nullable:
+        return [f"{_text(words(field.codes)[0])} AS {_quoted(field.name)}"]
+    return _absent(field)
 
 
 def _absent(field: Field) -> list[str]:

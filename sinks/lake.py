@@ -4,7 +4,8 @@
 
     DIR/<table>/date=YYYY-MM-DD/venue=V/<writer>-<run>-<number>.parquet    sealed by a writer
     DIR/<table>/date=YYYY-MM-DD/venue=V/merged-<number>.parquet            made by compaction
-    DIR/_marketflow/lake.json              marks the folder as a lake, with its format
+    DIR/_marketflow/lake.json              marks the folder as a lake, with its format and the
+                                           versions of the tables when it was made
     DIR/_marketflow/compact.json           compaction: files being replaced (see sinks.compact)
     DIR/_marketflow/<writer>/...           aside log and progress of a writer (sinks.parquet_run)
 
@@ -87,7 +88,9 @@ def prepare_lake(root: Path) -> None:
         return
     try:
         own_folder(root).mkdir(parents=True, exist_ok=True)
-        write_json(own_folder(root) / _MARKER, {"format": FORMAT}, durable=True)
+        versions = {table.name: table.version for table in TABLES.values()}
+        marker = {"format": FORMAT, "tables": versions}
+        write_json(own_folder(root) / _MARKER, marker, durable=True)
     except OSError as error:
         raise disk_failed("cannot make the lake", root, error) from error
 
@@ -132,6 +135,12 @@ def check_lake(root: Path) -> None:
             f"{root} is a lake of format {version}, this release knows up to {FORMAT}: use the "
             "release that wrote it or a newer one"
         )
+
+
+def oldest_version(root: Path, table: str) -> int:
+    """No file of the table is of a version before this one."""
+    versions = (read_json(own_folder(root) / _MARKER) or {}).get("tables")
+    return int(versions.get(table, 1)) if isinstance(versions, dict) else 1
 
 
 def _check_path(root: Path) -> None:
