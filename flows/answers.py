@@ -8,6 +8,7 @@ UTC with the decimals that are known of them.
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import sys
 from collections import Counter
@@ -25,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.errors import RunFailed, UsageError
+from sinks.atomic import replacing, sweep
 from sinks.jsonl import json_rows
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
@@ -111,15 +113,12 @@ def _destination(out: Path | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    temporary = out.with_name(f".{out.name}.tmp")
+    sweep(out.parent, glob.escape(out.name))
     try:
-        with temporary.open("wb") as file:
+        with replacing(out, durable=False) as file:
             yield file
-        temporary.replace(out)
     except OSError as error:
         raise RunFailed(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_json(answer: Answer, file: IO[bytes]) -> None:

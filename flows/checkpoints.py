@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import sqlite3
 import subprocess
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.errors import UsageError
+from sinks.atomic import replacing, sweep
 
 FORMAT: Final = 1
 FOLDER: Final = "checkpoints"
@@ -70,6 +70,7 @@ def note(folder: Path, run: dict[str, Any]) -> None:
     secrets), ``feeds`` and ``settings``; feeds may have been added since the last start."""
     place = folder / FOLDER
     place.mkdir(mode=0o700, exist_ok=True)
+    sweep(place)
     _write(place / _NOTE, [json.dumps({"format": FORMAT, **run}, indent=1).encode()])
 
 
@@ -178,15 +179,8 @@ def _place(snapshot: Any) -> tuple[str, int] | None:
 
 def _write(path: Path, parts: Iterable[bytes]) -> None:
     """Complete and on disk, or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.writelines(parts)
 
 
 # -- reading --------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ another one (flows.rescale). The note says which layout counts: others are lefto
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sqlite3
@@ -29,7 +28,7 @@ from flows.errors import RunFailed, UsageError
 from flows.partitions import Feed
 from flows.quiet import engine_noise
 from schemas.recovery import START_AGAIN, START_ANEW
-from sinks.lake import sync_folder
+from sinks.atomic import replacing, sweep
 from sources.url import SourceSpec
 
 _NOTE: Final = "run.json"
@@ -80,6 +79,7 @@ def prepare(
     as they are now. Raises as :func:`goes_on`, and RunFailed where the disk refuses."""
     files = run_identity.marks_of(specs)
     if goes_on(folder, identity, specs, anew):
+        sweep(folder, _NOTE)
         _keep(folder, "files", files)
         return
     with failing(folder):
@@ -130,14 +130,8 @@ def _make_store(store: Path) -> None:
 
 
 def _write(folder: Path, note: dict[str, Any]) -> None:
-    temporary = folder / f".{_NOTE}"
-    with failing(folder):
-        with temporary.open("w") as file:
-            file.write(json.dumps(note, indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(folder / _NOTE)
-        sync_folder(folder)
+    with failing(folder), replacing(folder / _NOTE) as file:
+        file.write(json.dumps(note, indent=1).encode())
 
 
 def _keep(folder: Path, name: str, value: Any) -> None:
@@ -170,16 +164,14 @@ def keep_feeds(folder: Path, feeds: Sequence[Feed]) -> None:
 
 def _unfinished(folder: Path) -> list[Path]:
     """What is there while a folder is made: the note comes last."""
-    return [folder / f".{_NOTE}", *folder.glob("process-*")]
+    return [*folder.glob(f".{_NOTE}.*.tmp"), *folder.glob("process-*")]
 
 
 def _clear_unfinished(folder: Path) -> None:
     """Killed while it was made: no run has used these stores."""
-    for path in _unfinished(folder):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    sweep(folder, _NOTE)
+    for store in folder.glob("process-*"):
+        shutil.rmtree(store)
 
 
 def identity(folder: Path) -> str:

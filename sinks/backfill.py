@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from schemas.tables import TABLES
 from schemas.units import NS_PER_MS
+from sinks.atomic import sync_folder
 from sinks.compact import FILE, RUN_AGAIN, alone, carry_out
 from sinks.errors import SinkError, disk_failed
 from sinks.lake import (
@@ -34,7 +35,6 @@ from sinks.lake import (
     list_partitions,
     own_folder,
     read_journal,
-    sync_folder,
     write_journal,
 )
 from sinks.parquet_file import read_file, sorted_rows, write_unnamed

@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.tables import TABLES
+from sinks.atomic import sweep, sync_folder
 from sinks.errors import SinkError, disk_failed
 from sinks.lake import (
     Partition,
@@ -38,7 +39,6 @@ from sinks.lake import (
     own_folder,
     parse_writer_file,
     read_journal,
-    sync_folder,
     write_journal,
 )
 from sinks.parquet_file import FileOptions, read_file, sorted_rows, write_unnamed
@@ -128,6 +128,7 @@ def alone(root: Path) -> Iterator[None]:
                 raise SinkError(
                     f"another compaction or back-fill of {root} is running: wait for it"
                 ) from None
+            sweep(own_folder(root))
             _recover(root)
             yield
     except OSError as error:

@@ -18,14 +18,16 @@ committed after ``commit_ms`` at the latest, and at every snapshot.
   A writer that dies leaves a transaction open, which readers of committed messages wait for: until
   the run is started again, or for ``patience_s`` and a minute.
 - Slow brokers block ``write``: memory stays below the library's queue (64 MB) and one transaction.
-- Outages are waited out for ``patience_s``; a message that is refused ends the flow.
+- Outages are waited out for ``patience_s``, and so is a topic that is not there; a message that is
+  refused ends the flow.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -42,10 +44,13 @@ from sinks.kafka_scan import Offsets, Scanner, Written
 from sinks.kafka_url import KafkaSinkSpec
 from sinks.writer import RowsLike
 
+log = logging.getLogger("marketflow.kafka")
+
 SNAPSHOT_VERSION: Final = 2
 _SCAN_S: Final = 30.0
-#: A topic that was created a moment ago may not be known to every broker yet.
-_NEWBORN_S: Final = 1.0
+#: A topic that is not there is told after that long; how often it is looked for.
+_TELL_AFTER_S: Final = 1.0
+_LOOK_EVERY_S: Final = 0.2
 #: How long a message may wait for others to travel with.
 _LINGER_MS: Final = 5
 
@@ -101,7 +106,7 @@ class KafkaWriter:
                 f"{OTHER_RELEASE}"
             )
         _, partitions, offsets, marks, ahead = state
-        self._find_topics()
+        self._find_topics(partitions)
         for topic, count in partitions.items():
             if self._partitions.get(topic) != count:
                 raise SinkError(
@@ -147,22 +152,27 @@ class KafkaWriter:
         self._opened = True
         self._committer.start()
 
-    def _find_topics(self) -> None:
+    def _find_topics(self, wanted: Collection[str] = ()) -> None:
+        """Find the topics of our tables; ``wanted`` ones, and at least one, are waited for: what
+        was created a moment ago may not be known to every broker yet."""
         spec = self._spec
-        topics = {f"{spec.prefix}.{name}" for name in TABLES}
-        deadline = time.monotonic() + _NEWBORN_S
+        began_s = time.monotonic()
+        told = False
         while True:
-            known = self._link.list_topics()
-            self._partitions = {topic: known[topic] for topic in topics & known.keys()}
-            self._asks_resync = f"{spec.prefix}.{resync.TOPIC}" in known
-            if self._partitions or time.monotonic() > deadline:
+            self._look()
+            missing = [topic for topic in wanted if topic not in self._partitions]
+            if self._partitions and not missing:
                 break
-            time.sleep(0.1)
-        if not self._partitions:
-            raise SinkError(
-                f"kafka at {spec.address.brokers} has no topic {spec.prefix}.<table>: create them "
-                + self._remedy()
-            )
+            waited_s = time.monotonic() - began_s
+            if waited_s >= spec.patience_s or self._link.given_up.is_set():
+                raise SinkError(self._no_topic(missing))
+            if waited_s >= _TELL_AFTER_S and not told:
+                told = True
+                log.warning(
+                    "%s. Waiting for it; giving up in %.0f s",
+                    self._no_topic(missing), spec.patience_s - waited_s,
+                )  # fmt: skip
+            self._link.given_up.wait(_LOOK_EVERY_S)
         for topic, count in self._partitions.items():
             if spec.partitions and count != spec.partitions:
                 raise SinkError(
@@ -170,9 +180,20 @@ class KafkaWriter:
                     f"{spec.partitions}: say partitions={count} (a new run may use another prefix)"
                 )
 
-    def _remedy(self) -> str:
+    def _look(self) -> None:
+        """Which of our topics there are now. A topic that grows meanwhile stays as it was for us:
+        a shard would change its partition."""
+        prefix = self._spec.prefix
+        known = self._link.list_topics()
+        topics = {f"{prefix}.{name}" for name in TABLES} & known.keys()
+        self._partitions = {topic: known[topic] for topic in topics} | self._partitions
+        self._asks_resync = f"{prefix}.{resync.TOPIC}" in known
+
+    def _no_topic(self, missing: Sequence[str]) -> str:
         brokers, prefix = self._spec.address.brokers, self._spec.prefix
-        return f"with marketflow topics --brokers {brokers} --prefix {prefix}"
+        text = f"kafka at {brokers} has no topic {', '.join(missing) or f'{prefix}.<table>'}: "
+        text += f"create it with marketflow topics --brokers {brokers} --prefix {prefix}"
+        return text + (" (a new run may leave the table out with --tables)" if missing else "")
 
     def _places(self) -> list[tuple[str, int]]:
         return [(topic, p) for topic, count in self._partitions.items() for p in range(count)]
@@ -195,10 +216,7 @@ class KafkaWriter:
             return
         topic = f"{self._spec.prefix}.{table.name}"
         if topic not in self._partitions:
-            raise SinkError(
-                f"kafka at {self._spec.address.brokers} has no topic {topic}: create it "
-                f"{self._remedy()} (a new run may leave the table out with --tables)"
-            )
+            self._find_topics([topic])
         partition = partition_of_shard(shard, self._partitions[topic])
         for message in self._encoder(table)(kafka_messages.cut_raw(batch)):
             self._link.send(topic, partition, message)

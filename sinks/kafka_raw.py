@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any, Final
 
@@ -19,7 +20,11 @@ from schemas.wire import partition_of_connection, raw_messages
 from sinks.errors import KafkaFailed, SinkError
 from sinks.kafka_link import MAX_MESSAGE_BYTES
 
-_NEWBORN_S: Final = 2.0
+log = logging.getLogger("marketflow.kafka")
+
+#: A topic that is not there is told after that long; how often it is looked for.
+_TELL_AFTER_S: Final = 1.0
+_LOOK_EVERY_S: Final = 0.2
 _CALL_S: Final = 10.0
 
 
@@ -57,20 +62,26 @@ class RawTopicWriter:
         self._places: dict[str, int] = {}
 
     def _known(self) -> int:
-        """Partitions of the topic. One that was created a moment ago may have no leader yet, or not
-        be known to every broker."""
-        deadline = time.monotonic() + _NEWBORN_S
+        """Partitions of the topic. It is waited for: one that was created a moment ago may have no
+        leader yet, or not be known to every broker."""
+        began_s = time.monotonic()
+        told = False
         while True:
             found = self._producer.list_topics(self._topic, timeout=_CALL_S).topics[self._topic]
             if found.error is None:
                 return len(found.partitions)
-            if time.monotonic() > deadline:
-                raise SinkError(
-                    f"kafka at {self._brokers} has no topic {self._topic} ({found.error.str()}): "
-                    f"create it with marketflow topics --brokers {self._brokers} --raw "
-                    f"{self._topic.removeprefix('raw.')}"
-                )
-            time.sleep(0.1)
+            text = (
+                f"kafka at {self._brokers} has no topic {self._topic} ({found.error.str()}): "
+                f"create it with marketflow topics --brokers {self._brokers} --raw "
+                f"{self._topic.removeprefix('raw.')}"
+            )
+            left_s = self._flush_s - (time.monotonic() - began_s)
+            if left_s <= 0:
+                raise SinkError(text)
+            if left_s <= self._flush_s - _TELL_AFTER_S and not told:
+                told = True
+                log.warning("%s. Waiting for it; giving up in %.0f s", text, left_s)
+            time.sleep(_LOOK_EVERY_S)
 
     def _on_error(self, error: KafkaError) -> None:
         self._reason = error.str()

@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from schemas.tables import TABLES
+from sinks.atomic import replacing
 from sinks.errors import SinkError, disk_failed
 
 FORMAT: Final = 1
@@ -296,21 +297,5 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def write_json(path: Path, value: dict[str, Any], *, durable: bool) -> None:
     """Replace a file atomically; ``durable``: it survives a power failure once we return."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        json.dump(value, file)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    temporary.replace(path)
-    if durable:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals inside a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path, durable=durable) as file:
+        file.write(json.dumps(value).encode())

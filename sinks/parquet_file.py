@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas.fields import Kind, Table
+from sinks.atomic import sync_folder
 from sinks.errors import disk_failed
-from sinks.lake import sync_folder
 from sinks.parquet_order import ordered
 from sinks.parquet_shape import (
     Bare,

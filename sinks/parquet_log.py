@@ -20,8 +20,9 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import pyarrow as pa
 
 from schemas.recovery import START_ANEW
+from sinks.atomic import sync_folder
 from sinks.errors import SinkError, disk_failed
-from sinks.lake import Partition, sync_folder
+from sinks.lake import Partition
 
 _MAGIC: Final = b"MFLOG001"
 _HEAD: Final = struct.Struct("<8sQ")

@@ -9,6 +9,8 @@ any number of them, changes nothing.
 
 from __future__ import annotations
 
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,12 +20,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas.tables import TABLES
+from sinks.atomic import sweep
 from sinks.errors import disk_failed
 from sinks.lake import Partition, files_of_run, own_folder
 from sinks.parquet_file import read_file, sync_folders
 from sinks.parquet_log import AsideLog, Position, Record
 from sinks.parquet_pending import PendingRows, keep
-from sinks.parquet_run import Marks
+from sinks.parquet_run import Marks, WriterFolder
 from sinks.parquet_shape import Bare, concat, filled, shape, to_bare, to_file
 
 _SHARDS: Final = 1 << 16
@@ -157,10 +160,28 @@ def wipe_run(root: Path, writer: str, run: int) -> None:
 
 
 def remove_unfinished(root: Path, writer: str) -> None:
-    """Remove files that a crash of this writer left half-written."""
+    """Remove what crashes left half-written: of this writer, whose folder is ours, and of every
+    other whose folder nobody has."""
     own = own_folder(root)
+    sweep(own)
+    for path in own.glob(".backfill-*"):  # done with (sinks.backfill)
+        shutil.rmtree(path, ignore_errors=True)
+    files: dict[str, list[Path]] = {}
     for table in TABLES:
-        for path in (root / table).rglob(f".{writer}-*.tmp"):
-            path.unlink(missing_ok=True)
-    for path in (own / writer).rglob(".log-*.tmp"):
+        for path in (root / table).rglob(".*-*.tmp"):
+            files.setdefault(path.name[1:].partition("-")[0], []).append(path)
+    for folder in [path for path in own.iterdir() if path.is_dir()]:
+        ours = nullcontext(True) if folder.name == writer else WriterFolder.unused(folder)
+        with ours as dead:
+            if dead:
+                for path in files.get(folder.name, []):
+                    path.unlink(missing_ok=True)
+                _remove_unfinished_in(folder)
+
+
+def _remove_unfinished_in(folder: Path) -> None:
+    """The same of a writer's own folder."""
+    for path in folder.glob(".run-*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob("run-*/.*.tmp"):
         path.unlink(missing_ok=True)

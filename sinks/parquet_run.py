@@ -4,7 +4,7 @@
 by any death). A *run* is a fresh start with all its resumptions; its number is in its files'
 names, so undoing a run never touches another's files::
 
-    lock                   flock; holds the process id
+    lock                   flock; holds the process id, which is for people only
     run-000001/run.json    recovery: identity of the recovery folder it resumes from (or null)
     run-000001/committed.json   see :class:`Progress`
     run-000001/log-*.rows  the aside log (sinks.parquet_log)
@@ -15,14 +15,20 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from schemas.recovery import START_ANEW
+from sinks.atomic import lock, sync_folder
 from sinks.errors import SinkError, disk_failed
-from sinks.lake import own_folder, read_json, sync_folder, write_json
+from sinks.lake import own_folder, read_json, write_json
 
+_LOCK: Final = "lock"
+_PAUSE_S: Final = 0.01
 _RUN: Final = "run.json"
 _COMMITTED: Final = "committed.json"
 _NO_LIMIT: Final = 2**63 - 1
@@ -97,23 +103,37 @@ class WriterFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             # Held open for as long as the writer lives: the lock goes with the descriptor.
-            lock = (path / "lock").open("a+")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                owner = lock.read().strip() or "?"
-                lock.close()
-                raise SinkError(
-                    f"{root} is being written by process {owner} (as {writer}): wait for it or "
-                    "stop it (a new run may write to another lake)"
-                ) from None
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
+            held = (path / _LOCK).open("a+")
+            while not lock(held, fcntl.LOCK_EX):
+                if not lock(held, fcntl.LOCK_SH):
+                    held.seek(0)
+                    owner = held.read().strip() or "?"
+                    held.close()
+                    raise SinkError(
+                        f"{root} is being written by process {owner} (as {writer}): wait for it "
+                        "or stop it (a new run may write to another lake)"
+                    )
+                # Only somebody who looks for leftovers, and not for long.
+                fcntl.flock(held, fcntl.LOCK_UN)
+                time.sleep(_PAUSE_S)
+            held.truncate(0)
+            held.write(f"{os.getpid()}\n")
+            held.flush()
         except OSError as error:
             raise disk_failed("cannot lock", path, error) from error
-        return cls(path, lock)
+        return cls(path, held)
+
+    @staticmethod
+    @contextmanager
+    def unused(path: Path) -> Iterator[bool]:
+        """Whether nobody writes into this writer's folder; then nobody begins to meanwhile."""
+        try:
+            held = (path / _LOCK).open("rb")
+        except OSError:
+            yield False
+            return
+        with held:
+            yield lock(held, fcntl.LOCK_SH)
 
     def release(self) -> None:
         """Let another process write."""

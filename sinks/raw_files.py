@@ -12,7 +12,7 @@ feed, which ``parquet:DIR?table=frames&venue=VENUE`` reads back.
 
 from __future__ import annotations
 
-import os
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.frames import FRAMES
+from sinks.atomic import replacing, sweep
 from sinks.errors import RECORD_AGAIN, SinkError, disk_failed
-from sinks.lake import sync_folder
 
 FOLDER: Final = "frames"
 
@@ -45,11 +45,14 @@ class RawFileWriter:
         self._waiting: list[pa.RecordBatch] = []
         self._bytes = 0
         self._oldest_s = 0.0
+        #: Tells apart what two recorders write at the same moment, be it in two containers.
+        self._name = secrets.token_hex(4)
         self._number = 0
         self._named_ns = 0
         self.files = 0
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            sweep(self._folder)
         except OSError as error:
             raise SinkError(
                 f"cannot record into {folder}: {error.strerror}; choose a folder that can be "
@@ -81,17 +84,11 @@ class RawFileWriter:
         frames = pa.Table.from_batches(self._waiting, FRAMES).unify_dictionaries()
         # What waited for a missing message is older than what was sealed before it.
         first = self._named_ns = max(frames.column("ts_recv")[0].as_py(), self._named_ns)
-        # The process tells apart what two recorders write at the same moment.
-        path = self._folder / f"{first:020d}-{os.getpid():07d}-{self._number:06d}.parquet"
-        aside = path.with_name(f".{path.name}.tmp")
+        path = self._folder / f"{first:020d}-{self._name}-{self._number:06d}.parquet"
         try:
-            pq.write_table(frames, aside, compression="zstd", row_group_size=1 << 16)
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())
-            aside.replace(path)
-            sync_folder(path.parent)
+            with replacing(path) as file:
+                pq.write_table(frames, file, compression="zstd", row_group_size=1 << 16)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise disk_failed("cannot write", path, error, RECORD_AGAIN) from error
         self._number += 1
         self.files += 1

@@ -28,8 +28,9 @@ _T = TypeVar("_T")
 _FIRST_TIMEOUT_S: Final = 0.5
 _TIMEOUT_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.25
-#: A topic that was created a moment ago may not be known to every broker yet.
-_NEWBORN_S: Final = 1.0
+#: A topic that is not there is told after that long; how often it is looked for.
+_TELL_AFTER_S: Final = 1.0
+_LOOK_EVERY_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0
 #: At a first start nobody waits long for an address that may be mistyped.
 START_PATIENCE_S: Final = 30.0
@@ -118,7 +119,8 @@ class Cluster:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def partitions(self, topic: str) -> int:
-        """Number of partitions of a topic; SourceError naming the fix if there is none such."""
+        """Number of partitions of a topic; SourceError naming the fix if there is none such. It is
+        waited for: what was created a moment ago may not be known to every broker yet."""
 
         def count(client: Consumer, timeout_s: float) -> int | None:
             found = client.list_topics(topic, timeout=timeout_s).topics[topic]
@@ -128,10 +130,18 @@ class Cluster:
                 return None
             raise KafkaException(found.error)
 
-        deadline = time.monotonic() + _NEWBORN_S
+        began_s = time.monotonic()
+        told = False
         while (found := self.ask(count, self._patience_s, f"partitions of {topic}")) is None:
-            if time.monotonic() > deadline or self._stop.wait(0.1):
+            waited_s = time.monotonic() - began_s
+            if waited_s >= self._patience_s or self._stop.wait(_LOOK_EVERY_S):
                 raise SourceError(self._no_topic(topic))
+            if waited_s >= _TELL_AFTER_S and not told:
+                told = True
+                left_s = self._patience_s - waited_s
+                log.warning(
+                    "%s. Waiting for it; giving up in %.0f s", self._no_topic(topic), left_s
+                )
         return found
 
     def _no_topic(self, topic: str) -> str:

@@ -153,7 +153,7 @@ def test_topics_that_are_deleted(flow: Flow, outputs: Outputs, kafka: Cluster) -
     kafka.delete(f"{outputs.prefix}.quotes")
     run = replace(
         flow,
-        sinks=[f"kafka://{kafka.brokers}/{outputs.prefix}"],
+        sinks=[f"kafka://{kafka.brokers}/{outputs.prefix}?patience_s=20"],
         recovery=outputs.lake.with_name("written"),
     )
     run.start()

@@ -256,9 +256,26 @@ def test_messages_removed_while_they_were_still_to_come(kafka: Cluster, hundred:
 
 def test_no_such_topic(kafka: Cluster, hundred: str) -> None:
     with pytest.raises(SourceError, match=rf"no topic {hundred}x: did you mean {hundred}\?"):
-        Reading(url(kafka, f"{hundred}x"))
+        Reading(url(kafka, f"{hundred}x", "&patience_s=1"))
     with pytest.raises(SourceError, match="create it with marketflow topics --brokers"):
-        Reading(url(kafka, "nothing-like-it"))
+        Reading(url(kafka, "nothing-like-it", "&patience_s=1"))
+
+
+def test_a_topic_that_comes_while_it_is_waited_for(
+    kafka: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"{kafka.topic()}.later"
+
+    def make() -> None:
+        while "Waiting for it" not in caplog.text:
+            time.sleep(0.05)
+        kafka.topic(1, name)
+
+    maker = threading.Thread(target=make)
+    maker.start()
+    reading = Reading(url(kafka, name))
+    maker.join()
+    reading.close()
 
 
 def test_a_topic_deleted_while_it_is_read(kafka: Cluster, hundred: str) -> None:

@@ -237,12 +237,12 @@ def test_the_broker_is_away_in_the_middle(kafka: Cluster, prefix: str, mishap: s
 
 
 def test_topics_that_are_missing(kafka: Cluster, prefix: str) -> None:
-    nothing = sink(kafka.brokers, "nowhere")
+    nothing = sink(kafka.brokers, "nowhere", "?patience_s=1")
     with pytest.raises(SinkError, match=r"no topic nowhere\.<table>.*marketflow topics"):
         write(nothing, 0, 1)
     nothing.abandon()
     less = kafka.tables(2, ("quotes", "dead_letters"))
-    writer = sink(kafka.brokers, less)
+    writer = sink(kafka.brokers, less, "?patience_s=1")
     with pytest.raises(SinkError, match=rf"no topic {less}\.trades: create it.*or leave the table"):
         write(writer, 0, 1)
     writer.abandon()
@@ -250,6 +250,39 @@ def test_topics_that_are_missing(kafka: Cluster, prefix: str) -> None:
     with pytest.raises(SinkError, match="say partitions=2"):
         write(wrong, 0, 1)
     wrong.abandon()
+
+
+def test_topics_that_come_while_they_are_waited_for(
+    kafka: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One after the other, as a busy cluster gets to know them."""
+    prefix = f"{kafka.topic()}.later"
+    writer = sink(kafka.brokers, prefix)
+    join = in_background(lambda: write(writer, 0, 5))
+    for name in _TABLES:
+        deadline = time.monotonic() + 120
+        while not (caplog.messages and "giving up" in caplog.messages[-1]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert (
+            f"has no topic {prefix}.{'<table>' if name == _TABLES[0] else name}: create"
+            in (caplog.messages[-1])
+        )
+        caplog.clear()
+        kafka.topic(2, f"{prefix}.{name}")
+    join()
+    writer.close()
+    assert stored(kafka, prefix) == expected(5)
+    # Nobody waits for a topic when the run is over.
+    stopped = sink(kafka.brokers, "nowhere")
+    caplog.clear()
+    join = in_background(lambda: write(stopped, 0, 1))
+    while "giving up" not in caplog.text:
+        time.sleep(0.05)
+    stopped._link.given_up.set()
+    with pytest.raises(SinkError, match=r"no topic nowhere\.<table>"):
+        join()
+    stopped.abandon()
 
 
 def test_topics_that_are_not_what_the_run_left(kafka: Cluster, prefix: str) -> None:
