@@ -24,8 +24,7 @@ from tests.fake_venue.faults import parse_faults
 from tests.fake_venue.recording import load
 from tests.fake_venue.server import FakeVenue
 from tests.lakes import table_rows
-
-_TIMEOUT_S = 60.0
+from tests.patience import PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class Recording:
         return self.wait()
 
     def wait(self) -> dict[str, Any]:
-        self._thread.join(_TIMEOUT_S)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
         if self.error is not None:
             raise self.error
@@ -115,7 +114,7 @@ class Recording:
 
 def until(holds: Callable[[], bool], what: str = "") -> None:
     """Wait for it."""
-    deadline = time.monotonic() + _TIMEOUT_S
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline, what or holds
         time.sleep(0.02)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from schemas.frames import FrameKind
 from tests.live.recordings import CASES, capture_of, recorded, source_of, tables, until, venue_of
+from tests.patience import PATIENCE_S
 
 
 def _command(source: str, folder: Path) -> list[str]:
@@ -28,7 +29,7 @@ def test_killed_and_started_again(data: Path, tmp_path: Path) -> None:
     first = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(lambda: len(list(sealed_in.glob("*.parquet"))) >= 3 or first.poll() is not None)
     first.kill()
-    _, errors = first.communicate(timeout=30)
+    _, errors = first.communicate(timeout=PATIENCE_S)
     assert first.returncode == -9, errors
     sealed = {path: path.read_bytes() for path in sealed_in.glob("*.parquet")}
     before = recorded(folder, "BYBIT")
@@ -36,7 +37,7 @@ def test_killed_and_started_again(data: Path, tmp_path: Path) -> None:
     second = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(lambda: venue.finished.is_set() or second.poll() is not None)
     second.terminate()
-    out, errors = second.communicate(timeout=60)
+    out, errors = second.communicate(timeout=PATIENCE_S)
     venue.stop()
     assert second.returncode == 0, errors
     assert json.loads(out)["stopped"]

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from infra.services.timescale import Timescale
+from tests.services.local import back_up
 from tests.services.topics import Cluster
 
 TIMEOUT_S = 600
@@ -41,16 +42,9 @@ class Servers:
         return [postmaster, *postmaster.children(recursive=True)]
 
     def up(self) -> None:
-        """Bring back what is down. A killed database's memory can be held for a moment."""
+        """Bring back what is down."""
         for service in (self.kafka.service, self.timescale):
-            for attempt in range(6):
-                try:
-                    service.up(lambda _: None)
-                    break
-                except Exception:
-                    if attempt == 5:
-                        raise
-                    time.sleep(0.5 * (attempt + 1))
+            back_up(service)
 
 
 def signal_all(processes: Sequence[psutil.Process], number: int) -> None:

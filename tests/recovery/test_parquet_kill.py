@@ -18,6 +18,7 @@ import numpy as np
 from sinks.parquet import ParquetOptions, ParquetWriter
 from tests.batches import Feed, Item
 from tests.lake_model import Model, lake_rows
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 ITEMS, KILLS = 400, 12
@@ -54,7 +55,7 @@ def child(folder: Path) -> None:
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     chance = random.Random(5)
     kills = 0
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 3 * PATIENCE_S - 60
     while not (tmp_path / "done").exists():
         assert time.monotonic() < deadline
         process = subprocess.Popen(
@@ -80,7 +81,8 @@ def _until_writing(folder: Path) -> float:
     """Imports take far longer than the writing: wait until the lock is taken anew."""
     lock = folder / "lake" / "_marketflow" / "w0" / "lock"
     before = lock.stat().st_mtime_ns if lock.exists() else 0
-    for _ in range(6000):
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
         if lock.exists() and lock.stat().st_mtime_ns != before:
             return 0.0
         time.sleep(0.01)

@@ -25,6 +25,7 @@ from bytewax.run import cli_main
 from flows import recovery
 from operators.step import core_step
 from sinks.outputs import WriterSink
+from tests.patience import PATIENCE_S
 
 _KEYS = [number % 2 for number in range(40)]
 
@@ -119,7 +120,7 @@ def child(folder: Path, size: int, dies_at: int) -> None:
 
 def _start(folder: Path, size: int, dies_at: int) -> int:
     line = [sys.executable, "-m", "tests.recovery.test_unfinished_epoch", str(folder)]
-    return subprocess.run([*line, str(size), str(dies_at)], timeout=60).returncode
+    return subprocess.run([*line, str(size), str(dies_at)], timeout=PATIENCE_S).returncode
 
 
 def _unfinished(folder: Path) -> set[tuple[str, str]]:

@@ -8,9 +8,10 @@ from typing import Any, Final
 from confluent_kafka import Consumer, TopicPartition
 
 from schemas.frames import FrameKind
+from tests.patience import PATIENCE_S
 
-#: An open transaction of a writer that died hides what is behind it for longer.
-_VISIBLE_S: Final = 3.0
+#: What is committed may become visible as late as this on a busy machine.
+_VISIBLE_S: Final = 60.0
 
 #: offset, ts_recv, kind, connection, note, payload
 Row = tuple[int, int, int, str, str | None, bytes]
@@ -22,10 +23,15 @@ def read_frames(brokers: str, topic: str, partition: int) -> list[Row]:
 
 
 def read_messages(
-    brokers: str, topic: str, partition: int, isolation: str = "read_committed"
+    brokers: str,
+    topic: str,
+    partition: int,
+    isolation: str = "read_committed",
+    visible_s: float = _VISIBLE_S,
 ) -> list[Any]:
     """Every message of a partition, from its first to what is its last now. What was committed a
-    moment ago may not be visible yet: it is waited for, as long as that usually takes."""
+    moment ago may not be visible yet: it is waited for, ``visible_s`` at most (an open transaction
+    of a writer that died hides what is behind it for longer)."""
     config = {
         "bootstrap.servers": brokers,
         "group.id": "reference",
@@ -37,16 +43,18 @@ def read_messages(
     }
     place = TopicPartition(topic, partition)
     whole = Consumer({**config, "isolation.level": "read_uncommitted"})
-    _, end = whole.get_watermark_offsets(place, timeout=10)
+    _, end = whole.get_watermark_offsets(place, timeout=PATIENCE_S)
     whole.close()
     consumer = Consumer({**config, "isolation.level": isolation})
     found = []
-    deadline = time.monotonic() + _VISIBLE_S
+    deadline = time.monotonic() + visible_s
     try:
-        low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+        low, _ = consumer.get_watermark_offsets(
+            TopicPartition(topic, partition), timeout=PATIENCE_S
+        )
         consumer.assign([TopicPartition(topic, partition, low)])
         while True:
-            message = consumer.poll(10)
+            message = consumer.poll(PATIENCE_S)
             assert message is not None, f"{topic}[{partition}] does not come to an end"
             if message.error():
                 assert message.error().name() == "_PARTITION_EOF", message.error()

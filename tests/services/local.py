@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import psycopg
 
 from infra.services.base import Service, ServiceError
 from infra.services.manager import SERVICES, home
+from tests.patience import PATIENCE_S
 
 
 def free_port() -> int:
@@ -48,6 +50,19 @@ def start(name: str, folder: Path) -> Service:
         service.down()
         raise
     return service
+
+
+def back_up(service: Service) -> None:
+    """Start a service that was killed: a database's memory can be held for a moment."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            service.up(lambda _: None)
+            return
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
 
 
 def _installed(name: str) -> Path:

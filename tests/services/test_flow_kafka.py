@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -24,7 +23,9 @@ from schemas.tables import TABLES, TRADES
 from sources.open import open_reader
 from sources.url import parse_source
 from tests.batches import Feed
+from tests.chance import chance
 from tests.lakes import table_rows
+from tests.patience import PATIENCE_S
 from tests.reference.kafka import read_messages
 from tests.services.topics import Cluster, plain
 
@@ -60,7 +61,7 @@ def command(source: str, sinks: Sequence[str], *more: str) -> list[str]:
 
 def run(line: list[str]) -> dict[str, Any]:
     done = subprocess.run(
-        line, capture_output=True, text=True, env={**os.environ, **_ENVIRONMENT}, timeout=200
+        line, capture_output=True, text=True, env={**os.environ, **_ENVIRONMENT}, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     summary: dict[str, Any] = json.loads(done.stdout)
@@ -114,33 +115,49 @@ def test_killed_and_split_it_ends_as_undisturbed(kafka: Cluster, tmp_path: Path)
     topic = kafka.topic(3)
     record(kafka, topic, 3)
     source = f"kafka://{kafka.brokers}/{topic}?venue=binance&to=latest"
-    started = time.monotonic()
     working_s = run(command(source, [f"parquet:{tmp_path / 'calm'}"]))["seconds"]
-    startup_s = time.monotonic() - started - working_s
     expected = lake(tmp_path / "calm")
     assert len({row["shard"] // 16 for row in expected["quotes"]}) > 1
     prefix = kafka.tables(2)
     sinks = [f"kafka://{kafka.brokers}/{prefix}?commit_ms=10", f"parquet:{tmp_path / 'rough'}"]
     rough = command(source, sinks, "--recovery", str(tmp_path / "recovery"), "--processes", "2")
-    chance = random.Random()
-    landed = 0
+    landed, luck = 0, chance()
     for kill in range(_KILLS + 1):
+        before = _newest(tmp_path / "rough")
         child = subprocess.Popen(
             rough, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, **_ENVIRONMENT},
         )  # fmt: skip
         if kill < _KILLS:
+            _until_it_writes(child, tmp_path / "rough", before)
             with suppress(subprocess.TimeoutExpired):
-                child.wait(startup_s + chance.uniform(0.5, 1.0) * working_s)
+                # The first one surely: how long a run takes is the machine's affair.
+                child.wait(luck.uniform(0.0, 0.5) * working_s if landed else 0.0)
                 break
             kill_all(child)
             landed += 1
             continue
-        _, errors = child.communicate(timeout=200)
+        _, errors = child.communicate(timeout=PATIENCE_S)
         assert child.returncode == 0, errors
     assert landed
     assert lake(tmp_path / "rough") == expected
     assert topics(kafka, prefix, expected) == expected
+
+
+def _newest(lake: Path) -> int:
+    """When a writer last changed what the lake knows of its run."""
+    newest = 0
+    for path in lake.glob("_marketflow/*/run-*/*"):
+        with suppress(FileNotFoundError):
+            newest = max(newest, path.stat().st_mtime_ns)
+    return newest
+
+
+def _until_it_writes(child: subprocess.Popen, lake: Path, before: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while child.poll() is None and _newest(lake) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_partition_more_at_the_next_start(kafka: Cluster, tmp_path: Path) -> None:
@@ -213,12 +230,12 @@ def _run_until(line: list[str], enough: Callable[[], bool]) -> dict[str, Any]:
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **_ENVIRONMENT},
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while child.poll() is None and not enough():
         assert time.monotonic() < deadline
         time.sleep(0.1)
     child.terminate()
-    out, errors = child.communicate(timeout=60)
+    out, errors = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, errors
     summary: dict[str, Any] = json.loads(out)
     return summary

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.chance import chance
 from tests.lake_model import LakeRows, lake_rows
 from tests.stored import stored_rows
 
@@ -60,7 +60,7 @@ def test_a_killed_flow_ends_like_an_undisturbed_one(
         "--sink", f"timescale:{database}?flush_rows=2000",
         "--recovery", str(tmp_path / "recovery"), "--processes", str(processes),
     )  # fmt: skip
-    chance = random.Random()
+    luck = chance()
     for kill in range(_KILLS + 1):
         child = subprocess.Popen(
             rough, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -68,7 +68,7 @@ def test_a_killed_flow_ends_like_an_undisturbed_one(
         )  # fmt: skip
         if kill < _KILLS:
             with suppress(subprocess.TimeoutExpired):
-                child.wait(chance.uniform(1.0, 4.0))
+                child.wait(luck.uniform(1.0, 4.0))
             if child.poll() is None:
                 kill_all(child)
                 continue

@@ -15,6 +15,7 @@ from confluent_kafka import Producer
 
 from schemas.frames import FRAMES, FrameKind
 from sources.errors import FeedFailed, SourceError
+from tests.patience import PATIENCE_S
 from tests.reference.kafka import Row, read_frames
 from tests.services.topics import Cluster, Reading, frames_of, read_all
 
@@ -182,7 +183,7 @@ def test_all_partitions_are_served_by_one_consumer(kafka: Cluster) -> None:
     assert len(first.hub._fetchers) == 1
     found: dict[int, list[bytes]] = {0: [], 1: [], 2: [], 3: []}
     live = dict(enumerate(readers))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while live:
         assert time.monotonic() < deadline
         for partition, reader in list(live.items()):
@@ -201,15 +202,15 @@ def test_all_partitions_are_served_by_one_consumer(kafka: Cluster) -> None:
 def test_markers_of_transactions_do_not_hide_the_end(kafka: Cluster) -> None:
     topic = kafka.topic()
     producer = Producer({"bootstrap.servers": kafka.brokers, "transactional.id": topic})
-    producer.init_transactions(30)
+    producer.init_transactions(PATIENCE_S)
     for number, commit in enumerate((True, False, True)):
         producer.begin_transaction()
         producer.produce(topic, b"%d" % number)
-        producer.flush(10)
+        producer.flush(PATIENCE_S)
         if commit:
-            producer.commit_transaction(10)
+            producer.commit_transaction(PATIENCE_S)
         else:
-            producer.abort_transaction(10)
+            producer.abort_transaction(PATIENCE_S)
     rows = read_all(url(kafka, topic, "&to=latest"))
     assert [row[5] for row in rows] == [b"0", b"2", b""]
     assert rows[-1] == end(6)
@@ -220,7 +221,7 @@ def test_the_group_is_told_where_we_are(kafka: Cluster, hundred: str) -> None:
     reading = Reading(url(kafka, hundred, f"&group={group}"))
     reading.rows(100)
     reading.reader.settle(reading.reader.position())
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while kafka.told(group, hundred, 1) != 100:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -246,7 +247,7 @@ def test_messages_removed_while_they_were_still_to_come(kafka: Cluster, hundred:
     kafka.send(hundred, [b"x"] * 50)
     kafka.forget(hundred, 0, 140)
     try:
-        rows = reading.rows(150, timeout_s=10)
+        rows = reading.rows(150)
     except SourceError as error:
         assert "no longer has what comes next" in str(error)
     else:  # they were in memory before they were removed
@@ -256,9 +257,9 @@ def test_messages_removed_while_they_were_still_to_come(kafka: Cluster, hundred:
 
 def test_no_such_topic(kafka: Cluster, hundred: str) -> None:
     with pytest.raises(SourceError, match=rf"no topic {hundred}x: did you mean {hundred}\?"):
-        Reading(url(kafka, f"{hundred}x", "&patience_s=1"))
+        Reading(url(kafka, f"{hundred}x", "&patience_s=5"))
     with pytest.raises(SourceError, match="create it with marketflow topics --brokers"):
-        Reading(url(kafka, "nothing-like-it", "&patience_s=1"))
+        Reading(url(kafka, "nothing-like-it", "&patience_s=5"))
 
 
 def test_a_topic_that_comes_while_it_is_waited_for(
@@ -284,7 +285,7 @@ def test_a_topic_deleted_while_it_is_read(kafka: Cluster, hundred: str) -> None:
     position = reading.reader.position()
     kafka.delete(hundred)
     with pytest.raises(FeedFailed, match="was deleted while it was read"):
-        reading.rows(1, timeout_s=30)
+        reading.rows(1)
     reading.close()
     kafka.topic(name=hundred)
     kafka.send(hundred, [b"x"] * 200)
@@ -302,7 +303,7 @@ def test_partitions_that_are_added_are_read_from_their_start(kafka: Cluster) -> 
     kafka.grow(topic, 2)
     kafka.send(topic, [b"new-%d" % n for n in range(20)], 1)
     found: list[bytes] = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while len(found) < 20:
         assert time.monotonic() < deadline
         assert first.reader.read().num_rows == 0
@@ -311,7 +312,7 @@ def test_partitions_that_are_added_are_read_from_their_start(kafka: Cluster) -> 
     assert first.hub.restart is None
     # There is no third reader: the run must be told to start again.
     kafka.grow(topic, 3)
-    assert first.stop.wait(30)
+    assert first.stop.wait(PATIENCE_S)
     assert "has 3 partitions now" in str(first.hub.restart)
     spare.close()
     first.close()
@@ -325,7 +326,7 @@ def test_a_wrong_password_is_said_as_such(kafka: Cluster, hundred: str) -> None:
     with pytest.raises(SourceError, match=r"Authentication failed.*check the username") as caught:
         Reading(sasl + "&security=sasl_plaintext&username=marketflow&password=hunter2")
     assert "hunter2" not in str(caught.value)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 30  # an outage would be waited out for five minutes
 
 
 def test_nobody_there(hundred: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -342,13 +343,13 @@ def test_a_broker_that_is_killed_and_comes_back(
     sent = frames(3000, connections=1)
     kafka.record(topic, sent.slice(0, 2000))
     patient = Reading(url(kafka, topic), max_rows=50)
-    impatient = Reading(url(kafka, hundred, "&patience_s=1"))
+    impatient = Reading(url(kafka, hundred, "&patience_s=5"))
     found = patient.rows(500)
     impatient.rows(100)
     kafka.kill()
     found += patient.rows(100)
     with pytest.raises(FeedFailed, match=r"does not answer \(reading\)"):
-        impatient.rows(1, timeout_s=40)
+        impatient.rows(1)
     impatient.close()
 
     def come_back() -> None:

@@ -22,6 +22,7 @@ from sinks.kafka_messages import json_values
 from sinks.kafka_url import parse_kafka_sink
 from sources.errors import FeedFailed
 from tests.batches import Feed, Item
+from tests.patience import PATIENCE_S
 from tests.reference.kafka import read_messages
 from tests.services.topics import Cluster, Reading, plain
 
@@ -219,5 +220,5 @@ def test_a_registry_that_is_away_is_no_dead_letter(kafka: Cluster) -> None:
     source = f"kafka://{kafka.brokers}/{topic}?table=trades&registry=http://127.0.0.1:9"
     reading = Reading(source)
     with pytest.raises(FeedFailed, match=r"schema registry at http://127\.0\.0\.1:9"):
-        reading.rows(1, timeout_s=60)
+        reading.rows(1, timeout_s=PATIENCE_S)
     reading.close()

@@ -12,6 +12,7 @@ import pytest
 from flows.errors import RunFailed, UsageError
 from flows.topics import run_topics
 from schemas.tables import TABLES
+from tests.patience import PATIENCE_S
 from tests.services.topics import Cluster
 
 pytestmark = pytest.mark.services
@@ -24,7 +25,7 @@ def test_created_once_then_compared(kafka: Cluster) -> None:
     names = {outcome["name"] for outcome in outcomes}
     tables = {f"{name}.{table}" for table in TABLES}
     assert names == {"raw.kraken", f"{name}.resync_requests"} | tables
-    known = kafka.admin.list_topics(timeout=10).topics
+    known = kafka.admin.list_topics(timeout=PATIENCE_S).topics
     assert {len(known[topic].partitions) for topic in tables} == {2}
     again = run_topics(kafka.brokers, name, 2, ["kraken"], "arrow", "")
     assert {outcome["state"] for outcome in again} == {"same"}
@@ -38,7 +39,7 @@ def test_created_once_then_compared(kafka: Cluster) -> None:
         texts[f"{name}.instruments"]
     )
     # Nothing was changed.
-    assert len(kafka.admin.list_topics(timeout=10).topics[f"{name}.trades"].partitions) == 2
+    assert len(kafka.admin.list_topics(timeout=PATIENCE_S).topics[f"{name}.trades"].partitions) == 2
 
 
 def test_the_command(kafka: Cluster) -> None:
@@ -49,11 +50,11 @@ def test_the_command(kafka: Cluster) -> None:
     ]  # fmt: skip
     env = {**os.environ, "MARKETFLOW_KAFKA_USERNAME": "marketflow"}
     env["MARKETFLOW_KAFKA_PASSWORD"] = kafka.service.sasl_password
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert {outcome["state"] for outcome in json.loads(done.stdout)} == {"created"}
     wrong = {**env, "MARKETFLOW_KAFKA_PASSWORD": "hunter2"}
-    done = subprocess.run(command, env=wrong, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=wrong, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 1
     assert "Authentication failed" in done.stderr
     assert "hunter2" not in done.stderr

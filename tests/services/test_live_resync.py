@@ -29,6 +29,7 @@ from tests.live.recordings import (
     until,
     venue_of,
 )
+from tests.patience import PATIENCE_S
 from tests.services.topics import Cluster
 
 pytestmark = pytest.mark.services
@@ -113,7 +114,7 @@ def test_a_lost_frame_is_mended(
         until(lambda: _read(setting) >= summary["frames"])
     finally:
         flow.terminate()
-        out, errors = flow.communicate(timeout=120)
+        out, errors = flow.communicate(timeout=PATIENCE_S)
         venue.stop()
     asked = setting.close()
     assert flow.returncode == 0, errors

@@ -4,7 +4,6 @@ pace, killed in between."""
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -39,7 +38,9 @@ from sources.open import open_reader
 from sources.reader import Limits
 from sources.replay import Replay
 from sources.url import parse_source
+from tests.chance import chance
 from tests.lakes import table_rows
+from tests.patience import PATIENCE_S
 from tests.services.topics import Cluster
 from tests.stored import stored_rows
 
@@ -116,12 +117,12 @@ def _follow(kafka: Cluster, line: list[str], topics: Sequence[str], group: str, 
     child = subprocess.Popen(
         line, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while child.poll() is None and _told(kafka, topics, group) < rows:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     child.terminate()
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, errors
 
 
@@ -208,7 +209,7 @@ def test_neither_pace_nor_kills_change_a_row(history: History, tmp_path: Path) -
     ]  # fmt: skip
     for topic in history.topics:
         line += ["--topic", f"{topic}?venue=binance"]
-    landed = 0
+    landed, luck = 0, chance()
     for _ in range(2):
         child = subprocess.Popen(
             [*line, "--speed", "5000x"], env=_environment(),
@@ -216,18 +217,20 @@ def test_neither_pace_nor_kills_change_a_row(history: History, tmp_path: Path) -
         )  # fmt: skip
         _wait_for_rows(child, tmp_path / "rough")
         with suppress(subprocess.TimeoutExpired):
-            child.wait(random.uniform(0.0, 1.0))
+            child.wait(luck.uniform(0.0, 1.0) if landed else 0.0)
         landed += child.poll() is None
         child.kill()
         child.communicate()
     assert landed
-    done = subprocess.run(line, env=_environment(), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        line, env=_environment(), capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr
     assert _whole([tmp_path / "rough"]) == expected
 
 
 def _wait_for_rows(child: subprocess.Popen, lake: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while child.poll() is None and not list(lake.glob("_marketflow/*/run-*/log-*")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -324,7 +327,7 @@ def test_topics_are_merged_in_order_of_time(history: History) -> None:
     limits = replace(Limits(), max_rows=50)
     reader = Replay(spans, None, threading.Event(), limits=limits)
     latest, rows, ended = 0, 0, 0
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while (items := reader.read()) is not None:
         assert time.monotonic() < deadline
         if items and items[0][1].column("kind")[0].as_py() == FrameKind.END:

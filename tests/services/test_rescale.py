@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from flows import recovery
 from infra.services.timescale import Timescale
+from tests.chance import chance
 from tests.recovery.outputs import assert_same_outputs, new_outputs
 from tests.recovery.running import Flow, signal_all
 from tests.services.test_flow_kafka import record
@@ -29,7 +29,7 @@ def _die_rescaling(flow: Flow, processes: int) -> int:
     done = subprocess.run(
         [sys.executable, "-m", "tests.recovery.rescale_deaths", str(flow.recovery), str(_SHARDS),
          str(processes), *flow.sinks],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert recovery.processes_of(flow.recovery) == processes
@@ -49,10 +49,11 @@ def test_dying_at_every_step_between_kills(
     working_s = undisturbed.result()["seconds"]
     startup_s = time.monotonic() - undisturbed.started_s - working_s
 
+    luck = chance()
     flow = Flow([source], rough.sinks(kafka), tmp_path / "rough", 2, _ENVIRONMENT)
     for processes in (1, 2):
         flow.start()
-        time.sleep(startup_s + random.uniform(0.2, 0.5) * working_s)
+        time.sleep(startup_s + luck.uniform(0.2, 0.5) * working_s)
         assert (flow.recovery / "run.json").is_file(), flow.said()
         signal_all(flow.family(), signal.SIGKILL)
         flow.gone()

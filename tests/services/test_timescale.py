@@ -17,6 +17,7 @@ from schemas.tables import TABLES
 from sinks.errors import DatabaseFailed, SinkError
 from sinks.timescale import TimescaleOptions, TimescaleWriter
 from tests.batches import Feed, Item
+from tests.patience import PATIENCE_S
 from tests.services.test_migrate import replace_password
 from tests.stored import Expected, stored_rows
 
@@ -84,7 +85,7 @@ def test_a_flush_comes_by_rows_bytes_and_age(database: str, ask: Ask) -> None:
         return ask("SELECT count(*) FROM quotes")[0][0]
 
     def comes(rows: int) -> bool:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while count() < rows and time.monotonic() < deadline:
             time.sleep(0.01)
         return count() == rows

@@ -69,7 +69,7 @@ def _left_open(kafka: Cluster, url: str, prefix: str, writer: str, run: str) -> 
             child.kill()
     topic = f"{prefix}.trades"
     assert read_messages(kafka.brokers, topic, 1, "read_uncommitted")
-    assert not read_messages(kafka.brokers, topic, 1)
+    assert not read_messages(kafka.brokers, topic, 1, visible_s=3.0)
 
 
 def _rescaled(folder: Path, url: str, run: str) -> Any:

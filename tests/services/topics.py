@@ -26,10 +26,10 @@ from sources.kafka_fetcher import Hub
 from sources.kafka_url import parse_feed
 from sources.reader import Limits
 from sources.url import parse_source
+from tests.patience import PATIENCE_S
 from tests.reference.kafka import Row, read_messages
 
 _NUMBERS = count()
-_TIMEOUT_S = 60.0
 
 
 class Cluster:
@@ -44,7 +44,7 @@ class Cluster:
         """A topic of the test's own, empty."""
         name = name or f"t{next(_NUMBERS)}"
         future = self.admin.create_topics([NewTopic(name, partitions, 1)])[name]
-        future.result(timeout=30)
+        future.result(timeout=PATIENCE_S)
         return name
 
     def tables(self, partitions: int = 2, names: Sequence[str] = tuple(TABLES)) -> str:
@@ -57,18 +57,18 @@ class Cluster:
             if t.name in wanted
         ]
         for future in self.admin.create_topics(topics).values():
-            future.result(timeout=30)
+            future.result(timeout=PATIENCE_S)
         return prefix
 
     def grow(self, topic: str, partitions: int) -> None:
         """More partitions."""
-        self.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(30)
+        self.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(PATIENCE_S)
 
     def delete(self, topic: str) -> None:
         """The topic is gone when this returns."""
-        self.admin.delete_topics([topic])[topic].result(timeout=30)
-        deadline = time.monotonic() + 30
-        while topic in self.admin.list_topics(timeout=10).topics:
+        self.admin.delete_topics([topic])[topic].result(timeout=PATIENCE_S)
+        deadline = time.monotonic() + PATIENCE_S
+        while topic in self.admin.list_topics(timeout=PATIENCE_S).topics:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
@@ -76,7 +76,7 @@ class Cluster:
         """Remove what is before ``offset``, as retention would."""
         place = TopicPartition(topic, partition, offset)
         for future in self.admin.delete_records([place]).values():
-            future.result(timeout=30)
+            future.result(timeout=PATIENCE_S)
 
     def record(self, topic: str, frames: pa.RecordBatch) -> None:
         """Frames into a raw topic, as a recorder writes them."""
@@ -89,13 +89,13 @@ class Cluster:
         producer = Producer({"bootstrap.servers": self.brokers, "linger.ms": 5, "log_level": 0})
         for value in values:
             producer.produce(topic, value, partition=partition, **more)
-        assert producer.flush(30) == 0
+        assert producer.flush(PATIENCE_S) == 0
 
     def told(self, group: str, topic: str, partitions: int) -> int:
         """Sum of the positions that a group was told."""
         client = Consumer({"bootstrap.servers": self.brokers, "group.id": group, "log_level": 0})
         places = [TopicPartition(topic, partition) for partition in range(partitions)]
-        told = client.committed(places, timeout=30)
+        told = client.committed(places, timeout=PATIENCE_S)
         client.close()
         return sum(max(0, place.offset) for place in told)
 
@@ -103,7 +103,7 @@ class Cluster:
         """kill -9 of the broker; :meth:`restart` brings it back."""
         pid = self._pid()
         os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while self.service.pid is not None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -179,11 +179,11 @@ class Reading:
         self._feed = parse_feed(spec.place, spec.params)
         self.reader = KafkaReader(self.hub, self._feed, partition, position, late=late)
 
-    def rows(self, at_least: int, timeout_s: float = _TIMEOUT_S) -> list[Row]:
+    def rows(self, at_least: int, timeout_s: float = PATIENCE_S) -> list[Row]:
         """Frames until there are so many, or the end."""
         return frames_of(self.batches(at_least, timeout_s))
 
-    def batches(self, at_least: int, timeout_s: float = _TIMEOUT_S) -> list[pa.RecordBatch]:
+    def batches(self, at_least: int, timeout_s: float = PATIENCE_S) -> list[pa.RecordBatch]:
         """Batches of frames until there are so many rows, or the end."""
         found: list[pa.RecordBatch] = []
         rows = 0

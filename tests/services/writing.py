@@ -7,11 +7,12 @@ from pathlib import Path
 
 from sinks.timescale import TimescaleOptions, TimescaleWriter
 from tests.batches import Item
+from tests.patience import PATIENCE_S
 from tests.services import small_flow
 
 _ROWS = {"quotes": 120, "trades": 40, "depth": 10, "dead_letters": 1}
 _MOST = 150
-OPTIONS = TimescaleOptions(flush_rows=500, flush_after_s=1e9, stall_s=2.0, outage_s=60.0)
+OPTIONS = TimescaleOptions(flush_rows=500, flush_after_s=1e9, stall_s=2.0, outage_s=PATIENCE_S)
 
 
 def items(count: int = small_flow.ITEMS) -> list[Item]:

@@ -22,6 +22,7 @@ from sinks.parquet import ParquetWriter
 from sinks.parquet_run import WriterFolder
 from sinks.raw_files import RawFileWriter
 from tests.batches import Feed, Item
+from tests.patience import PATIENCE_S
 
 _WRITING = """
 import sys
@@ -97,7 +98,7 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -
             (tmp_path / f".file.{pid}.tmp").touch()
         sweep(tmp_path, "file")
         assert len(hidden(tmp_path)) == 1
-        living.communicate(timeout=60)
+        living.communicate(timeout=PATIENCE_S)
     assert (path.read_bytes(), hidden(tmp_path)) == (b"new", [])
 
 
@@ -128,7 +129,7 @@ def test_a_lake_whose_writer_was_killed_in_the_middle_of_saying_how_far_it_is(
     tmp_path: Path,
 ) -> None:
     lake = tmp_path / "lake"
-    killed = subprocess.run([sys.executable, "-c", _KILLED, str(lake)], timeout=120)
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(lake)], timeout=PATIENCE_S)
     assert killed.returncode == -9
     assert [name[:16] for name in hidden(lake)] == [".committed.json."]
     writer = ParquetWriter(lake, "w0", "recovery")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from flows.lines import LinePump
@@ -26,6 +27,7 @@ from schemas.tables import TABLES
 from sources.line_url import parse_lines
 from tests.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
 from tests.lakes import table_rows
+from tests.patience import PATIENCE_S
 
 EVENTS = 6_000
 SIM = f"sim:?events={EVENTS}&seed=7&symbols=5"
@@ -47,7 +49,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def listening(port: int) -> None:
     """Wait until somebody has the UDP port."""
-    for _ in range(2_000):
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -296,6 +299,11 @@ def test_udp_and_tcp_are_lines_of_one_feed(
     same(tmp_path / "lake", undisturbed)
 
 
+def _holds_data(folder: Path) -> bool:
+    kinds = [pq.read_table(path)["kind"].to_pylist() for path in folder.rglob("*.parquet")]
+    return any(FrameKind.DATA in found for found in kinds)
+
+
 def test_a_recording_that_is_begun_again_doubles_nothing(
     messages: list[bytes], undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -304,8 +312,10 @@ def test_a_recording_that_is_begun_again_doubles_nothing(
     url = f"soup:127.0.0.1:{port}?{CALM}"
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(record, [url], [f"parquet:{tmp_path / 'raw'}"], stop=stop)
-        time.sleep(1.0)
+        sink = f"parquet:{tmp_path / 'raw'}?seal_after_s=0.1"
+        work = pool.submit(record, [url], [sink], stop=stop)
+        while not work.done() and not _holds_data(tmp_path / "raw"):
+            time.sleep(0.05)
         stop.set()
         first = work.result()
     assert first["stopped"]
@@ -374,7 +384,7 @@ def test_the_commands_of_the_readme(
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        out, _ = recorder.communicate(timeout=60)
+        out, _ = recorder.communicate(timeout=PATIENCE_S)
     finally:
         sender.terminate()
         sender.wait(10)

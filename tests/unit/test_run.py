@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.lakes import assert_same_lakes
+from tests.patience import PATIENCE_S
 
 SIM = "sim:?events=30000&symbols=6&seed=3"
 
@@ -22,7 +23,8 @@ def marketflow(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does."""
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
-        capture_output=True, text=True, timeout=280, env={**os.environ, "COLUMNS": "200", **env},
+        capture_output=True, text=True, timeout=PATIENCE_S,
+        env={**os.environ, "COLUMNS": "200", **env},
     )  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def test_unknown_flow_and_unknown_setting(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "run", "market_data", "--source", SIM,
          "--sink", "null:"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=120,
+        capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE_S,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )  # fmt: skip
     assert done.returncode == 2
@@ -125,12 +127,12 @@ def test_a_signal_stops_gracefully_and_the_run_resumes(tmp_path: Path, number: i
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
     _wait_for_epochs(tmp_path / "state", child)
     child.send_signal(number)
-    out, errors = child.communicate(timeout=120)
+    out, errors = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, errors
     first = json.loads(out)
     assert first["stopped"]
     assert first["messages"] < 120000
-    resumed = subprocess.run(command, capture_output=True, timeout=240, env=env)
+    resumed = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, env=env)
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["messages"] == 120000
     assert_same_lakes(calm, stopped)
@@ -138,7 +140,7 @@ def test_a_signal_stops_gracefully_and_the_run_resumes(tmp_path: Path, number: i
 
 def _wait_for_epochs(state: Path, child: subprocess.Popen[bytes]) -> None:
     """Until the run has written into its recovery store."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     sizes: set[int] = set()
     while child.poll() is None and time.monotonic() < deadline and len(sizes) < 3:
         sizes.add(sum(f.stat().st_size for f in state.rglob("*.sqlite3*")))
@@ -153,14 +155,14 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
          "--source", "sim:?events=100000000", "--sink", f"parquet:{tmp_path / 'lake'}"],
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while len(workers := psutil.Process(child.pid).children()) < 2:
         assert child.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
     child.kill()
     child.wait()
-    _, alive = psutil.wait_procs(workers, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
     assert not alive
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import timedelta
 from decimal import Decimal
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,8 @@ def test_a_slow_writer_blocks_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_error_of_a_writer_reaches_the_flow() -> None:
     part = WriterSink([Recorder(fail_at=1)]).build_part("out", "0", None)
     with pytest.raises(OSError, match="disk full"):
-        for item in _items(50):
+        for item in cycle(_items(50)):  # until the thread has come to it
             part.write_batch([item])
-            time.sleep(0.002)
     with pytest.raises(OSError, match="disk full"):
         part.snapshot()
 
@@ -167,7 +167,7 @@ def test_an_abandoned_partition_ends_its_thread_and_lets_go(tmp_path: Path) -> N
     part = sink.build_part("out", "0", None)
     part.write_batch(_items(1))
     sink.abandon()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     other = WriterSink([ParquetWriter(tmp_path, "w0", "r")]).build_part("out", "0", None)
     other.write_batch(_items(1))
     other.close()
