@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.tables import TABLES
+from tests.patience import PATIENCE_S
 
 
 def table_rows(lake: Path, name: str) -> pa.Table | None:
@@ -54,3 +59,20 @@ def assert_gapless(table: pa.Table, name: str) -> None:
     ):
         assert sequence == expected.get(shard, 0), f"{name}: shard {shard} at {sequence}"
         expected[shard] = sequence + 1
+
+
+def last_change(lake: Path) -> int:
+    """When a writer last changed what the lake knows of its run."""
+    newest = 0
+    for path in lake.glob("_marketflow/*/run-*/*"):
+        with suppress(FileNotFoundError):
+            newest = max(newest, path.stat().st_mtime_ns)
+    return newest
+
+
+def until_it_writes(run: subprocess.Popen[Any], lake: Path, before: int) -> None:
+    """Until a run that was started has changed that, ``before`` it was started, or is over."""
+    deadline = time.monotonic() + PATIENCE_S
+    while run.poll() is None and last_change(lake) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("schemas", "operators", "sources", "sinks", "flows", "tests")
 MAX_LINES = 450
@@ -30,7 +32,7 @@ def _bin(name: str) -> str:
     ids=["ruff", "format", "mypy", "layers"],
 )
 def test_linters_are_clean(command: list[str]) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -187,7 +187,7 @@ class FakeVenue:
                 frame = Frame(Opcode.TEXT, half, fin=False)
                 client.socket.transport.write(frame.serialize(mask=False))
                 client.broken = True
-                await asyncio.sleep(0.05)
+                await _arrived(client)
                 client.socket.transport.abort()
                 if client in self._clients:
                     self._clients.remove(client)
@@ -215,7 +215,13 @@ class FakeVenue:
                 await self._recorded_answer(event)
             else:
                 await self._message(event)
+        await self._all_arrived()
         self.finished.set()
+
+    async def _all_arrived(self) -> None:
+        for client in list(self._clients):
+            if not client.broken:
+                await _arrived(client)
 
     async def _changed(self) -> None:
         self._change.clear()
@@ -282,7 +288,7 @@ class FakeVenue:
         if self.faults.happens("silent", number):
             self._silent = True
         if self.faults.happens("disconnect", number):
-            await asyncio.sleep(0.05)  # what was sent shall arrive: a reset throws it away
+            await self._all_arrived()
             self._break()
         elif self.faults.happens("close", number):
             for client in list(self._clients):
@@ -313,6 +319,12 @@ class FakeVenue:
         if body is None:
             return _answer(HTTPStatus.BAD_REQUEST, '{"code":-1121,"msg":"Invalid"}')
         return _answer(HTTPStatus.OK, body, cut=self._next_book_is_cut())
+
+
+async def _arrived(client: _Client) -> None:
+    """Until the client has read what was sent to it: a reset would throw it away."""
+    with suppress(ConnectionClosed):
+        await (await client.socket.ping())
 
 
 def _answer(status: HTTPStatus, body: str, cut: bool = False) -> Response:

@@ -155,7 +155,7 @@ def test_a_silent_venue_is_left(
     monkeypatch.setattr(type(spec.venue), "PING_S", 0.1)
     recorder = Recorder([spec])
     recorder.start()
-    until(lambda: recorder.reports()[0].connects == 2)
+    until(lambda: recorder.reports()[0].connects >= 2)
     recorder.stop()
     until(lambda: recorder.stopped)
     venue.stop()
@@ -182,7 +182,7 @@ def test_a_slow_reader_makes_the_venue_wait(data: Path) -> None:
     venue = venue_of(case, data)
     limit = 200_000
     recorder = _reading(case, venue, max_bytes=limit)
-    until(lambda: recorder.pauses == 1)
+    until(lambda: recorder.pauses >= 1)
     report = recorder.reports()[0]
     seen, most = report.bytes, 0
     until(lambda: report.bytes == seen)
@@ -214,7 +214,7 @@ def test_a_reader_that_stays_slow_is_disconnected(data: Path) -> None:
     venue = venue_of(case, data)
     recorder = _reading(case, venue, max_bytes=100_000, stall_s=0.3)
     report = recorder.reports()[0]
-    until(lambda: report.slow_disconnects == 1)
+    until(lambda: report.slow_disconnects >= 1)
     assert report.connects == 1, "not connected again while nobody reads"
     found = []
     while report.connects < 2:

@@ -16,16 +16,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lakes import assert_same_lakes
+from tests.lakes import assert_same_lakes, last_change, until_it_writes
+from tests.patience import PATIENCE_S
 
 # Small batches and epochs: a small file then has hundreds of moments worth dying at.
 _ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "40", "MARKETFLOW_BATCH_ROWS": "200"}
-_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True)
@@ -58,18 +57,17 @@ def kill_and_resume(
     """Run undisturbed, then with ``kills`` kill -9s; assert both lakes equal."""
     env = {**os.environ, **_ENVIRONMENT, **(environment or {})}
     calm, rough = folder / "calm", folder / "rough"
-    started = time.monotonic()
     done = subprocess.run(
         _command(sources, calm, folder / "calm-recovery", processes),
-        env=env, capture_output=True, text=True, timeout=_TIMEOUT_S,
+        env=env, capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    length_s = time.monotonic() - started
     undisturbed = json.loads(done.stdout)
     working_s = undisturbed["seconds"]
     chance = random.Random(seed)
     landed = 0
     for _ in range(50 * kills):
+        before = last_change(rough)
         child = subprocess.Popen(
             _command(sources, rough, folder / "rough-recovery", processes),
             env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -77,8 +75,8 @@ def kill_and_resume(
         )  # fmt: skip
         if landed < kills:
             # Early in start-up a kill teaches little: aim at the working time, sliced by kills.
-            startup_s = max(0.0, length_s - working_s)
-            delay_s = startup_s + chance.uniform(0.0, 2.0 * working_s / kills)
+            until_it_writes(child, rough, before)
+            delay_s = chance.uniform(0.0, 2.0 * working_s / kills)
             try:
                 child.wait(delay_s)
             except subprocess.TimeoutExpired:
@@ -87,7 +85,7 @@ def kill_and_resume(
                 print(f"kill {landed}: after {delay_s:.2f} s", file=sys.stderr)
                 child.communicate()
                 continue
-        out, errors = child.communicate(timeout=_TIMEOUT_S)
+        out, errors = child.communicate(timeout=PATIENCE_S)
         assert child.returncode == 0, errors
         rows = assert_same_lakes(calm, rough)
         if landed >= kills:

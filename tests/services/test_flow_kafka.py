@@ -24,7 +24,7 @@ from sources.open import open_reader
 from sources.url import parse_source
 from tests.batches import Feed
 from tests.chance import chance
-from tests.lakes import table_rows
+from tests.lakes import last_change, table_rows, until_it_writes
 from tests.patience import PATIENCE_S
 from tests.reference.kafka import read_messages
 from tests.services.topics import Cluster, plain
@@ -123,13 +123,13 @@ def test_killed_and_split_it_ends_as_undisturbed(kafka: Cluster, tmp_path: Path)
     rough = command(source, sinks, "--recovery", str(tmp_path / "recovery"), "--processes", "2")
     landed, luck = 0, chance()
     for kill in range(_KILLS + 1):
-        before = _newest(tmp_path / "rough")
+        before = last_change(tmp_path / "rough")
         child = subprocess.Popen(
             rough, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, **_ENVIRONMENT},
         )  # fmt: skip
         if kill < _KILLS:
-            _until_it_writes(child, tmp_path / "rough", before)
+            until_it_writes(child, tmp_path / "rough", before)
             with suppress(subprocess.TimeoutExpired):
                 # The first one surely: how long a run takes is the machine's affair.
                 child.wait(luck.uniform(0.0, 0.5) * working_s if landed else 0.0)
@@ -142,22 +142,6 @@ def test_killed_and_split_it_ends_as_undisturbed(kafka: Cluster, tmp_path: Path)
     assert landed
     assert lake(tmp_path / "rough") == expected
     assert topics(kafka, prefix, expected) == expected
-
-
-def _newest(lake: Path) -> int:
-    """When a writer last changed what the lake knows of its run."""
-    newest = 0
-    for path in lake.glob("_marketflow/*/run-*/*"):
-        with suppress(FileNotFoundError):
-            newest = max(newest, path.stat().st_mtime_ns)
-    return newest
-
-
-def _until_it_writes(child: subprocess.Popen, lake: Path, before: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while child.poll() is None and _newest(lake) == before:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_partition_more_at_the_next_start(kafka: Cluster, tmp_path: Path) -> None:
