@@ -30,6 +30,7 @@ from tests.fake_venue.models import MODELS
 from tests.fake_venue.recording import Event, Recording
 
 _GARBAGE: Final = "\u0000{]not a message"
+_TAKES_IN_S: Final = 0.3
 _SYMBOL: Final = re.compile(r"[?&]symbol=([^&#]+)")
 
 
@@ -67,7 +68,10 @@ class FakeVenue:
         self._clients_wanted, self._topics_wanted, self._settle_s = clients, topics, settle_s
         self._clients: list[_Client] = []
         self._change = asyncio.Event()
+        #: Symbols whose snapshot was asked for, and has been read.
         self._asked: set[str] = set()
+        self._fetched: set[str] = set()
+        self._answers: set[asyncio.Future[None]] = set()
         self._hold = asyncio.Event()
         self._hold.set()
         self._silent = False
@@ -246,8 +250,11 @@ class FakeVenue:
             return
         symbol = match[1]
         wanted = any(topic[1] == symbol for client in self._clients for topic in client.topics)
-        while wanted and symbol not in self._asked:
-            await self._changed()
+        if wanted:
+            while symbol not in self._fetched:
+                await self._changed()
+            # What follows passes in a moment here, and the thread that asked may be slower.
+            await asyncio.sleep(_TAKES_IN_S)
         self.model.recorded_book(symbol, event.text)
 
     async def _message(self, event: Event) -> None:
@@ -300,7 +307,7 @@ class FakeVenue:
 
     # -- REST ---------------------------------------------------------------------------------
 
-    async def _request(self, _: ServerConnection, request: Request) -> Response | None:
+    async def _request(self, asker: ServerConnection, request: Request) -> Response | None:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return None
         path = urlsplit(request.path).path
@@ -311,7 +318,9 @@ class FakeVenue:
         symbol = parse_qs(urlsplit(request.path).query)["symbol"][0]
         first = symbol not in self._asked
         self._asked.add(symbol)
-        self._change.set()
+        answered = asyncio.ensure_future(self._answered(asker, symbol))
+        self._answers.add(answered)
+        answered.add_done_callback(self._answers.discard)
         body = self.recording.answer(request.path)
         assert isinstance(self.model, BinanceModel)
         if self.model.knows(symbol) and not first:
@@ -319,6 +328,12 @@ class FakeVenue:
         if body is None:
             return _answer(HTTPStatus.BAD_REQUEST, '{"code":-1121,"msg":"Invalid"}')
         return _answer(HTTPStatus.OK, body, cut=self._next_book_is_cut())
+
+    async def _answered(self, asker: ServerConnection, symbol: str) -> None:
+        """The asker closes the connection when it has read the answer."""
+        await asker.wait_closed()
+        self._fetched.add(symbol)
+        self._change.set()
 
 
 async def _arrived(client: _Client) -> None:

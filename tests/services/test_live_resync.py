@@ -136,7 +136,7 @@ def test_a_lost_frame_is_mended(
 
 def test_without_a_topic_or_a_broker_nobody_listens(kafka: Cluster) -> None:
     with pytest.raises(SourceError, match=rf"has no topic nobody\.{TOPIC}: .*marketflow topics"):
-        ResyncRequests(KafkaAddress(kafka.brokers, "nobody"), print)
+        ResyncRequests(KafkaAddress(kafka.brokers, "nobody"), print, patience_s=5)
     with pytest.raises(FeedFailed, match=r"127\.0\.0\.1:1 does not answer .*check the address"):
         ResyncRequests(KafkaAddress("127.0.0.1:1", "md"), print, patience_s=0.1)
 
