@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from flows import feeds as decoders
 from flows import recovery as recovery_folder
 from flows import settings as settings_module
 from flows.errors import RunFailed, UsageError
+from flows.kernels import parts_of, prepare
 from flows.plan import ReplayPlan, Wanted, keep_plan, make_plan, read_plan
 from flows.progress import Progress
-from flows.run import FLOWS, Here, check_sinks
+from flows.run import FLOWS, Here, check_sinks, timed
 from flows.settings import Settings
 from flows.worker import Job, Replay
 from schemas.recovery import START_ANEW
@@ -32,6 +32,7 @@ from sinks.errors import SinkError
 from sinks.holding import Interval, holds
 from sinks.url import back_fill, parse_sink, prepare_back_fill
 from sources.errors import FeedFailed, SourceError
+from sources.url import parse_source
 
 _REPLACEABLE = ("parquet", "timescale", "null")
 _RAN = "replayed.json"
@@ -93,18 +94,17 @@ def _run(order: Order, settings: Settings, replaying: Replay, console: Console) 
         replay=replaying,
     )
     here = Here(job)
-    started = time.monotonic()
-    with Progress("replay", here.progress, console):
+    topics = [parse_source(text) for text in replaying.plan.sources]
+    compiled_s = prepare(parts_of(topics, order.sinks), "the replay", console)
+    with timed(compiled_s) as clock, Progress("replay", here.progress, console):
         summary = here.run()
-    seconds = time.monotonic() - started
     return {
         "flow": order.flow,
         **summary,
         "speed": order.speed,
         "intervals": _intervals(replaying.plan),
         "stopped": here.stopped,
-        "seconds": round(seconds, 3),
-        "messages_per_s": round(summary["messages"] / seconds) if seconds else 0,
+        **clock.figures(summary),
     }
 
 

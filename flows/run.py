@@ -25,13 +25,15 @@ from flows import checkpoints, run_identity
 from flows import feeds as decoders
 from flows import recovery as recovery_folder
 from flows import settings as settings_module
+from flows.compiling import COMPILING
 from flows.errors import RunFailed, UsageError
+from flows.kernels import parts_of, prepare
 from flows.partitions import Feed, list_feeds
 from flows.progress import Progress
 from flows.rescale import rescale, shut_out
 from flows.settings import Settings
 from flows.signals import on_signals
-from flows.stats import RunStats, merge_summaries
+from flows.stats import RunStats, merge_progress, merge_summaries
 from flows.worker import Job, run_process
 from schemas.recovery import START_AGAIN
 from sinks.dsn import redacted
@@ -77,27 +79,50 @@ def run(
     if settings.checkpoint_every and recovery is None:
         raise UsageError("--checkpoint-every needs --recovery DIR: checkpoints are kept there")
     folder = None if recovery is None else Path(recovery)
-    feeds = _feeds(folder, flow, specs, sinks, settings, processes)
-    job = Job(
-        tuple(sources),
-        tuple(sinks),
-        settings.model_dump(mode="json"),
-        tuple(feeds),
-        processes=processes,
-        recovery=None if recovery is None else str(recovery),
-    )
-    started = time.monotonic()
-    crew = Here(job) if processes == 1 else _Crew(job)
-    with Progress(flow, crew.progress, console or Console(stderr=True, quiet=True)):
-        summary = crew.run()
-    seconds = time.monotonic() - started
-    return {
-        "flow": flow,
-        **summary,
-        "stopped": crew.stopped,
-        "seconds": round(seconds, 3),
-        "messages_per_s": round(summary["messages"] / seconds) if seconds else 0,
-    }
+    console = console or Console(stderr=True, quiet=True)
+    names = list(dict.fromkeys(spec.name.partition(":")[0] for spec in specs))
+    stop = threading.Event()
+    with on_signals(stop.set):
+        feeds = _feeds(folder, flow, specs, sinks, settings, processes)
+        job = Job(
+            tuple(sources),
+            tuple(sinks),
+            settings.model_dump(mode="json"),
+            tuple(feeds),
+            processes=processes,
+            recovery=None if recovery is None else str(recovery),
+        )
+        compiled_s = prepare(parts_of(specs, sinks), ", ".join(names), console, stop)
+        crew = Here(job, stop) if processes == 1 else _Crew(job, stop)
+        with timed(compiled_s) as clock, Progress(flow, crew.progress, console):
+            summary = crew.run()
+    return {"flow": flow, **summary, "stopped": crew.stopped, **clock.figures(summary)}
+
+
+class timed:  # noqa: N801 - a context manager
+    """How long a run took, the compiler left out (it took ``compiled_s`` before)."""
+
+    def __init__(self, compiled_s: float = 0.0) -> None:
+        self._compiled_s = compiled_s
+        self._seconds = 0.0
+
+    def __enter__(self) -> timed:
+        self._began_s, self._before_s = time.monotonic(), COMPILING.seconds
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        meanwhile_s = COMPILING.seconds - self._before_s
+        self._compiled_s += meanwhile_s
+        self._seconds = time.monotonic() - self._began_s - meanwhile_s
+
+    def figures(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """``seconds``, ``compile_s``, and the rate of the messages of this start."""
+        rate = summary["new_messages"] / self._seconds if self._seconds > 0 else 0
+        return {
+            "seconds": round(self._seconds, 3),
+            "compile_s": round(self._compiled_s, 3),
+            "messages_per_s": round(rate),
+        }
 
 
 def check_sinks(sinks: Sequence[str]) -> None:
@@ -145,9 +170,9 @@ def _feeds(
 class Here:
     """A run in this very process."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, stop: threading.Event | None = None) -> None:
         self._job = job
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         self._stats = RunStats()
 
     @property
@@ -177,20 +202,21 @@ class _Worker:
 class _Crew:
     """A run in several processes, watched from here."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, stop: threading.Event) -> None:
+        self._stop = stop
         self._jobs = [replace(job, process=index) for index in range(job.processes)]
         self._workers: list[_Worker] = []
         self.stopped = False
 
     def progress(self) -> dict[str, Any]:
         newest = [w.progress for w in self._workers]
-        merged = merge_summaries(newest) if newest else RunStats().progress()
-        merged["last_event_ns"] = max((p["last_event_ns"] for p in newest), default=0)
-        return merged
+        return merge_progress(newest) if newest else RunStats().progress()
 
     def run(self) -> dict[str, Any]:
         with on_signals(self._interrupt):
             readers = [self._start(job) for job in self._jobs]
+            if self._stop.is_set():
+                self._interrupt()
             self._watch()
             for reader in readers:
                 reader.join()

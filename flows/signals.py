@@ -1,8 +1,10 @@
-"""SIGTERM and SIGINT as a request to stop gracefully."""
+"""SIGTERM and SIGINT as a request to stop gracefully; children that end with their parent."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,3 +23,11 @@ def on_signals(handler: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, old in zip(numbers, before, strict=True):
             signal.signal(number, old)
+
+
+def die_with_parent() -> None:
+    """Thread: stdin ends when the parent is gone, however it went. Nobody would stop us then, and
+    the next start finds its lake locked: so this process ends as if it was killed too."""
+    while os.read(sys.stdin.fileno(), 1):  # not through sys.stdin: its lock outlives this thread
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)

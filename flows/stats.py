@@ -13,15 +13,19 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flows.compiling import COMPILING
 from operators.events import Rows
 from operators.normalise import ROWLESS
 from schemas.recovery import OTHER_RELEASE, StateError
 
 #: Stats that are a level, not a sum: the latest per shard counts.
 _LEVELS: Final = frozenset({"stale_books", "books", "orders", "levels", "memory_bytes"})
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
 #: Kinds of messages without a row that are counted apart; what comes beyond is "other".
 _MOST_KINDS: Final = 100
+#: Stale books that a summary names.
+_NAMED: Final = 100
+_STALE: Final = pa.array(["stale", "valid"])
 
 
 class RunStats:
@@ -33,7 +37,11 @@ class RunStats:
         self.quality_events: Counter[str] = Counter()
         self.sums: Counter[str] = Counter()
         self.levels: dict[str, dict[int, int]] = {}
+        #: (shard, venue and symbol) of books that are stale now, where quality_events are made.
+        self.stale: set[tuple[int, str]] = set()
         self.last_event_ns = 0
+        #: Messages of earlier starts of the run.
+        self.earlier_messages = 0
         #: What a source tells of itself besides.
         self.more_progress: Callable[[], dict[str, Any]] = dict
 
@@ -45,6 +53,7 @@ class RunStats:
                 _count(self.dead_letters, batch.column("reason"))
             elif name == "quality_events":
                 _count(self.quality_events, batch.column("kind"))
+                self._follow_books(rows.shard, batch)
             elif name == "trades" and batch.num_rows:
                 newest = pc.max(batch.column("ts_event").cast(pa.int64())).as_py()
                 self.last_event_ns = max(self.last_event_ns, newest)
@@ -61,6 +70,13 @@ class RunStats:
         kinds = sum(known.startswith(ROWLESS) for known in self.sums)
         return name if kinds < _MOST_KINDS else f"{ROWLESS}other"
 
+    def _follow_books(self, shard: int, events: pa.RecordBatch) -> None:
+        """Which books went stale and which are valid again, in order."""
+        changed = events.filter(pc.is_in(events.column("kind").dictionary_decode(), _STALE))
+        for row in changed.select(["kind", "venue", "symbol"]).to_pylist():
+            book = (shard, f"{row['venue']} {row['symbol']}")
+            (self.stale.add if row["kind"] == "stale" else self.stale.discard)(book)
+
     def snapshot(self) -> Any:
         """(version, every counter): a copy."""
         return (
@@ -71,6 +87,7 @@ class RunStats:
             dict(self.sums),
             {name: dict(by_shard) for name, by_shard in self.levels.items()},
             self.last_event_ns,
+            sorted(self.stale),
         )
 
     def restore(self, state: Any) -> None:
@@ -80,9 +97,11 @@ class RunStats:
                 f"recovery state of the counters has format {state[0]}, this release reads "
                 f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
-        _, tables, dead, quality, sums, levels, newest = state
+        _, tables, dead, quality, sums, levels, newest, stale = state
+        self.stale = set(stale)
         self.tables, self.dead_letters = Counter(tables), Counter(dead)
         self.quality_events, self.sums = Counter(quality), Counter(sums)
+        self.earlier_messages = self.sums["messages"]
         self.levels, self.last_event_ns = {n: dict(v) for n, v in levels.items()}, newest
 
     def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
@@ -97,6 +116,7 @@ class RunStats:
             for name, by_shard in part.levels.items():
                 kept = {shard: value for shard, value in by_shard.items() if keeps(shard)}
                 whole.levels.setdefault(name, {}).update(kept)
+            whole.stale |= {book for book in part.stale if keeps(book[0])}
             whole.last_event_ns = max(whole.last_event_ns, part.last_event_ns)
         return whole.snapshot()
 
@@ -107,6 +127,9 @@ class RunStats:
         """What the progress line shows."""
         return {
             "messages": self.sums["messages"],
+            "earlier_messages": self.earlier_messages,
+            "compiling": COMPILING.name,
+            "compile_s": COMPILING.seconds,
             "tables": dict(self.tables),
             "dead_letters": dict(self.dead_letters),
             "stale_books": sum(self.levels.get("stale_books", {}).values()),
@@ -118,6 +141,7 @@ class RunStats:
         """The counters as plain JSON values (no times: those belong to the runner)."""
         return {
             "messages": self.sums["messages"],
+            "new_messages": self.sums["messages"] - self.earlier_messages,
             "tables": dict(sorted(self.tables.items())),
             "dead_letters": dict(sorted(self.dead_letters.items())),
             "quality_events": dict(sorted(self.quality_events.items())),
@@ -128,6 +152,7 @@ class RunStats:
                 for name, count in sorted(self.sums.items())
                 if name.startswith(ROWLESS)
             },
+            "stale": sorted(name for _, name in self.stale)[:_NAMED],
             **{name: sum(v.values()) for name, v in sorted(self.levels.items())},
             **{
                 name: value
@@ -147,9 +172,18 @@ def merge_summaries(parts: list[dict[str, Any]]) -> dict[str, Any]:
                 known = Counter(merged.get(name, {}))
                 known.update(value)
                 merged[name] = dict(sorted(known.items()))
+            elif isinstance(value, list):
+                merged[name] = sorted([*merged.get(name, []), *value])[:_NAMED]
             else:
                 merged[name] = merged.get(name, 0) + value
     return merged
+
+
+def merge_progress(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What several processes show of themselves, as that of one."""
+    own = ("last_event_ns", "compiling", "compile_s")
+    merged = merge_summaries([{k: v for k, v in p.items() if k not in own} for p in parts])
+    return {**merged, **{name: max(part[name] for part in parts) for name in own}}
 
 
 def _count(counter: Counter[str], column: pa.DictionaryArray) -> None:

@@ -7,7 +7,6 @@ stdin and writes one JSON line per event to stdout: progress, then summary or er
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -28,6 +27,7 @@ from flows.partitions import Feed
 from flows.progress import show_warnings, stderr_console
 from flows.quiet import engine_noise, replay
 from flows.settings import Settings
+from flows.signals import die_with_parent
 from flows.stats import RunStats
 from operators.bars import BarsConfig
 from operators.book import BookConfig
@@ -135,7 +135,9 @@ def _source(
         return replaying
     read = [feed.is_read_by(i, job.process, job.processes) for i, feed in enumerate(job.feeds)]
     mine = [spec if ours else None for spec, ours in zip(specs, read, strict=True)]
-    return FeedSource(mine, stop, limits=limits)
+    source = FeedSource(mine, stop, limits=limits)
+    stats.more_progress = source.progress
+    return source
 
 
 def _checkpoints(job: Job, settings: Settings, stats: RunStats) -> AbstractContextManager[object]:
@@ -219,14 +221,6 @@ def _say(lock: threading.Lock, **event: Any) -> None:
         sys.stdout.flush()
 
 
-def _die_with_parent() -> None:
-    """Thread: stdin ends when the parent is gone, however it went. Nobody would stop us then, and
-    the next start finds its lake locked: so this process ends as if it was killed too."""
-    while os.read(sys.stdin.fileno(), 1):  # not through sys.stdin: its lock outlives this thread
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def main() -> int:
     """Child process: job on stdin, which stays open as long as the parent lives, events on stdout;
     SIGTERM and SIGINT stop gracefully."""
@@ -236,7 +230,7 @@ def main() -> int:
     show_warnings(stderr_console())
     keep_memory()
     job = Job.from_json(sys.stdin.readline())
-    threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()
+    threading.Thread(target=die_with_parent, name="parent", daemon=True).start()
     stats = RunStats()
 
     def report() -> None:

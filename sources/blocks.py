@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from schemas.frames import FrameKind
 from sources import framing
-from sources.files import ByteFile, Damage, Place
+from sources.files import ByteFile, Damage, Place, size_read
 from sources.reader import DEFAULT_LIMITS, Limits
 
 _EMPTY: Final = np.zeros(0, np.uint8)
@@ -56,6 +56,12 @@ class Blocks:
     @property
     def damage(self) -> Damage | None:
         return self._file.damage if self._file is not None else None
+
+    def progress(self) -> tuple[int, int]:
+        """See sources.reader.MeasuredReader."""
+        index, file = self._path, self._file
+        done, whole = size_read(self._paths, index, 0.0)
+        return done + (file.read_bytes if file is not None else 0), whole
 
     @property
     def place(self) -> Place:
@@ -185,6 +191,9 @@ class BlockReader:
         return framing.single(
             FrameKind.BROKEN, offset, rest, f"a message of more than {limit} bytes"
         )
+
+    def progress(self) -> tuple[int, int]:
+        return self._blocks.progress()
 
     def position(self) -> tuple[int, int, int]:
         place = self._blocks.place

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from schemas.frames import FrameKind
 from schemas.units import INT64_MAX, NS_PER_S
 from sources import framing
-from sources.files import compression
+from sources.files import compression, size_read
 from sources.files import head as head_of
 from sources.lines import LineReader
 from sources.reader import DEFAULT_LIMITS, Limits
@@ -251,6 +251,11 @@ class CaptureReader:
             connections=pa.array(connections, pa.string()).dictionary_encode(),
             notes=pa.array(notes, pa.string()),
         )
+
+    def progress(self) -> tuple[int, int]:
+        lines = self._lines
+        share = 0.0 if lines is None else self._given / max(1, len(lines))
+        return size_read(self._paths, self._path, share)
 
     def position(self) -> tuple[int, int, int]:
         return (self._path, self._given, self._before)

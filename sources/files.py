@@ -11,6 +11,7 @@ that its decompressor still yields, then a :class:`Damage`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -56,6 +57,13 @@ def compression(path: Path) -> str | None:
     return "gzip" if head.startswith(_GZIP) else None
 
 
+def size_read(paths: Sequence[Path], index: int, share: float) -> tuple[int, int]:
+    """Bytes read and bytes of all ``paths``, where the file of ``index`` is read to ``share``."""
+    sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
+    here = sizes[index] if index < len(sizes) else 0
+    return sum(sizes[:index]) + int(here * min(share, 1.0)), sum(sizes)
+
+
 class ByteFile:
     """One file as a stream of uncompressed bytes, from ``offset`` on.
 
@@ -66,6 +74,8 @@ class ByteFile:
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
         self.damage: Damage | None = None
+        #: Bytes of the file as it lies on disk that have been read.
+        self.read_bytes = 0
         self._at = offset
         try:
             self._codec = compression(path)
@@ -75,7 +85,7 @@ class ByteFile:
         self._singly = False
 
     def _open(self, offset: int) -> pa.NativeFile:
-        raw = pa.OSFile(str(self.path), "rb")
+        self._raw = raw = pa.OSFile(str(self.path), "rb")
         if self._codec is None:
             if offset > raw.size():
                 raise self._changed()
@@ -112,6 +122,7 @@ class ByteFile:
                 break
             done += got
             self._at += got
+        self.read_bytes = self._raw.tell()
         return done
 
     def _failed(self, error: OSError) -> None:

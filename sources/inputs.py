@@ -13,7 +13,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from schemas.recovery import OTHER_RELEASE, START_ANEW
 from sources.errors import SourceError
 from sources.open import open_reader
-from sources.reader import DEFAULT_LIMITS, Limits, Reader, SettlingReader
+from sources.reader import DEFAULT_LIMITS, Limits, MeasuredReader, Reader, SettlingReader
 from sources.url import SourceSpec
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
         self._parts = max(parts, len(specs))
         self._limits = limits
         self._hub: Hub | None = None
+        self._measured: list[MeasuredReader | None] = []
 
     @property
     def restart(self) -> str | None:
@@ -133,7 +134,16 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
                     f"now: resume with the same --source in the same order, or {START_ANEW}"
                 )
         reader = open_reader(spec, position, self._limits, self._shared)
+        self._measured.append(reader if isinstance(reader, MeasuredReader) else None)
         return _Feed(for_part, spec.text, reader, self._stop)
+
+    def progress(self) -> dict[str, int]:
+        """``read`` of ``to_read``; nothing where a feed does not know. Any thread may ask."""
+        found = [None if reader is None else reader.progress() for reader in self._measured]
+        if not found or None in found:
+            return {}
+        done, whole = map(sum, zip(*filter(None, found), strict=True))
+        return {"read": done, "to_read": whole}
 
 
 class _ReplayPart(StatefulSourcePartition[tuple[str, pa.RecordBatch], "Position"]):

@@ -16,7 +16,7 @@ import pyarrow as pa
 from schemas.frames import FrameKind
 from sources import framing
 from sources.blocks import Blocks
-from sources.files import Place
+from sources.files import Place, size_read
 from sources.kernels import pack_pairs
 from sources.lines import Spans, take_lines
 from sources.reader import DEFAULT_LIMITS, Limits
@@ -49,6 +49,11 @@ class _Rows:
         taken = Spans(self._spans.data, *(column[:count] for column in self._spans[1:]))
         self._spans = Spans(self._spans.data, *(column[count:] for column in self._spans[1:]))
         return taken
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of the file on disk that have been read."""
+        return self._blocks.progress()[0]
 
     @property
     def offset(self) -> int:
@@ -142,6 +147,11 @@ class LobsterReader:
                 reason = f"{other} ended: rows of {name} from this one on have no partner"
                 return framing.single(FrameKind.TRUNCATED, offset, raw, reason)
         return None
+
+    def progress(self) -> tuple[int, int]:
+        files = self._files
+        done, whole = size_read([path for path, _ in self._pairs], self._path, 0.0)
+        return done + (files[0].read_bytes if files is not None else 0), whole
 
     def position(self) -> tuple[int, int, int, int]:
         if self._files is None:

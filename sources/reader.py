@@ -51,6 +51,16 @@ class Reader(Protocol):
 
 
 @runtime_checkable
+class MeasuredReader(Reader, Protocol):
+    """A reader that knows how much there is to read."""
+
+    def progress(self) -> tuple[int, int]:
+        """How much has been read, of how much: bytes of files as they lie on disk, or messages.
+        Any thread may ask."""
+        ...
+
+
+@runtime_checkable
 class SettlingReader(Reader, Protocol):
     """A reader whose server likes to know what will not be asked for again."""
 

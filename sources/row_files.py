@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from schemas.frames import FrameKind
 from sources import framing
+from sources.files import size_read
 from sources.reader import Limits
 
 
@@ -71,6 +72,11 @@ class RowFilesReader:
     def _leave(self) -> None:
         self.close()
         self._path, self._row, self._before = self._path + 1, 0, self._before + self._row
+
+    def progress(self) -> tuple[int, int]:
+        file = self._file
+        share = 0.0 if file is None else self._row / max(1, file.metadata.num_rows)
+        return size_read(self._paths, self._path, share)
 
     def position(self) -> tuple[int, int, int]:
         return (self._path, self._row, self._before)

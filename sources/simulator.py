@@ -127,6 +127,10 @@ class _SimulatorReader:
         state = self._session.snapshot()
         return (SNAPSHOT_VERSION, tuple(self._config), self._offset, self._ended, state)
 
+    def progress(self) -> tuple[int, int]:
+        """Messages given, of all."""
+        return self._config.events - self._session.left, self._config.events
+
     def close(self) -> None:
         """Nothing to release."""
 

@@ -142,6 +142,11 @@ class BinanceSession:
         """Address of a symbol's REST book."""
         return _URL.format(name=self.names[symbol])
 
+    @property
+    def left(self) -> int:
+        """Messages of the day's course that are still to come."""
+        return int(self._flow[LEFT])
+
     def take(self, most: int) -> tuple[Block, int]:
         """At most ``most`` (> 0) of the next messages and how many there are; 0 at the end."""
         block = Block(

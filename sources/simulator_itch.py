@@ -163,6 +163,11 @@ class ItchSession:
         body = struct.pack(">Q8sIQc", shares, self._stock(i), price, match, cross_type)
         return _message("Q", ns, i + 1, body)
 
+    @property
+    def left(self) -> int:
+        """Messages of the day's course that are still to come."""
+        return int(self._flow[LEFT])
+
     def take(self, most: int) -> tuple[NDArray[np.uint8], int]:
         """At most ``most`` (> 0) of the next messages: (bytes, messages); none at the end."""
         if self._phase == 1:

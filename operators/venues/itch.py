@@ -313,14 +313,15 @@ def _first_rule(data: NDArray[np.uint8], state: NDArray[np.int64]) -> SnapshotRu
 
 
 def _payload(column: pa.LargeBinaryArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Bytes and bounds of a payload column, without copying, whatever slice it is."""
-    if len(column) == 0:
-        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    """Bytes and bounds of a payload column, without copying, whatever slice it is; read-only, for
+    the kernel is compiled for one kind of array."""
     _, offsets, values = column.buffers()
-    bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    if values is None:
-        return np.zeros(0, np.uint8), bounds
-    return np.frombuffer(values, np.uint8), bounds
+    bounds = np.zeros(1, np.int64)
+    if len(column):
+        bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    data = np.frombuffer(b"" if values is None else values, np.uint8)
+    bounds.flags.writeable = data.flags.writeable = False
+    return data, bounds
 
 
 def _dead(
