@@ -19,6 +19,7 @@ from tests.batches import START_NS, Item, decimals
 from tests.benchmarks.harness import Result, benchmark, rate
 
 _SYMBOLS, _SHARDS, _BATCH_ROWS = 512, 16, 8192
+ROUND_ROWS: Final = _SHARDS * _BATCH_ROWS
 _CENT: Final = 10**10  # in units of 1e-12
 #: Rows per run and the figure to reach, by table.
 _TABLES: Final = {
@@ -29,14 +30,16 @@ _TABLES: Final = {
 }
 
 
-class _Day:
+class Day:
     """A busy session: batches of one shard each, symbols by Zipf, prices that wander by cents.
 
-    A depth row changes one level of its symbol's book, as real ones do.
+    A depth row changes one level of its symbol's book, as real ones do. ``pace_ns`` is the mean
+    time between the rows of a shard.
     """
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, pace_ns: int = 30_050) -> None:
         self._table = TABLES[table]
+        self._pace_ns = pace_ns
         self._rng = np.random.default_rng(7)
         self._symbols = pa.array([f"SYM{i}" for i in range(_SYMBOLS)])
         self._base = self._rng.integers(1000, 50_000, _SYMBOLS)
@@ -45,16 +48,19 @@ class _Day:
 
     def items(self, rows: int) -> list[Item]:
         """At least so many rows."""
-        items = []
-        for _ in range(-(-rows // (_SHARDS * _BATCH_ROWS))):
-            items += [self._item(shard) for shard in range(_SHARDS)]
-            self._clock += _BATCH_ROWS * 31_000
+        return [item for _ in range(-(-rows // ROUND_ROWS)) for item in self.round()]
+
+    def round(self, clock: int | None = None) -> list[Item]:
+        """A batch of every shard, ``ROUND_ROWS`` in all, from ``clock`` on or after the last."""
+        self._clock = self._clock if clock is None else clock
+        items = [self._item(shard) for shard in range(_SHARDS)]
+        self._clock += _BATCH_ROWS * self._pace_ns * 33 // 32
         return items
 
     def _item(self, shard: int) -> Item:
         rng, rows = self._rng, _BATCH_ROWS
         self._of = (rng.zipf(1.3, rows) * _SHARDS + shard) % _SYMBOLS
-        self._times = self._clock + np.cumsum(rng.integers(100, 60_000, rows))
+        self._times = self._clock + np.cumsum(rng.integers(100, 2 * self._pace_ns - 100, rows))
         self._cents = self._base[self._of] + np.cumsum(rng.integers(-1, 2, rows)) % 50
         columns = [self._column(field, shard) for field in self._table.fields]
         self._next[shard] += rows
@@ -149,7 +155,7 @@ def _write(items: list[Item]) -> tuple[int, int]:
 def parquet_sink(quick: bool) -> Iterator[Result]:
     """Every hot table through the writer, in batches of 8,192 rows of one shard."""
     for table, (rows, target) in _TABLES.items():
-        items = _Day(table).items(rows // 16 if quick else rows)
+        items = Day(table).items(rows // 16 if quick else rows)
         written, size = _write(items)
         value = rate(lambda items=items: _write(items)[0], runs=1 if quick else 3)
         conditions = f"{written:,} rows of {_SYMBOLS} symbols, {size / written:.1f} bytes/row"
