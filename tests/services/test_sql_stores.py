@@ -49,7 +49,7 @@ QUERIES = {
         GROUP BY symbol ORDER BY symbol""",
     "the book at a time": """
         SELECT ts_event_epoch_ns, bid_prices, bid_sizes, ask_prices, ask_counts FROM depth
-        WHERE symbol = 'AAPL' AND ts_event <= '2026-01-02 12:00:00'
+        WHERE symbol = 'AAPL' AND date = '2026-01-02' AND ts_event <= '2026-01-02 12:00:00'
         ORDER BY ts_event_epoch_ns DESC, shard, row_sequence DESC LIMIT 1""",
     "the quote as of each trade": """
         SELECT t.row_sequence, t.price, q.bid_price, q.ask_price FROM trades t
