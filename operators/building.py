@@ -261,9 +261,14 @@ class EventBuilder:
         sequence: int | None = None,
         status: TradeStatus = TradeStatus.NORMAL,
     ) -> None:
-        """A print."""
+        """A print. Its size is above zero, and its price too: no venue that is decoded message by
+        message trades what may cost nothing or less."""
         taken = self._price_and_size(price, size, "trade")
         if taken is None:
+            return
+        if status != TradeStatus.BUST and not (taken[0] and taken[2]):
+            reason = RejectReason.BAD_SIZE if taken[0] else RejectReason.BAD_PRICE
+            self._dead_value(reason, "trade of size 0" if taken[0] else "trade", price, size)
             return
         identity = _id(trade_id)
         if identity is None:
@@ -293,13 +298,13 @@ class EventBuilder:
     ) -> None:
         """The venue's own best (price, size) on each side; None where a side is empty.
 
-        An empty side is a row with price NO_PRICE and size 0. If a number of either side cannot
-        be taken, the whole quote is a dead letter.
+        An empty side is a row with price NO_PRICE and size 0; 0 at the price 0 is one too. If a
+        number of either side cannot be taken, the whole quote is a dead letter.
         """
-        bids = NO_VALUE if bid is None else self._price_and_size(*bid, "venue bid")
+        bids = NO_VALUE if bid is None else self._best(*bid, "venue bid")
         if bids is None:
             return
-        asks = NO_VALUE if ask is None else self._price_and_size(*ask, "venue ask")
+        asks = NO_VALUE if ask is None else self._best(*ask, "venue ask")
         if asks is None:
             return
         last = _LAST if self._begin < 0 else 0
@@ -328,7 +333,8 @@ class EventBuilder:
         trade_id: str | int | None = None,
     ) -> None:
         """One L3 row (an EventKind) of the open group; ``trade_id`` of a REPLACE is the new
-        order's id. Without a price the row says NO_PRICE, without a size 0."""
+        order's id. Without a price the row says NO_PRICE, without a size 0. Orders do rest at the
+        price 0: Independent Reserve shows those of cheap coins in dear currencies so."""
         assert self._begin >= 0, "an order outside a message group"
         taken = self._price_and_size(price, size, "order")
         if taken is None:
@@ -374,7 +380,25 @@ class EventBuilder:
                 reason = reason_of(code, RejectReason.BAD_SIZE)
             elif quantity < 0:
                 reason = RejectReason.NEGATIVE_SIZE
+            elif mantissa < 0 and price is not None:
+                reason = RejectReason.BAD_PRICE
             else:
                 return mantissa, scale, quantity, digits
-        self.dead(reason, what, f'["{_text(price)}","{_text(size)}"]'.encode())
+        self._dead_value(reason, what, price, size)
         return None
+
+    def _best(self, price: Number, size: Number, what: str) -> Value | None:
+        """Value of one side of a quote, or None after a dead letter."""
+        taken = self._price_and_size(price, size, what)
+        if taken is None or taken[0]:
+            return taken
+        if not taken[2]:
+            return NO_VALUE
+        self._dead_value(RejectReason.BAD_PRICE, what, price, size)
+        return None
+
+    def _dead_value(
+        self, reason: RejectReason, what: str, price: Number | None, size: Number | None
+    ) -> None:
+        raw = f'["{_text(price)}","{_text(size)}"]'
+        self.dead(reason, what, raw.encode("utf-8", "backslashreplace"))

@@ -54,7 +54,7 @@ class CaptureFeed:
                 exchange = msgspec.json.decode(
                     frames.column("payload")[i].as_py(), type=_Header
                 ).exchange
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (ValueError, RecursionError):
                 continue
             if exchange in VENUES:
                 self._open(exchange)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
-import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from operators.building import EventBuilder
 from operators.events import BookType, EventBatch, EventKind
+from operators.guard import verdict
 from operators.message_kinds import kind_of
 from operators.registry import BookRules, Registry
-from operators.venues.times import TimestampError
 from schemas.codes import RejectReason
 from schemas.frames import FRAMES, FrameKind
 from schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
@@ -105,10 +103,8 @@ class VenueDecoder:
     def message(self, frame: Frame, out: EventBuilder) -> None:
         """Decode one frame of kind DATA, HTTP, CONNECT, DISCONNECT, SENT or HEADER into ``out``.
 
-        A message that is not understood: ``out.dead(RejectReason..., detail)`` - never an
-        exception. msgspec.DecodeError/ValidationError, UnicodeDecodeError and RecursionError are
-        turned into MALFORMED dead letters by the caller, TimestampError into BAD_TIMESTAMP, an
-        integer beyond 64 bits into OUT_OF_RANGE, and every row of the frame is undone.
+        A message that is not understood: ``out.dead(RejectReason..., detail)``. What is thrown
+        (operators.guard) undoes every row of the frame and makes it a dead letter.
         """
         raise NotImplementedError
 
@@ -221,22 +217,14 @@ class JsonFeed:
             if seen is None:
                 seen = self.registry.seen[frame.connection] = set()
         out.start(i, frame.ts_recv, columns.offsets.item(i), frame.payload, seen)
-        if frame.kind > _HTTP and not self._control(frame, out):
-            return
-        reason = detail = None
         try:
-            self.venue.message(frame, out)
-        except TimestampError as error:
-            reason, detail = RejectReason.BAD_TIMESTAMP, str(error)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            reason, detail = RejectReason.MALFORMED, str(error)
-        except struct.error:
-            reason, detail = RejectReason.OUT_OF_RANGE, "an integer does not fit 64 bits"
-        if reason is not None:
-            assert detail is not None
+            if frame.kind <= _HTTP or self._control(frame, out):
+                self.venue.message(frame, out)
+                out.check_closed()
+        except BaseException as error:
+            reason, detail = verdict(error)
             out.undo()
             out.dead(reason, detail)
-        out.check_closed()
         if frame.kind <= _HTTP and not out.wrote():
             self._rowless[kind_of(frame.kind, frame.note, frame.payload)] += 1
 
@@ -266,7 +254,7 @@ class JsonFeed:
         """What one of several redundant lines does."""
         try:
             note = from_line_note(frame.payload)
-        except (ValueError, msgspec.DecodeError) as error:
+        except ValueError as error:
             out.dead(RejectReason.MALFORMED, f"a note on a line: {error}")
             return
         instrument = self.registry.index(LINE_PREFIX + note.line)

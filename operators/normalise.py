@@ -22,8 +22,10 @@ from operators.feeds import FeedDecoder, SelectiveDecoder
 from operators.kernels.split import split_rows
 from operators.step import core_step
 from schemas import arrow
+from schemas.frames import FRAMES, FrameKind
 from schemas.recovery import OTHER_RELEASE, StateError
 from schemas.tables import DEAD_LETTERS
+from schemas.units import END_OF_TIME_NS
 
 SNAPSHOT_VERSION: Final = 1
 #: Before the kind of a message that made no row: the name of its count among the stats.
@@ -80,7 +82,7 @@ class Normaliser:
 
     def apply(self, frames: pa.RecordBatch) -> Normalised:
         """Decode a frames batch (schemas.frames.FRAMES) and split its rows by shard."""
-        events, dead = self.decoder.apply(frames)
+        events, dead = self.decoder.apply(_in_time(frames))
         self._follow(events.instruments)
         parts = self._split(events)
         tables: dict[str, pa.RecordBatch] = {}
@@ -164,6 +166,26 @@ class Normaliser:
             )
         self._dead_letters = dead_letters
         self.decoder.restore(decoder)
+
+
+def _in_time(frames: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch, with frames that say they arrived before 1970 or after 2261 as BROKEN ones."""
+    received = frames.column("ts_recv").to_numpy()
+    wrong = (received < 0) | (received >= END_OF_TIME_NS)
+    if not wrong.any():
+        return frames
+    notes = frames.column("note").to_pylist()
+    for row in np.flatnonzero(wrong).tolist():
+        notes[row] = f"arrival time {received[row]} ns is not within 1970 to 2261"
+    changed = {
+        "ts_recv": pa.array(np.where(wrong, 0, received)),
+        "kind": pa.array(
+            np.where(wrong, np.int8(FrameKind.BROKEN), frames.column("kind").to_numpy())
+        ),
+        "note": pa.array(notes, pa.string()),
+    }
+    columns = [changed.get(name, frames.column(name)) for name in FRAMES.names]
+    return pa.RecordBatch.from_arrays(columns, schema=FRAMES)
 
 
 def step(

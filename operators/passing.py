@@ -19,9 +19,17 @@ from schemas import arrow
 from schemas.codes import RejectReason
 from schemas.fields import Field, Kind, Table
 from schemas.tables import table as table_of
-from schemas.units import to_decimal
+from schemas.units import END_OF_TIME_NS, to_decimal
 
 _NOTHING: Final[dict[str, int]] = {}
+#: Bytes of UTF-8 of a text: with its row it fits a message of every broker.
+MAX_TEXT_BYTES: Final = 1 << 14
+_WHOLE: Final = {
+    Kind.UINT8: range(2**8),
+    Kind.INT16: range(-(2**15), 2**15),
+    Kind.INT32: range(-(2**31), 2**31),
+    Kind.INT64: range(-(2**63), 2**63),
+}
 _IDENTITY: Final = frozenset({"shard", "row_sequence", "venue", "symbol"})
 
 
@@ -62,13 +70,28 @@ def _value(field: Field, value: Any) -> Any:
             raise BadValueError(RejectReason.NEGATIVE_SIZE, f"{field.name} {value!r}")
         return to_decimal(mantissa, scale)
     if field.kind is Kind.TIME:
+        if not 0 <= value < END_OF_TIME_NS:
+            raise BadValueError(RejectReason.BAD_TIMESTAMP, f"{field.name} {value}")
         return value or None
     if field.kind is Kind.CODE:
         assert isinstance(value, IntEnum), field.name
         return int(value)
-    if field.kind is Kind.ID:
-        return str(value)
-    return value
+    if field.kind in _WHOLE:
+        if value not in _WHOLE[field.kind]:
+            raise BadValueError(RejectReason.OUT_OF_RANGE, f"{field.name} {value!r}")
+        return value
+    return value if field.kind is Kind.BOOL else _text(field, str(value))
+
+
+def _text(field: Field, text: str) -> str:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise BadValueError(RejectReason.INVALID_ENCODING, field.name) from None
+    if size > MAX_TEXT_BYTES:
+        detail = f"{field.name} has {size} bytes, more than {MAX_TEXT_BYTES}"
+        raise BadValueError(RejectReason.OUT_OF_RANGE, detail)
+    return text
 
 
 def _column(field: Field, values: list[Any]) -> pa.Array:
@@ -120,18 +143,21 @@ class PassingRows:
 
     def mark(self) -> dict[str, int]:
         """Lengths now, for :meth:`cut`."""
-        if not self._tables:
+        if not self._tables and not self._whole:
             return _NOTHING
-        return {name: len(rows) for name, rows in self._tables.items()}
+        every = (*self._tables.items(), *self._whole.items())
+        return {name: len(parts) for name, parts in every}
 
     def cut(self, mark: dict[str, int]) -> None:
         """Forget what came after ``mark``."""
         for name, rows in self._tables.items():
             del rows[mark.get(name, 0) :]
+        for name, parts in self._whole.items():
+            del parts[mark.get(name, 0) :]
 
     def batches(self) -> dict[str, pa.RecordBatch]:
         """One batch per table with rows."""
-        found = {name: joined(parts) for name, parts in self._whole.items()}
+        found = {name: joined(parts) for name, parts in self._whole.items() if parts}
         for name, rows in self._tables.items():
             if not rows:
                 continue

@@ -20,11 +20,22 @@ from operators.events import (
     Instruments,
     SnapshotRule,
 )
+from schemas.codes import RejectReason
+from schemas.names import name_fault
 from schemas.recovery import START_ANEW, StateError
 from schemas.shards import shard_of
 
 assert INSTRUMENT.names is not None
 _SHARD: Final = INSTRUMENT.names.index("shard")
+
+
+class RefusedInstrumentError(Exception):
+    """An instrument that is not taken: what names it becomes a dead letter of this reason."""
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,8 @@ class Registry:
         return len(self._rows)
 
     def index(self, symbol: str, venue: str | None = None) -> int:
-        """Index of an instrument of ``venue`` (default: the feed's own)."""
+        """Index of an instrument of ``venue`` (default: the feed's own). RefusedInstrumentError
+        if its name is none that all stores can hold (schemas.names)."""
         key = (venue or self._venue, symbol)
         index = self._indices.get(key)
         return self._register(key) if index is None else index
@@ -81,6 +93,9 @@ class Registry:
         return tuple(symbol for _, symbol in self._indices)
 
     def _register(self, key: tuple[str, str]) -> int:
+        fault = name_fault("venue", key[0]) or name_fault("symbol", key[1])
+        if fault is not None:
+            raise RefusedInstrumentError(RejectReason.UNKNOWN_INSTRUMENT, fault)
         rules = self._rules(*key)
         values = {
             "shard": shard_of(*key, self._shards),

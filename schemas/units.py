@@ -20,6 +20,10 @@ INT64_MAX: Final = 2**63 - 1
 #: A mantissa that means "no value" (an empty side of a quote): never a legal price.
 NO_PRICE: Final = -(2**63)
 
+#: 2262-01-01 UTC: from here on times are refused. Intervals that begin before it end within int64,
+#: which itself ends in April of that year.
+END_OF_TIME_NS: Final = 9_214_646_400_000_000_000
+
 NS_PER_US: Final = 1_000
 NS_PER_MS: Final = 1_000_000
 NS_PER_S: Final = 1_000_000_000

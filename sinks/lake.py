@@ -24,8 +24,9 @@ from collections.abc import Collection
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
+from schemas.names import venue_folder
 from schemas.tables import TABLES
 from sinks.atomic import replacing
 from sinks.errors import SinkError, disk_failed
@@ -53,7 +54,7 @@ class Partition(NamedTuple):
         """Path below the lake."""
         parts = [self.table, f"date={_EPOCH + timedelta(self.day)}"]
         if self.venue is not None:
-            parts.append(f"venue={quote(self.venue, safe='')}")
+            parts.append(venue_folder(self.venue))
         return "/".join(parts)
 
 

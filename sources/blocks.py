@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.frames import FrameKind
+from schemas.letters import RAW_BYTES
 from sources import framing
 from sources.files import ByteFile, Damage, Place, size_read
 from sources.reader import DEFAULT_LIMITS, Limits
@@ -101,6 +102,10 @@ class Blocks:
         self.start, self.stop = 0, kept + got
         return True
 
+    def peek(self, most: int) -> bytes:
+        """The first ``most`` bytes of what was read and not yet taken."""
+        return self.data[self.start : min(self.stop, self.start + most)].tobytes()
+
     def rest(self, most: int | None = None) -> bytes:
         """Take everything that was read and not yet taken, or the first ``most`` bytes of it."""
         stop = self.stop if most is None else min(self.stop, self.start + most)
@@ -185,11 +190,17 @@ class BlockReader:
         return None
 
     def _too_long(self, blocks: Blocks) -> pa.RecordBatch:
-        """Give up a message that is longer than allowed, as far as it was read."""
-        limit = self._limits.max_message_bytes
-        offset, rest = blocks.place.in_feed, blocks.rest(limit)
+        """Give up a message that is longer than allowed, and with it the file: nothing says where
+        the next one would start."""
+        reason = f"a message of more than {self._limits.max_message_bytes} bytes"
+        return self._give_up(blocks, RAW_BYTES, reason)
+
+    def _give_up(self, blocks: Blocks, most: int, reason: str) -> pa.RecordBatch:
+        """The frame about a file that cannot be read on; the next file comes after it."""
+        name, offset, rest = blocks.path.name, blocks.place.in_feed, blocks.rest(most)
+        blocks.abandon()
         return framing.single(
-            FrameKind.BROKEN, offset, rest, f"a message of more than {limit} bytes"
+            FrameKind.BROKEN, offset, rest, f"{name}: {reason}; the rest is not read"
         )
 
     def progress(self) -> tuple[int, int]:

@@ -30,7 +30,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.frames import FrameKind
-from schemas.units import INT64_MAX, NS_PER_S
+from schemas.units import END_OF_TIME_NS, NS_PER_S
 from sources import framing
 from sources.files import compression, size_read
 from sources.files import head as head_of
@@ -66,6 +66,8 @@ class _Line(msgspec.Struct):
     b64: str | None = None
 
 
+#: Bad JSON is a ValueError; the other is what is nested too deep.
+_UNREADABLE: Final = (ValueError, RecursionError)
 _stamp_of = msgspec.json.Decoder(_Stamp).decode
 _line_of = msgspec.json.Decoder(_Line).decode
 #: REST answers of some megabytes may stand first.
@@ -109,14 +111,17 @@ def seconds_ns(raw: bytes) -> int:
     """ns of a JSON number or string of seconds, exact: no float. ValueError if it is none."""
     text = raw.decode().strip('"')
     match = _SECONDS.fullmatch(text)
-    if match is not None:
-        return int(match[1]) * NS_PER_S + int((match[2] or "").ljust(9, "0"))
     try:
-        ns = int(Decimal(text) * NS_PER_S)
+        if match is not None:
+            ns = int(match[1]) * NS_PER_S + int((match[2] or "").ljust(9, "0"))
+        else:
+            exact = Decimal(text) * NS_PER_S
+            # Before it becomes an integer: 1e999999 has a million digits.
+            ns = int(exact) if 0 <= exact < END_OF_TIME_NS else -1
     except (ArithmeticError, ValueError):
-        raise ValueError(f"ts {text!r} is not a number of seconds") from None
-    if not 0 <= ns <= INT64_MAX:
-        raise ValueError(f"ts {text!r} is out of range")
+        raise ValueError(f"ts {text[:99]!r} is not a number of seconds") from None
+    if not 0 <= ns < END_OF_TIME_NS:
+        raise ValueError(f"ts {text[:99]!r} is not within 1970 to 2261")
     return ns
 
 
@@ -166,7 +171,7 @@ class _Sorted:
             try:
                 stamp = _stamp_of(line)
                 last = -1 if stamp.t == "header" else seconds_ns(bytes(stamp.ts))
-            except ValueError:  # bad JSON is one too: msgspec.DecodeError, UnicodeDecodeError
+            except _UNREADABLE:
                 pass
             keys.append(last)
             sizes.append(len(line))
@@ -277,7 +282,7 @@ def _frame(raw: bytes) -> tuple[int, int, str, str | None, bytes]:
             return kind, 0, "", None, raw
         ts = seconds_ns(bytes(line.ts))
         payload = _payload(line, needed=kind in (FrameKind.DATA, FrameKind.HTTP))
-    except ValueError as error:
+    except _UNREADABLE as error:
         return FrameKind.BROKEN, 0, "", f"not a capture line: {error}", raw
     note = {
         FrameKind.HTTP: line.url,

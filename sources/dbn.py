@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from schemas.frames import FrameKind
 from sources import files, framing
-from sources.blocks import Blocks
+from sources.blocks import BlockReader, Blocks
 from sources.kernels import cut_records
 from sources.lines import HeadedLineReader
 
@@ -36,6 +36,11 @@ class DbnReader(HeadedLineReader):
             return super()._take(blocks)
         return self._records(blocks) if blocks.place.offset > 0 else self._metadata(blocks)
 
+    def _too_long(self, blocks: Blocks) -> pa.RecordBatch:
+        if self._is_csv:
+            return super()._too_long(blocks)
+        return BlockReader._too_long(self, blocks)  # metadata: it is no line
+
     def _metadata(self, blocks: Blocks) -> pa.RecordBatch | None:
         size, offset = blocks.stop - blocks.start, blocks.place.in_feed
         prefix = blocks.data[blocks.start : blocks.stop][:_PREFIX_BYTES].tobytes()
@@ -49,10 +54,7 @@ class DbnReader(HeadedLineReader):
         end, impossible = cut_records(blocks.data, start, blocks.stop, self._limits.max_rows)
         if end == start and impossible:
             # Nothing says where the next record would start.
-            rest = blocks.rest(_RECORD_HEADER_BYTES)
-            reason = f"{blocks.path.name}: a record shorter than its header; the rest is not read"
-            blocks.abandon()
-            return framing.single(FrameKind.BROKEN, offset, rest, reason)
+            return self._give_up(blocks, _RECORD_HEADER_BYTES, "a record shorter than its header")
         if end == start:
             return None
         blocks.start = end

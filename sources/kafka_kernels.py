@@ -20,11 +20,13 @@ from numba.core import config, types
 from numpy.typing import NDArray
 
 from schemas.cache import cache_folder
+from schemas.units import END_OF_TIME_NS, NS_PER_MS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _HERE: Final = Path(__file__).resolve()
 _ROOT: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder() / "numba")
-_HASH: Final = hashlib.sha256(numba.__version__.encode() + _HERE.read_bytes()).hexdigest()[:16]
+_RELEASE: Final = f"{numba.__version__} {END_OF_TIME_NS}".encode()
+_HASH: Final = hashlib.sha256(_RELEASE + _HERE.read_bytes()).hexdigest()[:16]
 
 #: ``rd_kafka_message_t`` of librdkafka (rdkafka.h), 64-bit.
 MESSAGE: Final = np.dtype(
@@ -49,6 +51,7 @@ NAMES: Final = tuple(
     np.frombuffer(name + b"\0", np.uint8) for name in (b"ts_recv", b"kind", b"note")
 )
 
+_END_OF_TIME_MS: Final = END_OF_TIME_NS // NS_PER_MS
 _P = types.uintp
 _timestamp = types.ExternalFunction("rd_kafka_message_timestamp", types.int64(_P, _P))
 _headers = types.ExternalFunction("rd_kafka_message_headers", types.int32(_P, _P))
@@ -183,7 +186,8 @@ def unpack(
         _memcpy(keys + slots.key_bytes[slot], message.key, message.key_size)
         slots.bytes[slot] += message.payload_size
         slots.key_bytes[slot] += message.key_size
-        ts_ms = max(np.int64(0), _timestamp(pointers[i], room))
+        # A producer may say anything; what is beyond the end of time stays there.
+        ts_ms = min(max(np.int64(0), _timestamp(pointers[i], room)), np.int64(_END_OF_TIME_MS))
         out.ts_ms[row] = ts_ms
         out.ts_recv[row] = ts_ms * 1_000_000
         if _read_headers(pointers[i], row, out, names, scratch):

@@ -18,17 +18,18 @@ from numba.core import config
 from numpy.typing import NDArray
 
 from schemas.cache import cache_folder
+from schemas.units import END_OF_TIME_NS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _HERE = Path(__file__).resolve()
 _ROOT = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder() / "numba")
-_HASH = hashlib.sha256(numba.__version__.encode() + _HERE.read_bytes()).hexdigest()[:16]
+_RELEASE = f"{numba.__version__} {END_OF_TIME_NS}".encode()
+_HASH = hashlib.sha256(_RELEASE + _HERE.read_bytes()).hexdigest()[:16]
 
 Bytes = NDArray[np.uint8]
 Indices = NDArray[np.int64]
 
 _MAX_SECONDS_DIGITS = 19
-_INT64_MAX = 2**63 - 1
 _NEWLINES = np.uint64(0x0A0A0A0A0A0A0A0A)
 _ONES = np.uint64(0x0101010101010101)
 _TOP_BITS = np.uint64(0x8080808080808080)
@@ -156,8 +157,8 @@ def pack_pairs(
 def take_stamps(data: Bytes, starts: Indices, ends: Indices, stamps: Indices) -> int:
     """Read ``<ns> `` at the start of every span and move the start behind it.
 
-    A span without it (1 to 19 digits that fit an int64, a blank, something behind) keeps its start
-    and gets the stamp -1. Returns how many those are.
+    A span without it (1 to 19 digits of a time before END_OF_TIME_NS, a blank, something behind)
+    keeps its start and gets the stamp -1. Returns how many those are.
     """
     bad = 0
     for i in range(len(starts)):
@@ -167,7 +168,7 @@ def take_stamps(data: Bytes, starts: Indices, ends: Indices, stamps: Indices) ->
         while at < end and at - starts[i] < _MAX_SECONDS_DIGITS and 48 <= data[at] <= 57:
             value = value * np.uint64(10) + np.uint64(data[at] - 48)
             at += 1
-        whole = at > starts[i] and value <= np.uint64(_INT64_MAX)
+        whole = at > starts[i] and value < np.uint64(END_OF_TIME_NS)
         if whole and at + 1 < end and data[at] == 32:
             stamps[i] = np.int64(value)
             starts[i] = at + 1

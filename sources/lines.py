@@ -1,21 +1,27 @@
 """Files of lines: one frame per line, without its line end. Empty lines are left out.
 
 Lines end with LF or CR LF; the last one of a whole file needs no end. Of a damaged file the last,
-unfinished line goes into the frame that tells of the damage.
+unfinished line goes into the frame that tells of the damage. A line of more than
+``Limits.max_message_bytes`` (64 MiB) is one BROKEN frame with its first bytes, length and SHA-256:
+it is read in pieces and never held.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from hashlib import sha256
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.frames import FrameKind
+from schemas.letters import RAW_BYTES, cut_note
 from sources import framing
 from sources.blocks import BlockReader, Blocks
 from sources.kernels import pack, split_lines
+
+_PIECE_BYTES: Final = 1 << 20
 
 
 class Spans(NamedTuple):
@@ -49,6 +55,24 @@ def packed(spans: Spans) -> pa.LargeBinaryArray:
     return framing.payloads(pa.py_buffer(out), bounds)
 
 
+def pass_line(blocks: Blocks) -> tuple[bytes, str]:
+    """Pass the line at hand without holding it: its first bytes, and its length and SHA-256 in
+    words. Memory is that of one buffer, however long the line is."""
+    digest, size, head = sha256(), 0, b""
+    while True:
+        piece = blocks.peek(_PIECE_BYTES)
+        end = piece.find(b"\n")
+        line = piece if end < 0 else piece[:end]
+        digest.update(line)
+        size += len(line)
+        head += line[: RAW_BYTES - len(head)]
+        blocks.start += len(line) + (end >= 0)
+        if end >= 0 or (not piece and blocks.whole):
+            return head, cut_note(size, digest.hexdigest())
+        if not piece:
+            blocks.refill()
+
+
 class LineReader(BlockReader):
     """A frame per line; subclasses change what becomes of the lines in :meth:`_frames`."""
 
@@ -58,6 +82,12 @@ class LineReader(BlockReader):
 
     def _frames(self, spans: Spans) -> pa.RecordBatch:
         return framing.batch(spans.offsets, packed(spans))
+
+    def _too_long(self, blocks: Blocks) -> pa.RecordBatch:
+        offset = blocks.place.in_feed
+        head, about = pass_line(blocks)
+        note = f"a line of more than {self._limits.max_message_bytes} bytes {about}"
+        return framing.single(FrameKind.BROKEN, offset, head, note)
 
 
 class HeadedLineReader(LineReader):

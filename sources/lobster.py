@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.frames import FrameKind
+from schemas.letters import RAW_BYTES
 from sources import framing
 from sources.blocks import Blocks
 from sources.files import Place, size_read
@@ -66,7 +67,8 @@ class _Rows:
         """Why the file ended before its time, with the bytes of the unfinished row."""
         if self.overlong:
             limit = self._limits.max_message_bytes
-            return FrameKind.BROKEN, f"a row of more than {limit} bytes", self._blocks.rest(limit)
+            reason = f"a row of more than {limit} bytes; the rest is not read"
+            return FrameKind.BROKEN, reason, self._blocks.rest(RAW_BYTES)
         damage = self._blocks.damage
         return None if damage is None else (*damage, self._blocks.rest())
 

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 from schemas.kafka import SECURITY_PARAMS
 from schemas.kafka import redacted as redacted_url
+from schemas.names import name_fault
 from schemas.tables import TABLES
 from sources import frames, sniff
 from sources.errors import SourceError
@@ -42,6 +43,14 @@ def _date(text: str) -> str | None:
 
 def _text(text: str) -> str | None:
     return None if text.strip() else "a text that is not empty"
+
+
+def _name(what: str) -> Callable[[str], str | None]:
+    def check(text: str) -> str | None:
+        fault = name_fault(what, text)
+        return None if fault is None else f"a {what} that can be stored: {fault}"
+
+    return check
 
 
 def _one_of(*words: str) -> Callable[[str], str | None]:
@@ -69,8 +78,8 @@ _TABLE_NAMES: Final = tuple(
 )
 _TABLE: Final = {
     "table": _Param(_one_of(*_TABLE_NAMES), "table=trades"),
-    "venue": _Param(_text, "venue=KRAKEN", required=False),
-    "symbol": _Param(_text, "symbol=BTC/USD", required=False),
+    "venue": _Param(_name("venue"), "venue=KRAKEN", required=False),
+    "symbol": _Param(_name("symbol"), "symbol=BTC/USD", required=False),
 }
 #: Rows of a table, or the raw frames of a venue that a recorder kept.
 _FRAMES: Final = {
@@ -99,7 +108,7 @@ _SCHEMES: Final[dict[str, _Scheme]] = {
     "lobster": _Scheme(
         "lobster:MESSAGE_CSV?book=BOOK_CSV&symbol=S&date=YYYY-MM-DD",
         {
-            "symbol": _Param(_text, "symbol=AMZN"),
+            "symbol": _Param(_name("symbol"), "symbol=AMZN"),
             "date": _Param(_date, "date=2012-06-21"),
             "book": _Param(_text, "book=ORDERBOOK_CSV", required=False),
         },

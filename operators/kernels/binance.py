@@ -21,7 +21,7 @@ from operators.kernels.json_scan import decimal, flag, put_row, whole
 from operators.kernels.symbols import MAX_BYTES, Symbols, find_symbol
 from operators.kernels.words import address_of, after, byte, literal
 from schemas.codes import AggressorSide, RowFlag, Side
-from schemas.units import NS_PER_MS, NS_PER_US
+from schemas.units import END_OF_TIME_NS, NS_PER_MS, NS_PER_US
 
 #: Why :func:`decode_frames` returned.
 DONE: Final = 0
@@ -35,9 +35,9 @@ PARTIAL_RULES: Final = 4  # registered as an instrument whose every message is a
 PARTIAL_SHOWN: Final = 8  # partial books were shown although the rules are those of differences
 
 #: Largest time in ms, and smallest and largest in µs, that are taken.
-MAX_MS: Final = 9_223_372_036_854
+MAX_MS: Final = END_OF_TIME_NS // NS_PER_MS - 1
 MIN_US: Final = 10**14
-MAX_US: Final = 9_223_372_036_854_775
+MAX_US: Final = END_OF_TIME_NS // NS_PER_US - 1
 
 _LEVEL: Final = int(EventKind.LEVEL)
 _TRADE: Final = int(EventKind.TRADE)
@@ -260,7 +260,7 @@ def _trade(
     if best >= 0:
         _, at = flag(best)
     ts_event = _time(traded)
-    if ts_event == 0 or not _closed(at, end):
+    if ts_event == 0 or not _closed(at, end) or price == 0 or size == 0:
         return -1
     if raw:
         facts[instrument] |= RAW_TRADES
@@ -304,7 +304,7 @@ def _ticker(
         ts_event = _time(value)
         if ts_event == 0:
             return -1
-    if not _closed(at, end) or bids == 0 or asks == 0:
+    if not _closed(at, end) or bids == 0 or asks == 0 or bid == 0 or ask == 0:
         return -1
     put_row(rows[row], _BID_QUOTE, instrument, frame, ts_event, ts_recv, sequence)
     rows[row].side = _BID
@@ -372,6 +372,12 @@ def _message(
 
 
 @bare_kernel
+def rows_wanted(size: int) -> int:
+    """Rows that a payload of so many bytes makes at most."""
+    return size // _LEVEL_BYTES + 4
+
+
+@bare_kernel
 def decode_frames(batch: Batch, frame: int, rows: NDArray[Any], row: int) -> tuple[int, int, int]:
     """Frames from ``frame`` on into ``rows`` from ``row`` on: the first frame that was not taken,
     the next free row and why it stopped (DONE, FULL, OTHER)."""
@@ -383,7 +389,7 @@ def decode_frames(batch: Batch, frame: int, rows: NDArray[Any], row: int) -> tup
             return frame, row, OTHER
         base = text if frame < batch.tail_from else tail
         start, end = base + bounds[frame], base + bounds[frame + 1]
-        if row + (end - start) // _LEVEL_BYTES + 4 > len(rows):
+        if row + rows_wanted(end - start) > len(rows):
             return frame, row, FULL
         taken = _message(start, end, symbols, facts, rows, row, frame, ts_recv[frame])
         if taken < 0:

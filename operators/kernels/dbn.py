@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from operators.events import NO_SEQUENCE, BookType, EventKind, IdKind
 from operators.kernels.jit import bare_kernel
 from schemas.codes import AggressorSide, RejectReason, RowFlag, Side
-from schemas.units import INT64_MAX, NO_PRICE
+from schemas.units import END_OF_TIME_NS, INT64_MAX, NO_PRICE
 
 #: What becomes of a record, by rtype.
 UNKNOWN, BOOK, PLAIN, IGNORED, MAPPING, BARS = range(6)
@@ -77,27 +77,51 @@ _BID, _ASK = int(Side.BID), int(Side.ASK)
 _BUY, _SELL = int(AggressorSide.BUY), int(AggressorSide.SELL)
 _BAD_PRICE, _BAD_SIZE = int(RejectReason.BAD_PRICE), int(RejectReason.BAD_SIZE)
 _BAD_SIDE, _UNKNOWN = int(RejectReason.BAD_SIDE), int(RejectReason.UNKNOWN_MESSAGE)
-_TRUNCATED = int(RejectReason.TRUNCATED)
+_BAD_TIMESTAMP = int(RejectReason.BAD_TIMESTAMP)
+#: Bit of ``books`` besides the BookType: prices of the instrument may be at or below zero.
+SIGNED: Final = 16
 
 Words = NDArray[np.int64]
 
 
 @bare_kernel
-def index(words: Words, ats: Words, rtypes: Any, keys: Words, times: Words) -> tuple[int, int]:
-    """Where the records of ``words`` start, and (publisher << 32 | instrument, time) of each.
+def index(
+    text: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+    ats: Words,
+    rtypes: Any,
+    keys: Words,
+    times: Words,
+    places: Words,
+    bad: Words,
+) -> tuple[int, int]:
+    """Copy the records of ``text`` to ``out``, the bytes of an array of words: where each starts
+    (word, and byte of ``text``), and its (publisher << 32 | instrument, time).
 
     ``times`` is ts_recv where the layout has one at a known place, else ts_event. Returns how many
-    there are and the first word that could not be read as one (all of them: ``len(words)``).
+    there are, and how many spans of ``text`` are in ``bad``, which cannot be read as records.
     """
+    words = out.view(np.int64)
+    start: Any = 0
     at: Any = 0
     count = 0
-    while at < len(words):
+    bads = 0
+    while start < len(text):
+        length = 4 * np.int64(text[start])
+        end = start + length
+        whole = length >= 16 and end <= len(text)
+        if not whole or length & 7 or length >> 3 < _LEAST[text[start + 1]]:
+            # A length that cannot be does not say where the next record starts.
+            end = end if whole else len(text)
+            bad[bads, 0] = start
+            bad[bads, 1] = end
+            bads += 1
+            start = end
+            continue
+        for k in range(length):
+            out[8 * at + k] = text[start + k]
         head = np.uint64(words[at])
-        length = np.int64(head & np.uint64(255))
         rtype = np.int64((head >> np.uint64(8)) & np.uint64(255))
-        size = length >> 1
-        if length & 1 or size < 2 or at + size > len(words) or size < _LEAST[rtype]:
-            return count, at
         ats[count] = at
         rtypes[count] = rtype
         publisher = np.int64((head >> np.uint64(16)) & np.uint64(65535))
@@ -107,9 +131,11 @@ def index(words: Words, ats: Words, rtypes: Any, keys: Words, times: Words) -> t
             times[count] = words[at + 5]
         elif _LEAST[rtype] > 0:
             times[count] = words[at + 4]
+        places[count] = start
         count += 1
-        at += size
-    return count, at
+        at += length >> 3
+        start = end
+    return count, bads
 
 
 @bare_kernel
@@ -159,7 +185,13 @@ def _put(rows: Any, at: int, kind: int, price: int, size: int, side: int, flags:
 
 
 @bare_kernel
-def _order(rows: Any, at: int, words: Words, w: int, book: int) -> int:
+def _allowed(price: Any, signed: bool) -> bool:
+    """Whether a price that is there can be one of the instrument's."""
+    return price > 0 or (signed and price != NO_PRICE)
+
+
+@bare_kernel
+def _order(rows: Any, at: int, words: Words, w: int, book: int, signed: bool) -> int:
     """Row of an mbo record; 1 if it was written, 0 if there is nothing to say, else -1 - reason."""
     tail = words[w + 4]
     size = _low(tail)
@@ -194,6 +226,8 @@ def _order(rows: Any, at: int, words: Words, w: int, book: int) -> int:
             if kind != _REDUCE:
                 return -1 - _BAD_PRICE
             price = NO_PRICE
+        elif not _allowed(price, signed):
+            return -1 - _BAD_PRICE
         if size == UNDEF_SIZE or (size == 0 and kind != _REDUCE):
             return -1 - _BAD_SIZE
         if kind != _TRADE:
@@ -241,17 +275,32 @@ def _quote(rows: Any, at: int, words: Words, w: int, flags: int) -> None:
 
 
 @bare_kernel
-def _levels(rows: Any, at: int, words: Words, w: int, rtype: int, book: int) -> int:
+def _prices_allowed(words: Words, w: int, levels: int, signed: bool) -> bool:
+    """Whether all prices of the levels that are there can be the instrument's."""
+    for level in range(levels):
+        sizes = words[w + 8 + 4 * level]
+        for side in range(2):
+            price = words[w + 6 + 4 * level + side]
+            size = _high(sizes) if side else _low(sizes)
+            if price != INT64_MAX and size > 0 and not _allowed(price, signed):
+                return False
+    return True
+
+
+@bare_kernel
+def _levels(rows: Any, at: int, words: Words, w: int, rtype: int, book: int, signed: bool) -> int:
     """Rows of an mbp, trades or bbo record: how many were written, or -1 - reason."""
     start = at
     middle = words[w + 3]
     action, side, flags = _byte(middle, 4), _byte(middle, 5), _flags(_byte(middle, 6))
     price, size = words[w + 2], _low(middle)
     traded = action == 84 and not _SAMPLED[rtype]
-    if traded and price == INT64_MAX:
+    if traded and (price == INT64_MAX or not _allowed(price, signed)):
         return -1 - _BAD_PRICE
     if traded and (size == 0 or size == UNDEF_SIZE):
         return -1 - _BAD_SIZE
+    if not _prices_allowed(words, w, _LEVELS[rtype], signed):
+        return -1 - _BAD_PRICE
     if _LEVELS[rtype] > 0:
         # A trade's record shows the book before or without the trade, so the book comes first.
         if book == _L2 and _COUNTED[rtype] and not _SAMPLED[rtype]:
@@ -280,8 +329,8 @@ def decode(
 ) -> tuple[int, int]:
     """Rows of the BOOK records whose instrument is not -1; returns (rows, bad records).
 
-    ``books[instrument]`` is its BookType; ``bad`` gets (record, reason) of what cannot be taken;
-    ``rows`` must be zero and :func:`rows_needed` long.
+    ``books[instrument]`` is its BookType, with SIGNED where that holds; ``bad`` gets (record,
+    reason) of what cannot be taken; ``rows`` must be zero and :func:`rows_needed` long.
     """
     count = 0
     bads = 0
@@ -291,25 +340,32 @@ def decode(
         if instrument < 0 or CLASSES[rtype] != BOOK:
             continue
         w = ats[i]
+        book, signed = books[instrument] & ~SIGNED, books[instrument] & SIGNED != 0
+        ts_event = max(words[w + 1], 0)
         if rtype == MBO:
-            written = _order(rows, count, words, w, books[instrument])
             received, flags = words[w + 5], _byte(words[w + 4], 4)
             sequence = _high(words[w + 6])
         else:
-            written = _levels(rows, count, words, w, rtype, books[instrument])
             received, flags = words[w + 4], _byte(words[w + 3], 6)
             sequence = NO_SEQUENCE if not _COUNTED[rtype] else _high(words[w + 5])
+        # -1 is UNDEF_TIMESTAMP; a bad arrival time is none.
+        if received < 0 or flags & F_BAD_TS_RECV:
+            received = 0
+        known = max(ts_event, received)
+        if known == 0 or known >= END_OF_TIME_NS:
+            written = -1 - _BAD_TIMESTAMP
+        elif rtype == MBO:
+            written = _order(rows, count, words, w, book, signed)
+        else:
+            written = _levels(rows, count, words, w, rtype, book, signed)
         if written < 0:
             bad[bads, 0] = i
             bad[bads, 1] = -1 - written
             bads += 1
             continue
-        # -1 is UNDEF_TIMESTAMP; a bad arrival time is none.
-        if received < 0 or flags & F_BAD_TS_RECV:
-            received = 0
         for k in range(count, count + written):
             row = rows[k]
-            row.ts_event = max(words[w + 1], 0)
+            row.ts_event = ts_event
             row.ts_recv = received
             row.sequence = sequence
             row.instrument = instrument

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from operators.kernels import int128, numbers
 from operators.kernels.jit import bare_kernel
-from schemas.units import INT64_MAX, NO_PRICE, NS_PER_DAY, NS_PER_MINUTE, NS_PER_S
+from schemas.units import END_OF_TIME_NS, INT64_MAX, NO_PRICE, NS_PER_DAY, NS_PER_MINUTE, NS_PER_S
 
 Bytes = NDArray[np.uint8]
 Indices = NDArray[np.int64]
@@ -196,7 +196,7 @@ def _time(text: Bytes, at: int, end: int) -> Any:
     """ns since 1970 of a whole number of ns, or of an RFC 3339 time; -1: neither."""
     if end - at < 19 or text[at + 4] != 45:
         value, whole = _whole(text, at, end)
-        return value if whole and value >= 0 else -1
+        return value if whole and 0 <= value < END_OF_TIME_NS else -1
     year, month = _digits(text, at, 4, end), _digits(text, at + 5, 2, end)
     day, hour = _digits(text, at + 8, 2, end), _digits(text, at + 11, 2, end)
     minute, second = _digits(text, at + 14, 2, end), _digits(text, at + 17, 2, end)
@@ -231,7 +231,7 @@ def _time(text: Bytes, at: int, end: int) -> Any:
             return -1
     offset, known = _zone(text, at, end)
     ns -= offset * NS_PER_MINUTE
-    return ns if known and ns >= 0 else -1
+    return ns if known and 0 <= ns < END_OF_TIME_NS else -1
 
 
 @bare_kernel
@@ -267,7 +267,7 @@ def gather(text: Bytes, starts: Indices, stops: Indices, out: Bytes, bounds: Any
 def narrow_words(words: Any, valid: Any, mantissas: Indices, scales: Any, good: Any) -> None:
     """decimal128(38, 12) words (lo, hi) without trailing zeros; null is NO_PRICE.
 
-    ``good[i]`` goes false where the mantissa does not fit an int64.
+    ``good[i]`` goes false where int64 or the column decimal128(28, 12) does not hold the value.
     """
     for i in range(len(mantissas)):
         mantissas[i] = NO_PRICE
@@ -276,5 +276,5 @@ def narrow_words(words: Any, valid: Any, mantissas: Indices, scales: Any, good: 
             mantissa, scale, fits = _narrow(np.int64(words[2 * i + 1]), words[2 * i])
             mantissas[i] = mantissa
             scales[i] = scale
-            if not fits:
+            if not fits or abs(mantissa) > numbers.LIMITS[scale]:
                 good[i] = False

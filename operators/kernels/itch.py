@@ -358,6 +358,7 @@ def decode(
             _note_bad(bad[state[BADS]], begin, end - begin, state[LAST_TS], frame, why)
             state[BADS] += 1
         elif _GAP <= kind <= _START:
-            return NOTED
+            # One that cannot be read becomes a note of its own.
+            return NOTED if state[BADS] < len(bad) else NOTES_FULL
         state[FRAME] = frame + 1
     return DONE

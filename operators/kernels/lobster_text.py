@@ -29,6 +29,8 @@ MAX_LEVELS: Final = 200
 ) = range(12)
 
 _EMPTY_PRICE = 9_999_999_999
+#: Most shares that decimal128(28, 12) holds.
+_MOST_SHARES = 10**16 - 1
 _COMMA, _NEWLINE, _DOT, _MINUS = 44, 10, 46, 45
 #: Digits that surely fit an int64.
 _DIGITS = 18
@@ -96,7 +98,7 @@ def read_message(
         return WHY_TYPE, at
     if kind == 7:
         return -1, at
-    if fields[3] <= 0:
+    if fields[3] <= 0 or fields[3] > _MOST_SHARES:
         return WHY_SIZE, at
     if fields[4] <= 0:
         return WHY_PRICE, at
@@ -131,11 +133,13 @@ def read_book(
             if at < 0 or at >= end or text[at] != _COMMA:
                 return WHY_BOOK, level
             size, at = _integer(text, at + 1, end)
-            if at < 0 or size < 0:
+            if at < 0 or size < 0 or size > _MOST_SHARES:
                 return WHY_BOOK, level
             if abs(price) != _EMPTY_PRICE and size > 0:
                 count = counts[side]
                 better = 1 if side == 1 else -1
+                if price <= 0:
+                    return WHY_BOOK, level
                 if count > 0 and (price - prices[side, count - 1]) * better <= 0:
                     return WHY_BOOK, level
                 prices[side, count] = price

@@ -221,7 +221,8 @@ def level_numbers(
     price: tuple[int, int],
     size: tuple[int, int],
 ) -> tuple[int, int, int, int, int]:
-    """Price, its scale, size, its scale and the RejectReason (-1: none) of one level."""
+    """Price, its scale, size, its scale and the RejectReason (-1: none) of one level. No price of
+    the venues whose levels are text is below zero; what 0 means is the book's to say."""
     mantissa, scale, code = parse_number(text, price[0], price[1])
     if code != OK:
         return 0, 0, 0, 0, _OUT_OF_RANGE if code == OUT_OF_RANGE else _BAD_PRICE
@@ -230,6 +231,8 @@ def level_numbers(
         return 0, 0, 0, 0, _OUT_OF_RANGE if code == OUT_OF_RANGE else _BAD_SIZE
     if quantity < 0:
         return 0, 0, 0, 0, _NEGATIVE_SIZE
+    if mantissa < 0:
+        return 0, 0, 0, 0, _BAD_PRICE
     return mantissa, scale, quantity, digits, -1
 
 

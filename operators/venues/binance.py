@@ -11,7 +11,7 @@ import numpy as np
 
 from operators.building import EventBuilder
 from operators.feeds import FrameColumns, JsonFeed
-from operators.kernels.binance import DONE, FULL, Batch, decode_frames
+from operators.kernels.binance import DONE, FULL, Batch, decode_frames, rows_wanted
 from operators.kernels.symbols import make_symbols
 from operators.kernels.words import SPARE
 from operators.venues.binance_decoder import Binance
@@ -45,8 +45,7 @@ class BinanceFeed(JsonFeed):
         while True:
             at, events.count, why = decode_frames(batch, at, events.rows, events.count)
             if why == FULL:
-                # The kernel asks for a row per ten bytes and a few more.
-                events.reserve(int(columns.bounds[at + 1] - columns.bounds[at]) + 8)
+                events.reserve(rows_wanted(int(columns.bounds[at + 1] - columns.bounds[at])))
                 continue
             if why == DONE:
                 break

@@ -19,12 +19,14 @@ Status, imbalance, statistics and definition records and bars (ohlcv, ``origin``
 tables (:mod:`operators.venues.dbn_tables`, :mod:`operators.venues.dbn_bars`).
 Records that make no row are counted by kind: symbol mappings, system and error records, and of mbo
 the fills (F) and empty actions (N).
+Trades, orders and quotes are at prices above zero, but for publishers of futures, whose spreads
+are not (:mod:`operators.venues.dbn_publishers`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import databento_dbn
 import numpy as np
@@ -33,19 +35,21 @@ from numpy.typing import NDArray
 
 from operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind, SnapshotRule
 from operators.feeds import Decoded, FrameColumns
+from operators.guard import verdict
 from operators.kernels import dbn as kernels
 from operators.passing import PassingRows
-from operators.registry import BookRules, Registry
+from operators.registry import BookRules, RefusedInstrumentError, Registry
 from operators.rejects import Rejects
 from operators.venues import dbn_bars, dbn_csv, dbn_tables
 from operators.venues.dbn_names import Names
-from operators.venues.dbn_publishers import publisher
+from operators.venues.dbn_publishers import may_be_negative, publisher
+from operators.venues.dbn_records import Records, fitting
 from operators.venues.table_columns import run_end
 from schemas.codes import RejectReason, RowFlag
 from schemas.frames import FrameKind
 from schemas.recovery import OTHER_RELEASE, StateError
 from schemas.shards import DEFAULT_SHARDS
-from schemas.units import NO_PRICE
+from schemas.units import END_OF_TIME_NS, NO_PRICE
 
 SNAPSHOT_VERSION: Final = 1
 _MAGIC: Final = b"DBN"
@@ -53,39 +57,11 @@ _MAGIC: Final = b"DBN"
 _NEWEST: Final[Any] = databento_dbn.VersionUpgradePolicy.UPGRADE_TO_V3
 _ROWLESS: Final = {21: "error", 23: "system"}
 _ROWLESS_ACTIONS: Final = {ord("F"): "mbo_fill", ord("N"): "mbo_none"}
+_RECORD_HEADER_BYTES: Final = 16
 _L2_LEVELS: Final = {"mbp-1": 1, "mbp-10": 10, "tbbo": 1}
 _RTYPE_SCHEMAS: Final = {160: "mbo", 1: "mbp-1", 10: "mbp-10", 0: "trades"} | dict.fromkeys(
     (17, 32, 33, 34, 35, 36), "ohlcv"
 )
-
-
-class Records(NamedTuple):
-    """Records of one or more frames: ``words`` (see kernels.dbn), and per record its first word,
-    rtype, publisher << 32 | instrument id, time for naming it, and frame."""
-
-    words: NDArray[np.int64]
-    ats: NDArray[np.int64]
-    rtypes: NDArray[np.uint8]
-    keys: NDArray[np.int64]
-    times: NDArray[np.int64]
-    frames: NDArray[np.int32]
-
-    def slice(self, first: int, last: int) -> Records:
-        """Records ``first`` to ``last``."""
-        chosen = slice(first, last)
-        return Records(
-            self.words,
-            self.ats[chosen],
-            self.rtypes[chosen],
-            self.keys[chosen],
-            self.times[chosen],
-            self.frames[chosen],
-        )
-
-    def raw(self, index: int) -> bytes:
-        """The bytes of a record."""
-        at = int(self.ats[index])
-        return self.words[at : at + (int(self.words[at]) & 255) // 2].tobytes()
 
 
 class _Batch:
@@ -99,6 +75,17 @@ class _Batch:
         self.messages = 0
         #: Records that make no row, by kind.
         self.rowless: Counter[str] = Counter()
+
+    def mark(self) -> tuple[int, dict[str, int], int]:
+        """How much there is now, for :meth:`undo`."""
+        return len(self.parts), self.passing.mark(), len(self.rejects)
+
+    def undo(self, mark: tuple[int, dict[str, int], int]) -> None:
+        """Forget what came after ``mark``."""
+        parts, passing, rejects = mark
+        del self.parts[parts:]
+        self.passing.cut(passing)
+        self.rejects.cut(rejects)
 
 
 class DbnDecoder:
@@ -139,6 +126,12 @@ class DbnDecoder:
 
     def _frames(self, batch: _Batch, first: int, last: int) -> None:
         """One frame, or a run of CSV lines."""
+        mark = len(batch.rejects)
+        self._frame(batch, first, last)
+        # By record, however many of them a block holds.
+        batch.rejects.order(mark)
+
+    def _frame(self, batch: _Batch, first: int, last: int) -> None:
         match int(batch.columns.kinds[first]):
             case FrameKind.DATA if self._columns:
                 batch.messages += last - first
@@ -164,12 +157,17 @@ class DbnDecoder:
         """Dead letters of a frame; see dbn_csv.Reject."""
 
         def add(
-            row: int, reason: RejectReason, detail: str, raw: bytes | None = None, ts: int = 0
+            row: int,
+            reason: RejectReason,
+            detail: str,
+            raw: bytes | None = None,
+            ts: int = 0,
+            place: int = 0,
         ) -> None:
             frame = batch.columns.frame(row)
             batch.rejects.add(
                 frame.ts_recv or ts or self._latest,
-                int(batch.columns.offsets[row]),
+                int(batch.columns.offsets[row]) + place,
                 reason,
                 frame.note or detail,
                 frame.payload if raw is None else raw,
@@ -181,9 +179,10 @@ class DbnDecoder:
         """A file begins: what its header says holds until the next one."""
         try:
             self._take_header(batch.columns.frame(row).payload)
-        except (databento_dbn.DBNError, ValueError) as error:
-            self._header = b""
-            self._reject(batch)(row, RejectReason.MALFORMED, f"header: {error}")
+        except BaseException as error:
+            self._header, self._columns = b"", ()
+            reason, detail = verdict(error)
+            self._reject(batch)(row, reason, f"header: {detail}")
 
     def _take_header(self, payload: bytes) -> None:
         self._header = payload
@@ -200,53 +199,92 @@ class DbnDecoder:
         self._version, self._ts_out = payload[len(_MAGIC)], metadata.ts_out
 
     def _block(self, batch: _Batch, row: int) -> None:
-        """A DATA frame of whole records."""
+        """A DATA frame of whole records. One that cannot be such is left out alone: its own length
+        says where the next one starts."""
         columns = batch.columns
         start, stop = int(columns.bounds[row]), int(columns.bounds[row + 1])
-        size = (stop - start) // 8
+        room = (stop - start) // _RECORD_HEADER_BYTES
         # A copy, because words must be aligned and a payload need not be.
-        words = np.empty(size, np.int64)
-        words.view(np.uint8)[:] = columns.text[start : start + 8 * size]
-        room = size // 2
-        ats, keys, times = np.empty((3, room), np.int64)
+        words = np.empty((stop - start) // 8, np.int64)
+        ats, keys, times, places = np.empty((4, room), np.int64)
         rtypes = np.empty(room, np.uint8)
-        count, read = kernels.index(words, ats, rtypes, keys, times)
-        frames = np.full(count, row, np.int32)
-        batch.messages += count
-        self._records(
-            batch, Records(words, ats[:count], rtypes[:count], keys[:count], times[:count], frames)
+        bad = np.empty((room + 1, 2), np.int64)
+        count, bads = kernels.index(
+            columns.text[start:stop], words.view(np.uint8), ats, rtypes, keys, times, places, bad
         )
-        if 8 * read < stop - start:
-            raw = columns.text[start + 8 * read : stop].tobytes()
-            detail = f"no record of a known length at byte {8 * read} of the block"
-            self._reject(batch)(row, RejectReason.MALFORMED, detail, raw)
+        frames = np.full(count, row, np.int32)
+        batch.messages += count + bads
+        records = Records(
+            words, ats[:count], rtypes[:count], keys[:count], times[:count], frames, places[:count]
+        )
+        self._records(batch, records)
+        for first, last in bad[:bads].tolist():
+            detail = f"no record of a type and length we know, {last - first} bytes long"
+            raw = columns.text[start + first : start + last].tobytes()
+            self._reject(batch)(row, RejectReason.MALFORMED, detail, raw, place=first)
 
     def _records(self, batch: _Batch, records: Records) -> None:
         """Records in order; a symbol mapping holds for those behind it."""
+        records = self._long_enough(batch, records)
         first = 0
         for at in np.flatnonzero(kernels.CLASSES[records.rtypes] == kernels.MAPPING).tolist():
-            self._run(batch, records.slice(first, at))
-            (mapping,) = self._objects([records.raw(at)])
-            self._names.add(mapping.instrument_id, mapping.stype_in_symbol)
-            batch.rowless["symbol_mapping"] += 1
+            self._run(batch, records.part(first, at))
+            try:
+                (mapping,) = self._objects([records.raw(at)])
+                self._names.add(mapping.instrument_id, mapping.stype_in_symbol)
+                batch.rowless["symbol_mapping"] += 1
+            except BaseException as error:
+                self._lost(batch, records, at, *verdict(error))
             first = at + 1
-        self._run(batch, records.slice(first, len(records.ats)))
+        self._run(batch, records.part(first, len(records.ats)))
+
+    def _long_enough(self, batch: _Batch, records: Records) -> Records:
+        """The records that are as long as their type; the library panics at shorter ones."""
+        lengths = 4 * (records.words[records.ats] & 255)
+        good = fitting(records.rtypes, lengths, self._version, self._ts_out)
+        for at in np.flatnonzero(~good).tolist():
+            detail = f"record type {int(records.rtypes[at])} is not {lengths[at]} bytes long"
+            self._lost(batch, records, at, RejectReason.TRUNCATED, detail)
+        return records if good.all() else records.where(good)
+
+    def _lost(
+        self, batch: _Batch, records: Records, at: int, reason: RejectReason, detail: str
+    ) -> None:
+        """Record ``at`` becomes a dead letter."""
+        frame, ts = int(records.frames[at]), max(int(records.times[at]), 0)
+        if ts >= END_OF_TIME_NS:
+            ts = 0
+        place = int(records.places[at])
+        self._reject(batch)(frame, reason, detail, records.raw(at), ts, place)
 
     def _run(self, batch: _Batch, records: Records) -> None:
-        """Records without a symbol mapping among them."""
+        """Records without a symbol mapping among them; what cannot be decoded is found by halves
+        and left out alone."""
+        mark = batch.mark()
+        try:
+            self._decode(batch, records)
+        except BaseException as error:
+            reason, detail = verdict(error)
+            batch.undo(mark)
+            half = len(records.ats) // 2
+            if not half:
+                self._lost(batch, records, 0, reason, detail)
+                return
+            self._run(batch, records.part(0, half))
+            self._run(batch, records.part(half, len(records.ats)))
+
+    def _decode(self, batch: _Batch, records: Records) -> None:
         classes = kernels.CLASSES[records.rtypes]
         plain = np.flatnonzero(classes == kernels.PLAIN)
-        reject = self._reject(batch)
         for at in np.flatnonzero(classes == kernels.UNKNOWN).tolist():
             detail = f"record type {int(records.rtypes[at])}"
-            frame, ts = int(records.frames[at]), max(int(records.times[at]), 0)
-            reject(frame, RejectReason.UNKNOWN_MESSAGE, detail, records.raw(at), ts)
+            self._lost(batch, records, at, RejectReason.UNKNOWN_MESSAGE, detail)
         objects = self._objects([records.raw(at) for at in plain.tolist()])
         for definition in objects:
             if isinstance(definition, databento_dbn.InstrumentDefMsg):
                 self._names.add(definition.instrument_id, definition.raw_symbol, known=False)
         wanted = (classes != kernels.UNKNOWN) & (classes != kernels.IGNORED)
-        instruments = self._instruments(records, wanted)
+        instruments = self._instruments(batch, records, wanted)
         rows = np.zeros(kernels.rows_needed(records.rtypes), EVENT)
         bad = np.empty((len(records.ats), 2), np.int64)
         books = np.array(self._books or [0], np.int8)
@@ -259,20 +297,18 @@ class DbnDecoder:
             self._latest = int(rows["ts_event"][count - 1]) or self._latest
         for at, reason in bad[:bads].tolist():
             detail = f"record type {int(records.rtypes[at])} cannot be taken"
-            frame, ts = int(records.frames[at]), max(int(records.times[at]), 0)
-            reject(frame, RejectReason(reason), detail, records.raw(at), ts)
+            self._lost(batch, records, at, RejectReason(reason), detail)
         for at, record in zip(plain.tolist(), objects, strict=True):
-            dbn_tables.add(record, int(instruments[at]), batch.passing)
-        candles = np.flatnonzero(classes == kernels.BARS)
+            if instruments[at] >= 0:
+                dbn_tables.add(record, int(instruments[at]), batch.passing)
+        candles = np.flatnonzero((classes == kernels.BARS) & (instruments >= 0))
         if len(candles):
             bars, bad_bars = dbn_bars.rows(
                 records.words, records.ats[candles], instruments[candles], self._schema
             )
             batch.passing.extend("bars", bars)
             for index, reason, detail in bad_bars:
-                at = int(candles[index])
-                ts = max(int(records.times[at]), 0)
-                reject(int(records.frames[at]), reason, detail, records.raw(at), ts)
+                self._lost(batch, records, int(candles[index]), reason, detail)
         self._count_rowless(batch, records, classes)
 
     @staticmethod
@@ -298,8 +334,11 @@ class DbnDecoder:
         decoder.write(b"".join(raw))
         return list(decoder.decode())
 
-    def _instruments(self, records: Records, wanted: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """Registry index per record, -1 where it is not wanted; registers new ones in order."""
+    def _instruments(
+        self, batch: _Batch, records: Records, wanted: NDArray[np.bool_]
+    ) -> NDArray[np.int32]:
+        """Registry index per record, -1 where it is not wanted or refused, which is a dead letter;
+        registers new ones in order."""
         indices = np.full(len(records.ats), -1, np.int32)
         chosen = np.flatnonzero(wanted)
         encoded = pa.array(records.keys[chosen]).dictionary_encode()
@@ -308,14 +347,24 @@ class DbnDecoder:
         if not any(self._names.changes(int(key) & 0xFFFFFFFF) for key in unique):
             firsts = np.full(len(unique), len(chosen))
             np.minimum.at(firsts, codes, np.arange(len(codes)))
-            table = [
-                self._index(int(key), records, int(chosen[first]))
-                for key, first in zip(unique, firsts, strict=True)
-            ]
-            indices[chosen] = np.array(table, np.int32)[codes] if table else 0
+            # In the order of their first records, so that it is the same however blocks are cut.
+            table = np.zeros(len(unique), np.int32)
+            refused: dict[int, RefusedInstrumentError] = {}
+            for code in np.argsort(firsts, kind="stable").tolist():
+                try:
+                    table[code] = self._index(int(unique[code]), records, int(chosen[firsts[code]]))
+                except RefusedInstrumentError as error:
+                    table[code], refused[code] = -1, error
+            indices[chosen] = table[codes]
+            for place in np.flatnonzero(np.isin(codes, list(refused))).tolist() if refused else ():
+                why = refused[int(codes[place])]
+                self._lost(batch, records, int(chosen[place]), why.reason, why.detail)
             return indices
         for at in chosen.tolist():
-            indices[at] = self._index(int(records.keys[at]), records, at)
+            try:
+                indices[at] = self._index(int(records.keys[at]), records, at)
+            except RefusedInstrumentError as error:
+                self._lost(batch, records, at, error.reason, error.detail)
         return indices
 
     def _index(self, key: int, records: Records, at: int) -> int:
@@ -341,7 +390,8 @@ class DbnDecoder:
             self._rules = BookRules(BookType.NONE)
         index = self._registry.index(symbol, who.venue)
         if index == len(self._books):
-            self._books.append(int(self._rules.book_type))
+            signed = kernels.SIGNED if may_be_negative(who.venue) else 0
+            self._books.append(int(self._rules.book_type) | signed)
         return index
 
     def snapshot(self) -> Any:
@@ -367,4 +417,8 @@ class DbnDecoder:
             self._take_header(header)
         self._names.restore(names)
         self._registry.restore(registry)
-        self._books = list(books)
+        venues = self._registry.instruments().venues
+        self._books = [
+            book | (kernels.SIGNED if may_be_negative(venue) else 0)
+            for book, venue in zip(books, venues, strict=True)
+        ]

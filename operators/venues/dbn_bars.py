@@ -18,7 +18,7 @@ from schemas import arrow
 from schemas.codes import BarOrigin, RejectReason
 from schemas.fields import Kind
 from schemas.tables import BARS
-from schemas.units import INT64_MAX, NS_PER_DAY, interval_ns
+from schemas.units import END_OF_TIME_NS, INT64_MAX, NS_PER_DAY, interval_ns
 
 Bad = tuple[int, RejectReason, str]
 
@@ -55,7 +55,7 @@ def rows(
         (short, RejectReason.TRUNCATED, "an ohlcv record shorter than its type"),
         (places < 0, RejectReason.UNKNOWN_MESSAGE, "a bar of an interval that nothing tells"),
         (
-            (opened <= 0) | (opened > INT64_MAX - int(_LENGTHS.max())),
+            (opened <= 0) | (opened >= END_OF_TIME_NS),
             RejectReason.BAD_TIMESTAMP,
             "a bar without a time",
         ),

@@ -8,7 +8,7 @@ columns tell what the records are.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +17,23 @@ from operators.feeds import FrameColumns
 from operators.kernels import dbn as kernels
 from operators.kernels import fields, numbers
 from operators.venues.dbn_names import Names
+from operators.venues.dbn_records import Records
 from schemas.codes import RejectReason
 from schemas.units import INT64_MAX
 
-if TYPE_CHECKING:
-    from operators.venues.dbn import Records
-
 
 class Reject(Protocol):
-    """Makes a dead letter of a frame: ``raw`` None is its payload, ``ts`` 0 the latest known."""
+    """Makes a dead letter of a frame: ``raw`` None is its payload, ``ts`` 0 the latest known,
+    ``place`` where in the frame it is."""
 
     def __call__(
-        self, row: int, reason: RejectReason, detail: str, raw: bytes | None = None, ts: int = 0
+        self,
+        row: int,
+        reason: RejectReason,
+        detail: str,
+        raw: bytes | None = None,
+        ts: int = 0,
+        place: int = 0,
     ) -> None: ...
 
 
@@ -146,8 +151,6 @@ def records(
 
     Where an id gets another symbol, a new run of records starts and ``symbols`` is told before.
     """
-    from operators.venues.dbn import Records
-
     lines = _Lines(frames.text, frames.bounds[first : last + 1], names)
     kind = schema(names)
     rtypes = lines.integer("rtype", _RTYPES[kind], 255)
@@ -175,6 +178,7 @@ def records(
         (publisher << 32 | number)[good],
         times[good],
         (first + good).astype(np.int32),
+        np.zeros(len(good), np.int64),
     )
     if "symbol" not in names:
         yield found
@@ -185,11 +189,11 @@ def records(
     for at, (row, key) in enumerate(zip(good.tolist(), number[good].tolist(), strict=True)):
         symbol = texts[row]
         if current.get(key) != symbol:
-            yield found.slice(start, at)
+            yield found.part(start, at)
             start = at
             current[key] = symbol
             symbols.add(key, symbol)
-    yield found.slice(start, len(good))
+    yield found.part(start, len(good))
 
 
 def _words(

@@ -16,6 +16,11 @@ class Publisher(NamedTuple):
     venue: str
 
 
+#: Datasets of futures and of spreads between them, which trade below zero.
+FUTURES_DATASETS: Final = frozenset(
+    {"GLBX.MDP3", "IFEU.IMPACT", "NDEX.IMPACT", "IFUS.IMPACT", "IFLL.IMPACT"}
+    | {"XEUR.EOBI", "XEEE.EOBI", "XCBF.PITCH", "XOSE.ITCH"}
+)
 _NAMES: Final = """
 GLBX.MDP3.GLBX XNAS.ITCH.XNAS XBOS.ITCH.XBOS XPSX.ITCH.XPSX BATS.PITCH.BATS BATY.PITCH.BATY
 EDGA.PITCH.EDGA EDGX.PITCH.EDGX XNYS.PILLAR.XNYS XCIS.PILLAR.XCIS XASE.PILLAR.XASE
@@ -51,6 +56,18 @@ PUBLISHERS: Final[dict[int, Publisher]] = {
 }
 
 
+_FUTURES_VENUES: Final = frozenset(
+    who.venue for who in PUBLISHERS.values() if who.dataset in FUTURES_DATASETS
+)
+_UNKNOWN: Final = "PUBLISHER_"
+
+
+def may_be_negative(venue: str) -> bool:
+    """Whether prices of a venue's instruments can be at or below zero: of futures, whose spreads
+    are traded too, and of publishers newer than this list."""
+    return venue in _FUTURES_VENUES or venue.startswith(_UNKNOWN)
+
+
 def publisher(number: int) -> Publisher:
     """The publisher of an id; one newer than this list is named by its number."""
-    return PUBLISHERS.get(number) or Publisher("", f"PUBLISHER_{number}")
+    return PUBLISHERS.get(number) or Publisher("", f"{_UNKNOWN}{number}")

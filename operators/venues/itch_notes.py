@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from operators.events import EVENT, NO_SEQUENCE, EventKind
 from operators.kernels import itch_layout as layout
-from operators.registry import Registry
+from operators.registry import RefusedInstrumentError, Registry
 from schemas.codes import RejectReason
 from schemas.frames import FrameKind
 from schemas.redundancy import LINE_PREFIX, from_hole, from_line_note, from_start
@@ -69,7 +68,7 @@ def hole_row(kind: EventKind, instrument: int, note: Note, ts: int, first: int, 
 
 
 def line_row(note: Note, registry: Registry, ts: int) -> Any:
-    """The LINE row of a note; msgspec.DecodeError or ValueError where it cannot be read."""
+    """The LINE row of a note; one of UNREADABLE where it cannot be read."""
     line = from_line_note(note.payload)
     instrument = registry.index(LINE_PREFIX + line.line)
     row = event_row(EventKind.LINE, instrument, note.frame, note.ts_recv or ts, note.ts_recv)
@@ -129,4 +128,4 @@ def bury(state: NDArray[np.int64], bad: NDArray[np.void], note: Note, at: int) -
     state[layout.BADS] += 1
 
 
-UNREADABLE = (ValueError, msgspec.DecodeError)
+UNREADABLE = (ValueError, OverflowError, RecursionError, RefusedInstrumentError)

@@ -7,6 +7,7 @@ Every accessor returns whole columns. A value that cannot be taken marks its row
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from enum import IntEnum
 from itertools import pairwise
 from typing import Any, Final, Protocol
@@ -21,10 +22,11 @@ from operators.kernels import fields, numbers
 from operators.kernels.ids import NOT_AN_ID
 from schemas import arrow
 from schemas.codes import RejectReason, words
-from schemas.units import NO_PRICE
+from schemas.units import END_OF_TIME_NS, NO_PRICE, NS_PER_MS, NS_PER_S, NS_PER_US
 
 Spans = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
 _QUOTE: Final = ord('"')
+_UNITS_NS: Final = {"s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US, "ns": 1}
 _NO_TEXT: Final = np.zeros(1, np.uint8)
 
 
@@ -109,10 +111,14 @@ class Columns:
             self.fail(good, RejectReason.BAD_TIMESTAMP, name)
             return values
         if pa.types.is_timestamp(array.type):
-            array = array.cast(pa.timestamp("ns", array.type.tz), safe=False).view(pa.int64())
-        values = _filled(array, 0)
-        self.fail(values >= 0, RejectReason.BAD_TIMESTAMP, name)
-        return values
+            unit = array.type.unit
+            values = _filled(array.view(pa.int64()), 0)
+        else:
+            unit = "ns"
+            values = _filled(array, 0)
+        within = (values >= 0) & (values < END_OF_TIME_NS // _UNITS_NS[unit])
+        self.fail(within, RejectReason.BAD_TIMESTAMP, name)
+        return np.where(within, values, 0) * _UNITS_NS[unit]
 
     def integers(self, name: str, default: int) -> NDArray[np.int64]:
         """Whole numbers; null or absent is ``default``."""
@@ -244,6 +250,17 @@ class LineSource:
         fields.split(text, bounds, self._starts, self._stops, self.good)
         self._starts[:, ~self.good] = self._stops[:, ~self.good] = 0
 
+    def part(self, first: int, last: int) -> LineSource:
+        """Lines ``first`` to ``last``."""
+        if (first, last) == (0, self.rows):
+            return self
+        part = copy(self)
+        part.rows = last - first
+        part._bounds = self._bounds[first : last + 1]
+        part._starts, part._stops = self._starts[:, first:last], self._stops[:, first:last]
+        part.good = self.good[first:last]
+        return part
+
     def spans(self, name: str) -> Spans:
         place = self._places[name]
         return self._text, self._starts[place], self._stops[place]
@@ -264,6 +281,10 @@ class ArrowSource:
         self.given = given
         self.good = np.ones(self.rows, np.bool_)
         self._batch = batch
+
+    def part(self, first: int, last: int) -> ArrowSource:
+        """Rows ``first`` to ``last``."""
+        return ArrowSource(self._batch.slice(first, last - first), self.given)
 
     def _column(self, name: str) -> pa.Array:
         column = self._batch.column(name)

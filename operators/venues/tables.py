@@ -13,7 +13,7 @@ time has its arrival time.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,17 +22,19 @@ from numpy.typing import NDArray
 
 from operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind, IdKind
 from operators.feeds import Decoded, FrameColumns
+from operators.guard import verdict
 from operators.passing import BadValueError, PassingRows
-from operators.registry import BookRules, Registry
+from operators.registry import BookRules, RefusedInstrumentError, Registry
 from operators.rejects import Rejects
+from operators.venues import table_values
+from operators.venues.dbn_publishers import may_be_negative
 from operators.venues.table_columns import ArrowSource, Columns, LineSource, run_end
 from schemas.codes import Action, AggressorSide, RejectReason, RowFlag, Side, TradeStatus
-from schemas.fields import Field, Kind
 from schemas.frames import FrameKind
 from schemas.recovery import START_ANEW, StateError
 from schemas.shards import DEFAULT_SHARDS
 from schemas.tables import table as table_of
-from schemas.units import NO_PRICE, text_of
+from schemas.units import NO_PRICE
 
 SNAPSHOT_VERSION: Final = 1
 _LAST: Final = int(RowFlag.LAST)
@@ -55,7 +57,27 @@ _L3: Final = {
     Action.CLEAR: EventKind.CLEAR,
 }
 _L3_KINDS: Final = np.array([_L3[action] for action in Action], np.int8)
-_SHARED: Final = frozenset({"shard", "row_sequence", "venue", "symbol", "ts_event", "ts_recv"})
+
+
+class _Out(NamedTuple):
+    """What the rows of a batch become, and the frame of each."""
+
+    columns: FrameColumns
+    frame_of: NDArray[np.int32]
+    parts: list[NDArray[np.void]]
+    passing: PassingRows
+    rejects: Rejects
+
+    def mark(self) -> tuple[int, dict[str, int], int]:
+        """How much there is now, for :meth:`undo`."""
+        return len(self.parts), self.passing.mark(), len(self.rejects)
+
+    def undo(self, mark: tuple[int, dict[str, int], int]) -> None:
+        """Forget what came after ``mark``."""
+        parts, passing, rejects = mark
+        del self.parts[parts:]
+        self.passing.cut(passing)
+        self.rejects.cut(rejects)
 
 
 class TableDecoder:
@@ -91,12 +113,12 @@ class TableDecoder:
             lines = kind == FrameKind.DATA and self._header
             last = run_end(columns.kinds, first) if lines else first + 1
             if kind == FrameKind.DATA:
-                found = self._open(columns, first, last, notes[first].as_py(), rejects)
-                if found is not None:
-                    frame_of = np.arange(first, last) if lines else np.full(len(found), first)
-                    messages += len(found)
-                    times = self._rows(found, frame_of.astype(np.int32), parts, passing)
-                    self._letters(found, times, frame_of, columns, rejects)
+                source = self._open(columns, first, last, notes[first].as_py(), rejects)
+                if source is not None:
+                    frame_of = np.arange(first, last) if lines else np.full(source.rows, first)
+                    messages += source.rows
+                    out = _Out(columns, frame_of.astype(np.int32), parts, passing, rejects)
+                    self._take(source, 0, source.rows, out)
             elif kind == FrameKind.END:
                 parts.append(_feed_end(first))
             else:
@@ -129,28 +151,43 @@ class TableDecoder:
 
     def _open(
         self, columns: FrameColumns, first: int, last: int, note: str | None, rejects: Rejects
-    ) -> Columns | None:
-        """The columns of CSV lines, or of the Arrow stream in one frame."""
+    ) -> LineSource | ArrowSource | None:
+        """CSV lines, or the rows of the Arrow stream in one frame."""
         if self._header:
             names = tuple(name.strip().strip('"') for name in self._header.split(","))
-            lines = LineSource(columns.text, columns.bounds[first : last + 1], names, self._given)
-            found = Columns(lines)
-            found.fail(lines.good, RejectReason.MALFORMED, f"not {len(names)} fields")
-            return found
+            return LineSource(columns.text, columns.bounds[first : last + 1], names, self._given)
         payload = columns.frame(first).payload
         try:
-            table = pa.ipc.open_stream(payload).read_all()
-        except (pa.ArrowInvalid, OSError) as error:
-            rejects.add(
-                self._latest,
-                int(columns.offsets[first]),
-                RejectReason.MALFORMED,
-                str(error),
-                payload,
-            )
+            batches = pa.ipc.open_stream(payload).read_all().combine_chunks().to_batches()
+            given = _constants(note)
+            return ArrowSource(batches[0], given) if batches else None
+        except BaseException as error:
+            reason, detail = verdict(error)
+            rejects.add(self._latest, int(columns.offsets[first]), reason, detail, payload)
             return None
-        (batch,) = table.combine_chunks().to_batches()
-        return Columns(ArrowSource(batch, _constants(note)))
+
+    def _take(self, source: LineSource | ArrowSource, first: int, last: int, out: _Out) -> None:
+        """Rows ``first`` to ``last``; one that cannot be read at all is found by halves and left
+        out alone."""
+        mark = out.mark()
+        rows = source.part(first, last)
+        frame_of = out.frame_of[first:last]
+        try:
+            found = Columns(rows)
+            found.fail(rows.good, RejectReason.MALFORMED, f"not {len(rows.names)} fields")
+            times = self._rows(found, frame_of, out.parts, out.passing)
+            self._letters(found, times, frame_of, first, out)
+        except BaseException as error:
+            reason, detail = verdict(error)
+            out.undo(mark)
+            half = (first + last) // 2
+            if half > first:
+                self._take(source, first, half, out)
+                self._take(source, half, last, out)
+            elif last > first:
+                at = 0 if self._header else first
+                offset = int(out.columns.offsets[frame_of[0]]) + at
+                out.rejects.add(self._latest, offset, reason, detail, rows.raw(0))
 
     def _rows(
         self,
@@ -174,7 +211,8 @@ class TableDecoder:
                 self._book_events(columns, rows[:, 0])
             case "quotes":
                 self._quotes(columns, rows)
-        values = [] if self._is_events() else self._passing(columns)
+        values = [] if self._is_events() else table_values.rows_of(self._table, columns)
+        self._allowed(columns, rows)
         instruments = self._instruments(columns, rows["order_kind"][:, 0] != IdKind.NONE)
         rows["ts_event"], rows["ts_recv"] = event[:, None], received[:, None]
         rows["instrument"], rows["frame"] = instruments[:, None], frame_of[:, None]
@@ -199,6 +237,20 @@ class TableDecoder:
     def _is_events(self) -> bool:
         return self._table.name in ("trades", "book_events", "quotes")
 
+    def _allowed(self, columns: Columns, rows: NDArray[np.void]) -> None:
+        """Prices at or below zero only where the venue has such (operators.venues.dbn_publishers);
+        no trade of size 0. A bust may name neither."""
+        if not self._is_events():
+            return
+        venues, names = columns.coded("venue")
+        signed = np.array([*map(may_be_negative, names), True], np.bool_)[venues]
+        bust = rows["kind"][:, 0] == EventKind.BUST
+        priced = ((rows["price"] > 0) | (rows["price"] == NO_PRICE)).all(axis=1)
+        columns.fail(priced | signed | bust, RejectReason.BAD_PRICE, "price is not above zero")
+        if self._table.name == "trades":
+            sized = rows["size"][:, 0] > 0
+            columns.fail(sized | bust, RejectReason.BAD_SIZE, "a trade of size 0")
+
     def _instruments(self, columns: Columns, orders: NDArray[np.bool_]) -> NDArray[np.int32]:
         """Registry index per good row; new instruments join in the order of the rows."""
         venues, venue_names = columns.coded("venue")
@@ -214,9 +266,14 @@ class TableDecoder:
             row = int(chosen[firsts[place]])
             if self._table.name == "book_events":
                 self._book_type = BookType.L3 if orders[row] else BookType.L2
-            table[place] = self._registry.index(
-                symbol_names[symbols[row]], venue_names[venues[row]]
-            )
+            try:
+                table[place] = self._registry.index(
+                    symbol_names[symbols[row]], venue_names[venues[row]]
+                )
+            except RefusedInstrumentError as error:
+                good = np.ones(len(columns), np.bool_)
+                good[chosen[inverse == place]] = False
+                columns.fail(good, error.reason, error.detail)
         indices[chosen] = table[inverse]
         return indices
 
@@ -272,68 +329,20 @@ class TableDecoder:
             half["kind"] = (EventKind.VENUE_BID, EventKind.VENUE_ASK)[place]
             half["flags"] = _LAST if side == "ask" else 0
 
-    def _passing(self, columns: Columns) -> list[dict[str, Any]]:
-        """Values per row of a table that passes books by."""
-        wanted = [f for f in self._table.fields if f.name not in _SHARED and columns.has(f.name)]
-        found = {f.name: self._values(columns, f) for f in wanted}
-        names = list(found)
-        return [
-            {name: value for name, value in zip(names, row, strict=True) if value is not None}
-            | self._defaults(names)
-            for row in zip(*found.values(), strict=True)
-        ] or [self._defaults(names) for _ in range(len(columns))]
-
-    def _defaults(self, names: list[str]) -> dict[str, Any]:
-        """Codes that may not be null and have no column."""
-        return {
-            f.name: f.codes(0)
-            for f in self._table.fields
-            if f.codes is not None and not f.nullable and f.name not in names
-        }
-
-    def _values(self, columns: Columns, field: Field) -> list[Any]:
-        """One column as the passing rows take it; None is null."""
-        name = field.name
-        match field.kind:
-            case Kind.DECIMAL:
-                pairs = zip(*columns.decimals(name, RejectReason.BAD_PRICE), strict=True)
-                return [None if m == NO_PRICE else text_of(int(m), int(s)) for m, s in pairs]
-            case Kind.TIME:
-                return [value or None for value in columns.times(name).tolist()]
-            case Kind.CODE:
-                assert field.codes is not None
-                codes = columns.codes(name, field.codes, 0, RejectReason.MALFORMED)
-                return [field.codes(max(code, 0)) for code in codes.tolist()]
-            case Kind.INT64:
-                values = columns.integers(name, NO_SEQUENCE).tolist()
-                return [None if value == NO_SEQUENCE else value for value in values]
-            case Kind.BOOL:
-                texts = columns.texts(name).to_pylist()
-                known = {"true": True, "1": True, "false": False, "0": False, None: None}
-                lowered = [text.lower() if text else None for text in texts]
-                good = np.array([text in known for text in lowered], np.bool_)
-                columns.fail(good, RejectReason.MALFORMED, name)
-                return [known.get(text) for text in lowered]
-            case _:
-                texts = columns.texts(name)
-                if not field.nullable:
-                    present = np.asarray(texts.is_valid().to_numpy(zero_copy_only=False))
-                    columns.fail(present, RejectReason.MALFORMED, f"{name} is empty")
-                return list(texts.to_pylist())
-
     def _letters(
         self,
         found: Columns,
         times: NDArray[np.int64],
-        frame_of: NDArray[Any],
-        columns: FrameColumns,
-        rejects: Rejects,
+        frame_of: NDArray[np.int32],
+        first: int,
+        out: _Out,
     ) -> None:
-        """Dead letters of the rows that could not be taken."""
+        """Dead letters of the rows that could not be taken; ``first`` is the place of the first
+        row in its frame."""
         for row in np.flatnonzero(found.reasons >= 0).tolist():
-            rejects.add(
+            out.rejects.add(
                 int(times[row]),
-                int(columns.offsets[frame_of[row]]) + (0 if self._header else row),
+                int(out.columns.offsets[frame_of[row]]) + (0 if self._header else first + row),
                 RejectReason(int(found.reasons[row])),
                 found.details[row],
                 found.source.raw(row),

@@ -1,7 +1,7 @@
 """Venue timestamps, as text or whole numbers, to int64 ns since 1970-01-01 UTC: exact, no float.
 
 Everything raises :class:`TimestampError` when the text is none of what it accepts, or outside what
-int64 ns can say (1970-01-01 .. 2262-04-11). Times before 1970 (such as Coinbase's year 1) are a
+the stores hold (1970-01-01 .. 2261-12-31). Times before 1970 (such as Coinbase's year 1) are a
 venue's way to say that it has no time: they become 0, "not known".
 """
 
@@ -12,7 +12,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Final
 
-from schemas.units import INT64_MAX, NS_PER_DAY, NS_PER_MINUTE, NS_PER_MS, NS_PER_S, NS_PER_US
+from schemas.units import END_OF_TIME_NS, NS_PER_DAY, NS_PER_MINUTE, NS_PER_MS, NS_PER_S, NS_PER_US
 
 _RFC3339: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))?",
@@ -27,8 +27,8 @@ class TimestampError(ValueError):
 
 
 def _checked(ns: int, text: object) -> int:
-    if ns > INT64_MAX:
-        raise TimestampError(f"time {text!r} is beyond the year 2262")
+    if ns >= END_OF_TIME_NS:
+        raise TimestampError(f"time {text!r} is beyond the year 2261")
     return max(ns, 0)
 
 

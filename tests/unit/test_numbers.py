@@ -102,11 +102,15 @@ levels = st.lists(st.tuples(texts, texts), max_size=6)
 
 
 def expected_reason(price: str, size: str) -> RejectReason | None:
+    values = []
     for text, garbage in ((price, RejectReason.BAD_PRICE), (size, RejectReason.BAD_SIZE)):
         mantissa, _, code = twin.parse(text)
         if code != "ok":
             return garbage if code == "garbage" else RejectReason.OUT_OF_RANGE
-    return RejectReason.NEGATIVE_SIZE if mantissa < 0 else None
+        values.append(mantissa)
+    if values[1] < 0:
+        return RejectReason.NEGATIVE_SIZE
+    return RejectReason.BAD_PRICE if values[0] < 0 else None
 
 
 @given(levels, st.sampled_from(["", " ", "\n\t "]))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.frames import FrameKind
+from schemas.units import END_OF_TIME_NS
 from sources.binance import BinanceReader
 from sources.blocks import BlockReader
 from sources.dbn import DbnReader
@@ -107,14 +108,14 @@ def test_an_empty_feed_is_only_its_end(suffix: str, tmp_path: Path) -> None:
 def test_stamps_and_lines_without(tmp_path: Path) -> None:
     path = write(
         tmp_path / "feed",
-        b'17 {"a":1}\nno\n9223372036854775807 x\n9223372036854775808 x\n 1 x\n12\n12 \n3  y',
+        b'17 {"a":1}\nno\n9214646399999999999 x\n9214646400000000000 x\n 1 x\n12\n12 \n3  y',
     )
     rows = read_all(BinanceReader([path]))
     assert [(row.kind.name, row.ts_recv, row.payload) for row in rows[:-1]] == [
         ("DATA", 17, b'{"a":1}'),
         ("BROKEN", 0, b"no"),
-        ("DATA", 2**63 - 1, b"x"),
-        ("BROKEN", 0, b"9223372036854775808 x"),
+        ("DATA", END_OF_TIME_NS - 1, b"x"),
+        ("BROKEN", 0, b"9214646400000000000 x"),
         ("BROKEN", 0, b" 1 x"),
         ("BROKEN", 0, b"12"),
         ("BROKEN", 0, b"12 "),
@@ -183,11 +184,11 @@ def test_an_impossible_record_ends_its_file(tmp_path: Path) -> None:
     assert read_in_pieces(lambda p: DbnReader(paths, p)) == read_all(DbnReader(paths))
 
 
-def test_an_endless_line_is_given_up_in_pieces(tmp_path: Path) -> None:
+def test_an_endless_line_is_one_broken_frame(tmp_path: Path) -> None:
     path = write(tmp_path / "feed", b"x" * 1300 + b"\nok\n")
     rows = read_all(LineReader([path], limits=SMALL))
     sizes = [(row.kind.name, len(row.payload)) for row in rows]
-    assert sizes == [("BROKEN", 512), ("BROKEN", 512), ("DATA", 276), ("DATA", 2), ("END", 0)]
+    assert sizes == [("BROKEN", 1300), ("DATA", 2), ("END", 0)]
     assert read_in_pieces(lambda p: LineReader([path], p, SMALL)) == rows
 
 

@@ -103,6 +103,11 @@ def test_values_are_decoded_and_secrets_blotted_out() -> None:
         ("parquet:{}/trades.csv?table=trades", r"does not hold Parquet"),
         ("parquet:{}/trades.parquet?table=trades&venue=X", r"column price is double: a float"),
         ("sim:x?seed=1", r"sim: takes no path"),
+        ("csv:{}/trades.csv?table=trades&symbol=" + "A" * 300, r"symbol has 300 bytes"),
+        (
+            "csv:{}/trades.csv?table=trades&venue=__HIVE_DEFAULT_PARTITION__",
+            r"not a venue that can be stored: .* is reserved",
+        ),
     ],
 )
 def test_errors_name_the_fix(folder: Path, url: str, told: str) -> None:

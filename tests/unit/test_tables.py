@@ -26,7 +26,7 @@ from tests.reading import write
 TRADES = """ts_event,ts_recv,venue,symbol,price,size,aggressor_side,trade_id,sequence,status
 2025-07-17T07:05:09.035793433Z,,X,A,5.510000000,100,buy,17,1,normal
 2025-07-17 09:05:10+02:00,1752735911000000000,X,"B, C","5.5",1e2,sell,abc,,bust
-1752735910000000002,,Y,A,-0.000000000001,1000.000000000001,NONE,"q""x",3,correction
+1752735910000000002,,GLBX,A,-0.000000000001,1000.000000000001,NONE,"q""x",3,correction
 ,1752735912000000000,X,A,1,1,,,4,
 """
 
@@ -57,7 +57,7 @@ def numbers(found: Found) -> list[tuple[Decimal | None, Decimal]]:
 def test_trades_from_text(tmp_path: Path) -> None:
     found = decode_table(tmp_path, "trades", TRADES)
     assert found.dead == []
-    assert found.instruments == (("X", "A"), ("X", "B, C"), ("Y", "A"))
+    assert found.instruments == (("X", "A"), ("X", "B, C"), ("GLBX", "A"))
     rows = found.rows[:-1]
     assert rows["kind"].tolist() == [
         EventKind.TRADE, EventKind.BUST, EventKind.CORRECTION, EventKind.TRADE,
@@ -129,10 +129,10 @@ def test_parquet_is_the_csv(tmp_path: Path) -> None:
     columns = {
         "shard": pa.array([3, 3, 4]),
         "ts_event": pa.array([1, 2, 3], stamp),
-        "venue": pa.array(["X", "X", "Y"]).cast(name),
+        "venue": pa.array(["X", "GLBX", "Y"]).cast(name),
         "symbol": pa.array(["A", "B", "A"]).cast(name),
         "price": pa.array([Decimal("1.5"), Decimal(-2), Decimal("0.000000000001")], decimal),
-        "size": pa.array([Decimal(10**10), Decimal(0), Decimal("9999999999999999")], decimal),
+        "size": pa.array([Decimal(10**10), Decimal(5), Decimal("9999999999999999")], decimal),
         "aggressor_side": pa.array(["buy", None, "sell"]).cast(name),
         "trade_id": pa.array(["1", None, "x"]),
         "sequence": pa.array([7, None, 9]),
@@ -140,7 +140,7 @@ def test_parquet_is_the_csv(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), tmp_path / "trades.parquet", row_group_size=2)
     text = (
         "ts_event,venue,symbol,price,size,aggressor_side,trade_id,sequence\n"
-        "1,X,A,1.5,10000000000,buy,1,7\n2,X,B,-2,0,,,\n"
+        "1,X,A,1.5,10000000000,buy,1,7\n2,GLBX,B,-2,5,,,\n"
         "3,Y,A,0.000000000001,9999999999999999,sell,x,9\n"
     )
     found = decode_table(tmp_path, "trades")

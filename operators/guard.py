@@ -1,0 +1,37 @@
+"""What a decoder or its library throws at input is the input's fault: it becomes a dead letter.
+
+That takes in what no decoder foresees, such as a panic of a compiled library, which is no Exception
+but a BaseException. Who catches undoes what the message has built, and goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+
+from operators.passing import BadValueError
+from operators.registry import RefusedInstrumentError
+from operators.venues.times import TimestampError
+from schemas.codes import RejectReason
+
+#: These say nothing about the input.
+_NOT_OF_THE_INPUT: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
+
+
+def verdict(error: BaseException) -> tuple[RejectReason, str]:
+    """Reason and detail of the dead letter of what threw ``error``; throws it again where it says
+    nothing about the input (an interrupt, no memory)."""
+    match error:
+        case RefusedInstrumentError() | BadValueError():
+            return error.reason, error.detail
+        case TimestampError():
+            return RejectReason.BAD_TIMESTAMP, str(error)
+        case msgspec.DecodeError() | UnicodeError() | RecursionError():
+            return RejectReason.MALFORMED, str(error)
+        case struct.error():
+            return RejectReason.OUT_OF_RANGE, "an integer does not fit 64 bits"
+    if isinstance(error, _NOT_OF_THE_INPUT):
+        raise error
+    return RejectReason.MALFORMED, f"the decoder gave up: {type(error).__name__}: {error}"
