@@ -10,14 +10,20 @@ import base64
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import pyarrow as pa
 
 from schemas.recovery import START_ANEW
+from schemas.units import NS_PER_S
 from sinks.errors import SinkError, disk_failed
 from sinks.writer import RowsLike
+
+_FEW: Final = 1000
+_NAIVE_NS: Final = pa.timestamp("ns")
+_EPOCH: Final = datetime(1970, 1, 1)
 
 
 class JsonlWriter:
@@ -120,11 +126,9 @@ def json_values(column: pa.Array | pa.ChunkedArray, *, trim: bool = True) -> lis
     if pa.types.is_dictionary(kind):
         return json_values(column.cast(kind.value_type), trim=trim)
     if pa.types.is_decimal(kind):
-        texts = column.cast(pa.string()).to_pylist()
-        return [_plain_decimal(text, trim) for text in texts]
+        return [_plain_decimal(text, trim) for text in _texts(column)]
     if pa.types.is_timestamp(kind):
-        texts = column.cast(pa.string()).to_pylist()
-        return [text and text.replace(" ", "T", 1) for text in texts]
+        return [text and text.replace(" ", "T", 1) for text in _texts(column)]
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _lists(column, trim)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
@@ -135,6 +139,22 @@ def json_values(column: pa.Array | pa.ChunkedArray, *, trim: bool = True) -> lis
         # JSON has no NaN and no infinity.
         return [v if v is None or abs(v) < float("inf") else str(v) for v in column.to_pylist()]
     return [v if v is None else str(v) for v in column.to_pylist()]
+
+
+def _texts(column: pa.Array | pa.ChunkedArray) -> list[str | None]:
+    """Decimals and times as Arrow writes them. Few are written one by one: Arrow's casts come with
+    ``pyarrow.compute``, whose import takes longer than most queries."""
+    if len(column) <= _FEW:
+        if pa.types.is_decimal(column.type):
+            return [None if v is None else f"{v:f}" for v in column.to_pylist()]
+        if column.type == _NAIVE_NS and isinstance(column, pa.Array):
+            return [None if v is None else _time(v) for v in column.view(pa.int64()).to_pylist()]
+    return list(column.cast(pa.string()).to_pylist())
+
+
+def _time(ns: int) -> str:
+    seconds, rest = divmod(ns, NS_PER_S)
+    return f"{_EPOCH + timedelta(seconds=seconds)}.{rest:09d}"
 
 
 def _plain_decimal(text: str | None, trim: bool) -> str | None:

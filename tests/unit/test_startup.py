@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from sinks.jsonl import json_values
 from sinks.parquet import ParquetWriter
 from tests.batches import Feed
 
@@ -21,8 +24,23 @@ sys.stderr.write(" ".join(sys.modules))
 """
 _HEAVY = {
     "bytewax", "confluent_kafka", "databento_dbn", "fastavro", "msgspec", "numba", "numpy",
-    "polars", "psycopg", "pyarrow.parquet", "pydantic_settings", "websockets",
+    "polars", "psycopg", "pyarrow.compute", "pyarrow.parquet", "pydantic_settings", "websockets",
 }  # fmt: skip
+
+
+def test_few_values_are_written_as_many_are() -> None:
+    """Few without pyarrow.compute, many with it."""
+    rng = np.random.default_rng(4)
+    times = [0, -1, 999, 10**9, 2**63 - 1, -(2**62), *rng.integers(-(2**62), 2**62, 300).tolist()]
+    for scale in (0, 2, 12, 20):
+        digits = [0, 1, -1, 10**20, -(10**17) + 3, *rng.integers(-(10**9), 10**9, 300).tolist()]
+        values = [None, *(Decimal(f"{n}E-{scale}") for n in digits)]
+        column = pa.array(values, pa.decimal128(38, scale))
+        for trim in (True, False):
+            many = json_values(pa.concat_arrays([column] * 4), trim=trim)
+            assert json_values(column, trim=trim) * 4 == many
+    column = pa.array([None, *times], pa.timestamp("ns"))[1:]
+    assert json_values(column) * 4 == json_values(pa.concat_arrays([column] * 4))
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
