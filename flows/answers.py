@@ -15,23 +15,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
 import pyarrow as pa
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 
 from flows.errors import RunFailed, UsageError
 from sinks.atomic import replacing, sweep
 from sinks.jsonl import json_rows
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
-_MAX_TABLE_ROWS: Final = 1000
-_WIDEST: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +69,26 @@ def _unique(names: list[str]) -> list[str]:
 
 
 def print_answer(
-    ask: Callable[[Callable[[Answer], None]], None], form: str, out: Path | None, console: Console
+    ask: Callable[[Callable[[Answer], None]], None],
+    form: str,
+    out: Path | None,
+    console: Console,
+    rows: int | None = None,
 ) -> None:
     """Have ``ask`` answer, and write that in ``form`` to ``out`` or to standard output.
 
-    ``json`` is a list of row objects: decimals as strings, times ISO 8601 with nanoseconds. ``ask``
-    may call twice when the first answer broke off.
+    ``table`` has at most ``rows`` rows (see flows.answer_table), all other forms have all. ``json``
+    is a list of row objects: decimals as strings, times ISO 8601 with nanoseconds. ``ask`` may call
+    twice when the first answer broke off.
     """
     if form not in FORMATS:
         raise UsageError(f"--format {form!r} is none of {', '.join(FORMATS)}")
     if form == "parquet" and out is None and sys.stdout.isatty():
         raise UsageError("--format parquet is not for a terminal: name a file with --out FILE")
     if form == "table" and out is None:
-        ask(lambda answer: _print_table(answer, console))
+        from flows.answer_table import print_table
+
+        ask(lambda answer: print_table(answer, console, rows))
         return
     write = {"csv": _write_csv, "json": _write_json, "parquet": _write_parquet}.get(form)
     if write is None:
@@ -153,45 +154,6 @@ def _write_parquet(answer: Answer, file: IO[bytes]) -> None:
     with pq.ParquetWriter(file, answer.schema, compression="zstd") as writer:
         for batch in answer.batches:
             writer.write_batch(batch)
-
-
-def _print_table(answer: Answer, console: Console) -> None:
-    """A table; on a terminal that is too narrow for it the rows one below the other."""
-    names = answer.schema.names
-    rows = [
-        [_cell(value, "NULL") for value in row.values()]
-        for row in islice(answer.rows(), _MAX_TABLE_ROWS + 1)
-    ]
-    more = len(rows) > _MAX_TABLE_ROWS
-    del rows[_MAX_TABLE_ROWS:]
-    table = _table(answer.schema, rows)
-    width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
-    if width <= console.width:
-        console.print(table)
-    elif console.is_terminal:
-        longest = max(map(len, names))
-        for number, row in enumerate(rows, 1):
-            console.rule(f"row {number}", align="left")
-            for name, value in zip(names, row, strict=True):
-                console.print(Text.assemble((f"{name:{longest}}  ", "bold"), value))
-    else:
-        console.width = width  # whoever reads a file or a pipe scrolls, or cuts
-        console.print(table)
-    if more:
-        note = f"the first {_MAX_TABLE_ROWS} rows; --format csv, json or parquet has all of them"
-        Console(stderr=True).print(note)
-
-
-def _table(schema: pa.Schema, rows: list[list[str]]) -> Table:
-    table = Table()
-    for field in schema:
-        kind = field.type
-        text = not (pa.types.is_primitive(kind) or pa.types.is_decimal(kind))
-        left = text or pa.types.is_boolean(kind)
-        table.add_column(Text(field.name), justify="left" if left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def _cell(value: Any, null: str) -> str:

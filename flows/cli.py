@@ -7,6 +7,7 @@ that need them, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 err = stderr_console()
 LAKE = Path("lake")
+_COMMENT = re.compile(r"--(\s|[^\n=]*\n)")
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only what would go is shown.")]
 LegalDays = Annotated[
     int,
@@ -43,6 +45,24 @@ Dsn = Annotated[
     str | None,
     typer.Option("--dsn", help="Database: postgresql://user@host/db (password: PGPASSWORD)."),
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"marketflow {version('marketflow')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -226,20 +246,45 @@ def replay(
 
 @app.command()
 def sql(
-    query: Annotated[str, typer.Argument(help="A SELECT over the tables.")],
+    query: Annotated[
+        str | None, typer.Argument(help="A SELECT over the tables; - reads it from stdin.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Read the query from this file.")
+    ] = None,
     lake: Lake = None,
     dsn: Dsn = None,
     output: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=0, help="Most rows of a table, 0: all (default: a screen).")
+    ] = None,
 ) -> None:
     """Query a lake with SQL (DuckDB), or a database (--dsn). Prices are exact decimals; the same
-    query has the same answer in both, <time>_epoch_ns has the nanoseconds of both."""
+    query has the same answer in both, <time>_epoch_ns has the nanoseconds of both.
+
+    Without a query, on a terminal: a prompt."""
     from flows.startup import without_numpy
 
     with without_numpy():
-        from flows.sql import print_query
+        from flows.sql import given_query, print_query
 
-    print_query(query, lake or LAKE, dsn, output, out, Console())
+    asked = given_query(query, file)
+    console = Console()
+
+    def ask(text: str, most: int | None) -> None:
+        print_query(text, lake or LAKE, dsn, output, out, console, most)
+
+    try:
+        if asked is None:
+            from flows.prompt import run_prompt
+
+            run_prompt(ask, rows, err)
+        else:
+            ask(asked, rows)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -417,7 +462,7 @@ def main() -> None:
     show_warnings(err)
     try:
         # A query may begin with a comment, which is no option.
-        app([f" {word}" if word.startswith("-- ") else word for word in sys.argv[1:]])
+        app([f" {word}" if _COMMENT.match(word) else word for word in sys.argv[1:]])
     except BrokenPipeError:
         # The reader of our output has gone: nothing to say, and nobody to say it to.
         sys.stderr.close()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -23,7 +27,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _BATCH_ROWS: Final = 65_536
-_ANY_WIDTH: Final = 100_000
 
 
 def query_lake(query: str, lake: Path, use: Callable[[duckdb.DuckDBPyRelation], _T]) -> _T:
@@ -32,10 +35,18 @@ def query_lake(query: str, lake: Path, use: Callable[[duckdb.DuckDBPyRelation], 
     Raises UsageError (the query or the lake is wrong) or RunFailed, with the fix in the text.
     A compaction may remove a file between the opening and the reading: then once more.
     """
+    return _ask(query, lake, lambda _, relation: use(relation))
+
+
+def _ask(
+    query: str,
+    lake: Path,
+    use: Callable[[duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation], _T],
+) -> _T:
     for attempt in (1, 2):
         try:
             with lake_cursor(lake, query) as con:
-                return use(_relation(con, query))
+                return use(con, _relation(con, query))
         except duckdb.IOException as error:
             if attempt == 2:
                 raise RunFailed(f"cannot read the lake {lake}: {_one_line(error)}") from None
@@ -67,22 +78,55 @@ def _one_line(error: duckdb.Error) -> str:
     return " ".join(text.split())
 
 
+def given_query(query: str | None, file: Path | None) -> str | None:
+    """The query that was given, None for a prompt. Raises UsageError with the fix."""
+    if query is not None and file is not None:
+        raise UsageError("a query or --file FILE, not both")
+    if query == "-" or (file is not None and str(file) == "-"):
+        return _not_empty(sys.stdin.read(), "stdin")
+    if file is not None:
+        try:
+            return _not_empty(file.read_text(), str(file))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise UsageError(f"cannot read the query in {file}: {reason}") from None
+    if query is not None:
+        return query
+    if sys.stdin.isatty():
+        return None
+    return _not_empty(sys.stdin.read(), "stdin")
+
+
+def _not_empty(text: str, where: str) -> str:
+    if not text.strip():
+        raise UsageError(
+            f'no query in {where}: write one, such as "SELECT count(*) FROM trades" (on a terminal '
+            "marketflow sql alone is a prompt)"
+        )
+    return text
+
+
 def print_query(
-    query: str, lake: Path, dsn: str | None, form: str, out: Path | None, console: Console
+    query: str,
+    lake: Path,
+    dsn: str | None,
+    form: str,
+    out: Path | None,
+    console: Console,
+    rows: int | None = None,
 ) -> None:
     """Run the query over the database of ``dsn``, or over the lake where that is None, and write
-    its result (see flows.answers.print_answer)."""
-    if dsn is not None:
-        from flows.database import query_database
+    its result (see flows.answers.print_answer). Ctrl-C is a KeyboardInterrupt at once."""
 
-        print_answer(lambda use: query_database(query, dsn, use), form, out, console)
-        return
-    print_answer(
-        lambda use: query_lake(query, lake, lambda relation: use(_answer(relation))),
-        form,
-        out,
-        console,
-    )
+    def ask(use: Callable[[Answer], None]) -> None:
+        if dsn is None:
+            _ask(query, lake, lambda con, relation: use(_answer(con, relation)))
+        else:
+            from flows.database import query_database
+
+            query_database(query, dsn, use)
+
+    print_answer(ask, form, out, console, rows)
 
 
 def query_frame(query: str, lake: Path | None, dsn: str | None, floats: bool) -> pl.DataFrame:
@@ -92,7 +136,8 @@ def query_frame(query: str, lake: Path | None, dsn: str | None, floats: bool) ->
     from flows.frames import told
 
     if lake is not None:
-        return told(query_lake(query, lake, lambda relation: relation.pl()), floats)
+        frame_of = _ask(query, lake, lambda con, relation: _interruptible(con, relation.pl))
+        return told(frame_of, floats)
     from flows.database import query_database
 
     assert dsn is not None
@@ -105,6 +150,27 @@ def query_frame(query: str, lake: Path | None, dsn: str | None, floats: bool) ->
     return told(query_database(query, dsn, frame), floats)
 
 
-def _answer(relation: duckdb.DuckDBPyRelation) -> Answer:
-    reader = relation.to_arrow_reader(_BATCH_ROWS)
-    return Answer.of(reader.schema, iter(reader))
+def _answer(con: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation) -> Answer:
+    reader = _interruptible(con, lambda: relation.to_arrow_reader(_BATCH_ROWS))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        while (batch := _interruptible(con, lambda: next(reader, None))) is not None:
+            yield batch
+
+    return Answer.of(reader.schema, batches())
+
+
+def _interruptible(con: duckdb.DuckDBPyConnection, call: Callable[[], _T]) -> _T:
+    """What ``call`` returns. DuckDB does not look for signals while it makes Arrow, so it is called
+    beside the main thread, which is free to be interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    with ThreadPoolExecutor(1) as pool:
+        called = pool.submit(call)
+        try:
+            return called.result()
+        except KeyboardInterrupt:
+            while not called.done():  # the query may not have begun yet
+                con.interrupt()
+                time.sleep(0.01)
+            raise
