@@ -16,7 +16,8 @@ from rich.console import Console
 from flows.answer_table import print_table
 from flows.answers import Answer
 from flows.sql import print_query
-from schemas.arrow import schema
+from schemas.arrow import dictionary, schema
+from schemas.fields import Kind
 from schemas.tables import TABLES
 from sinks.parquet import ParquetWriter
 from tests.batches import Item
@@ -145,7 +146,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows as a venue makes them: nanoseconds, prices of 7 digits, books of 10 levels."""
     root = tmp_path_factory.mktemp("table") / "lake"
     values: dict[str, Any] = {
-        "venue": "binance", "symbol": "BTCUSDT", "interval": "1m", "origin": "book",
+        "venue": "binance", "symbol": "BTCUSDT", "interval": "1m",
         "book_state": "valid", "aggressor_side": "sell", "side": "bid", "kind": "out_of_order",
         "status": "normal", "action": "add",
     }  # fmt: skip
@@ -157,6 +158,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
             plain = kind.value_type if pa.types.is_dictionary(kind) else kind
             if field.name in values:
                 made = pa.array([values[field.name]] * 40, plain)
+            elif pa.types.is_dictionary(kind) and TABLES[name].field(field.name).kind is Kind.CODE:
+                words = dictionary(TABLES[name].field(field.name))
+                made = pa.array([words[0].as_py()] * 40, plain)
             elif field.name == "row_sequence":
                 made = pa.array(range(40), plain)
             elif pa.types.is_timestamp(plain):
