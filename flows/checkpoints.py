@@ -23,10 +23,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from flows import aside
 from flows.errors import UsageError
 from sinks.atomic import replacing, sweep
 
@@ -39,6 +41,7 @@ _CORE_STEPS: Final = ("normalise", "books", "bars")
 _POLL_S: Final = 0.1
 _FIRST_S: Final = 0.5
 _LONGEST_S: Final = 300
+_ATTEMPTS: Final = 5
 
 log = logging.getLogger("marketflow.checkpoints")
 
@@ -136,11 +139,14 @@ def take(store: Path, folder: Path, process: int, kept: int) -> Path | None:
     """Write the state that a restart from ``store`` would find; None if there is none of a topic's
     feed yet. Of the process's checkpoints the newest ``kept`` stay. Raises OSError, sqlite3.Error.
     """
-    with sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=60) as connection:
-        connection.execute("BEGIN")
-        (epoch,) = connection.execute(_EPOCH).fetchone()
-        rows = connection.execute(_STATES, (epoch,)).fetchall()
-    connection.close()
+    for attempt in range(_ATTEMPTS):
+        try:
+            epoch, rows = _newest_states(store)
+            break
+        except FileNotFoundError:
+            # The run has gone on and removed a state that was written aside: look again.
+            if attempt == _ATTEMPTS - 1:
+                raise
     feeds: dict[int, tuple[str, int]] = {}
     states: list[tuple[str, str, bytes]] = []
     for step_id, key, state in rows:
@@ -166,6 +172,16 @@ def take(store: Path, folder: Path, process: int, kept: int) -> Path | None:
     for old in sorted(folder.glob(f"*-p{process}{_SUFFIX}"))[:-kept]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _newest_states(store: Path) -> tuple[int, list[tuple[str, str, bytes]]]:
+    """The epoch that a restart would go on from, and (step, key, pickled state) there."""
+    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=60)) as connection:
+        connection.execute("BEGIN")
+        (epoch,) = connection.execute(_EPOCH).fetchone()
+        rows = connection.execute(_STATES, (epoch,)).fetchall()
+    folder = store.parent / aside.FOLDER
+    return epoch, [(step, key, aside.inlined(folder, state)) for step, key, state in rows]
 
 
 def _place(snapshot: Any) -> tuple[str, int] | None:
@@ -240,9 +256,9 @@ def newest(
     return path, at
 
 
-def load(path: Path, feed: int, shards: int) -> dict[str, dict[int, Any]]:
-    """By step and index, the snapshots of a feed's cores."""
-    wanted: dict[str, dict[int, Any]] = {}
+def load(path: Path, feed: int, shards: int) -> dict[str, dict[int, tuple[Any, ...]]]:
+    """By step and index, the snapshots of a feed's cores, each with the changes after it."""
+    wanted: dict[str, dict[int, tuple[Any, ...]]] = {}
     with path.open("rb") as file:
         header = json.loads(file.readline())
         for step, key, length in header["states"]:
@@ -250,7 +266,8 @@ def load(path: Path, feed: int, shards: int) -> dict[str, dict[int, Any]]:
             index = int(key)
             if feed == (index if step == "normalise" else index // shards):
                 # The engine keeps what a core's step gave: (index, snapshot).
-                wanted.setdefault(step, {})[index] = pickle.loads(state)[1]
+                kept = pickle.loads(state)[1]
+                wanted.setdefault(step, {})[index] = aside.state_parts(kept)
     return wanted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -15,28 +16,39 @@ from operators.normalise import Normaliser
 from operators.warmup import Warmup
 
 
+def _in_the_store(step: str, index: int, core: Any) -> Any:
+    """The core as it is: the engine keeps its state."""
+    return core
+
+
 @dataclass(frozen=True, slots=True)
 class MarketDataConfig:
     """``normaliser`` makes the core of one feed by its index; the rest configures the shards.
-    ``warmup``: where a replay begins in mid-history, and from where it is shown."""
+    ``warmup``: where a replay begins in mid-history, and from where it is shown. ``keep``: what
+    becomes of each core by step and index, where its state is kept (flows.aside)."""
 
     normaliser: Callable[[int], Normaliser]
     book: book.BookConfig
     bars: bars.BarsConfig
     warmup: Warmup = field(default_factory=Warmup)
+    keep: Callable[[str, int, Any], Any] = _in_the_store
+
+    def dress(self, step: str) -> Callable[[int, Any], Any]:
+        """What a step does with the cores it makes."""
+        warm = self.warmup.dress(step)
+        return lambda index, core: self.keep(step, index, warm(index, core))
 
 
 def build(source: Source, sink: Sink, config: MarketDataConfig) -> Dataflow:
     """The market_data flow. Step ids are part of the recovery format."""
     flow = Dataflow("market_data")
     frames = op.input("feed", flow, source)
-    warm = config.warmup.dress
-    normaliser = warm(warmup.NORMALISE)
+    normaliser = config.dress(warmup.NORMALISE)
     events, feed_rows = normalise.step(
         "normalise", frames, lambda feed: normaliser(feed, config.normaliser(feed))
     )
-    books = book.step("books", events, config.book, warm(warmup.BOOKS))
-    candles = bars.step("bars", books, config.bars, warm(warmup.BARS))
+    books = book.step("books", events, config.book, config.dress(warmup.BOOKS))
+    candles = bars.step("bars", books, config.bars, config.dress(warmup.BARS))
     others = op.map("others", books, bars.without_bars)
     rows = op.merge("rows", others, candles, feed_rows)
     if config.warmup.show_from:

@@ -76,7 +76,7 @@ class ReplayPlan:
 
     def warmup(self, shards: int) -> Warmup:
         """Where the cores begin, and from where they are shown."""
-        begin: dict[str, dict[int, Any]] = {}
+        begin: dict[str, dict[int, tuple[Any, ...]]] = {}
         for feed, path in self.checkpoints.items():
             for step, states in checkpoint_files.load(Path(path), feed, shards).items():
                 begin.setdefault(step, {}).update(states)

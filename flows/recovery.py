@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
-from flows import run_identity
+from flows import aside, run_identity
 from flows.errors import RunFailed, UsageError
 from flows.partitions import Feed
 from flows.quiet import engine_noise
@@ -222,14 +222,24 @@ def config(folder: Path, process: int) -> RecoveryConfig:
     return RecoveryConfig(store)
 
 
+def aside_folder(folder: Path, process: int) -> Path:
+    """Where large states of one process are (flows.aside)."""
+    return _store(folder, process, _read(folder).get("layout", 0)) / aside.FOLDER
+
+
 def states(folder: Path, process: int) -> States:
-    """What the process goes on from: pickled state by (step, key)."""
-    with _opened(_store(folder, process, _read(folder).get("layout", 0))) as database:
+    """What the process goes on from: pickled state by (step, key), nothing of it elsewhere."""
+    store = _store(folder, process, _read(folder).get("layout", 0))
+    with _opened(store) as database:
         rows = database.execute(
             "SELECT step_id, state_key, ser_change, max(snap_epoch) FROM snaps "
             f"WHERE snap_epoch < ({_RESUME_EPOCH}) GROUP BY step_id, state_key"
         )
-        return {(step, key): state for step, key, state, _ in rows if state is not None}
+        return {
+            (step, key): aside.inlined(store / aside.FOLDER, state)
+            for step, key, state, _ in rows
+            if state is not None
+        }
 
 
 def lay_out(folder: Path, stores: Sequence[States]) -> None:

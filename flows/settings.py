@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from flows.errors import UsageError
 from flows.variables import PREFIX, SETTINGS, check_variables, read_file
+from operators.registry import MAX_INSTRUMENTS
 from schemas.tables import TABLES
 from schemas.units import interval_ns
 
@@ -43,6 +44,12 @@ class Settings(BaseSettings):
     epoch_ms: int = Field(2000, ge=10, description="time between snapshots")
     checkpoint_every: str = Field("", description="of the feed's time or the clock, such as 1h")
     checkpoints_kept: int = Field(100, ge=1, description="by process; older ones go")
+    max_instruments: int = Field(
+        MAX_INSTRUMENTS,
+        ge=1,
+        le=1 << 23,
+        description="instruments of a feed; more: dead letters",
+    )
     batch_rows: int = Field(262_144, ge=1, description="most frames in one batch")
     lake: str = Field("lake", description="lake of sql and compact when none is named")
 

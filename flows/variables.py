@@ -22,7 +22,7 @@ FILE: Final = "marketflow.toml"
 #: Fields of ``flows.settings.Settings``, which takes too long to import for every command.
 SETTINGS: Final = (
     "shards", "tables", "intervals", "late_ms", "depth_interval_ms", "clock_skew_ms", "epoch_ms",
-    "checkpoint_every", "checkpoints_kept", "batch_rows", "lake",
+    "checkpoint_every", "checkpoints_kept", "max_instruments", "batch_rows", "lake",
 )  # fmt: skip
 #: Flags of ``run`` that are no settings of the flow itself.
 RUN_FLAGS: Final = ("source", "sink", "processes", "recovery", "strict", "json")

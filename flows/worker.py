@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from bytewax.run import cli_main
 
 from flows import feeds, market_data, recovery
+from flows.aside import AsideCore
 from flows.checkpoints import Checkpointer
 from flows.errors import RunFailed, UsageError
 from flows.market_data import MarketDataConfig
@@ -100,6 +102,7 @@ def _config(job: Job, specs: list[SourceSpec], settings: Settings) -> MarketData
         spec = specs[feed]
         plan = job.feeds[feed].plan(feed, settings.shards, job.process, job.processes)
         decoder = feeds.decoder(spec, settings.shards)
+        decoder.limit(settings.max_instruments)
         return Normaliser(spec.name, decoder, plan, spec.partition or 0)
 
     wanted = frozenset(settings.tables)
@@ -119,7 +122,16 @@ def _config(job: Job, specs: list[SourceSpec], settings: Settings) -> MarketData
             allowed_lateness_ns=settings.late_ms * NS_PER_MS,
         ),
         warmup=job.replay.plan.warmup(settings.shards) if job.replay else Warmup(),
+        keep=_keeper(job),
     )
+
+
+def _keeper(job: Job) -> Callable[[str, int, Any], Any]:
+    """Large states are kept in files of their own where there is a recovery folder."""
+    if job.recovery is None:
+        return lambda step, index, core: core
+    folder = recovery.aside_folder(Path(job.recovery), job.process)
+    return lambda step, index, core: AsideCore(core, folder, step, index)
 
 
 def _source(

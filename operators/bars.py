@@ -35,8 +35,11 @@ import pyarrow as pa
 from bytewax.dataflow import Stream
 from numpy.typing import NDArray
 
+from operators.bars_state import BarsState
 from operators.events import NO_INSTRUMENTS, Instruments, Rows
 from operators.kernels import bars as kernels
+from operators.kernels import bars_layout as layout
+from operators.names import NameTable
 from operators.output import rows_to_batch
 from operators.passing import joined
 from operators.step import Dress, as_it_is, core_step
@@ -47,7 +50,8 @@ from schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
 from schemas.tables import BARS, TRADES
 from schemas.units import NS_PER_MINUTE, NS_PER_S, interval_ns
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
+_OF_PAIRS: Final = 1
 #: Most windows of one interval that may be open at once for an instrument.
 MAX_OPEN: Final = 1024
 #: Names of the stats, by their place in the kernel's counts.
@@ -68,7 +72,7 @@ _OURS: Final = replace(
 
 _INT64, _INT32, _INT8 = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.int8)
 
-#: Room for rows of one kernel call beyond what the instruments may hold open.
+#: Room for rows of one kernel call beyond what an instrument may hold open.
 _CHUNK: Final = 4096
 
 
@@ -93,7 +97,7 @@ class BarsConfig:
 
     def windows(self) -> NDArray[np.void]:
         """The kernel's WINDOW rows."""
-        windows = np.zeros(len(self.intervals), kernels.WINDOW)
+        windows = np.zeros(len(self.intervals), layout.WINDOW)
         first = 0
         for window, text in zip(windows, self.intervals, strict=True):
             length = interval_ns(text)
@@ -106,25 +110,19 @@ class BarsConfig:
 class _Lookup:
     """Instruments of one pair of dictionaries: (venue code, symbol code) -> our index or -1."""
 
-    def __init__(
-        self, venues: pa.StringArray, symbols: pa.StringArray, known: dict[tuple[str, str], int]
-    ) -> None:
+    def __init__(self, venues: pa.StringArray, symbols: pa.StringArray) -> None:
         # Held, so that their buffers' addresses stay theirs: see `serves`.
-        self._dictionaries = (venues, symbols)
-        self.venues: list[str] = venues.to_pylist()
-        self.symbols: list[str] = symbols.to_pylist()
-        self.index = np.full((len(self.venues), len(self.symbols)), -1, np.int32)
-        venue_codes = {text: i for i, text in enumerate(self.venues)}
-        symbol_codes = {text: i for i, text in enumerate(self.symbols)}
-        for (venue, symbol), index in known.items():
-            if venue in venue_codes and symbol in symbol_codes:
-                self.index[venue_codes[venue], symbol_codes[symbol]] = index
+        self.dictionaries = (venues, symbols)
+        self.index = np.full((len(venues), len(symbols)), -1, np.int32)
 
     def serves(self, venues: pa.StringArray, symbols: pa.StringArray) -> bool:
         """Are these the same dictionaries, at the same place in memory?"""
         return all(
-            len(mine) == len(other) and mine.buffers()[2].address == other.buffers()[2].address
-            for mine, other in zip(self._dictionaries, (venues, symbols), strict=True)
+            len(mine) == len(other)
+            and mine.offset == other.offset
+            and mine.buffers()[2].address == other.buffers()[2].address
+            and mine.buffers()[1].address == other.buffers()[1].address
+            for mine, other in zip(self.dictionaries, (venues, symbols), strict=True)
         )
 
 
@@ -143,31 +141,33 @@ class BarsShard:
         self._windows = config.windows()
         self._limits = kernels.Limits(config.allowed_lateness_ns, config.max_ahead_ns)
         self._interval_names = {"interval": pa.array(config.intervals, pa.string())}
-        self._places = int(self._windows["places"].sum())
-        self._index: dict[tuple[str, str], int] = {}
-        self._instruments = NO_INSTRUMENTS
-        self._clocks = np.zeros(0, kernels.CLOCK)
-        self._bars = np.zeros((0, self._places), kernels.OPEN_BAR)
+        self._kept = BarsState(self._windows)
         self._lookup: _Lookup | None = None
         self._written = 0
-        self._out = np.empty(self._places + _CHUNK, kernels.BAR_ROW)
+        self._out = np.empty(self._kept.places + _CHUNK, layout.BAR_ROW)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state."""
+        return self._kept.nbytes
 
     def apply(self, rows: Rows) -> Rows:
         """Bars that became final with these trades; at the end of the feed, the open ones too."""
-        counts = np.zeros(kernels.N_COUNTS, np.int64)
+        counts = np.zeros(layout.N_COUNTS, np.int64)
         trades = rows.tables.get("trades")
         parts: list[NDArray[np.void]] = []
         if trades is not None and trades.num_rows and self.config.intervals:
             columns = self._columns(trades)
             row = 0
             while row < trades.num_rows:
+                self._kept.make_room()
                 row, emitted = kernels.apply_trades(
-                    columns, row, self._limits, self._state(counts), self._out
+                    columns, row, self._limits, self._kept.state(self._windows, counts), self._out
                 )
                 if emitted:
                     parts.append(self._out[:emitted].copy())
-        if rows.ended and self._bars["ts_open"].max(initial=kernels.NEVER) != kernels.NEVER:
-            parts.append(self._drain(counts))
+        if rows.ended:
+            parts += self._drain(counts)
         batches = []
         if "bars" in rows.tables:
             batches.append(self._venue_bars(rows.tables["bars"]))
@@ -178,9 +178,8 @@ class BarsShard:
         return Rows(self.shard, tables, stats, rows.ended)
 
     def _our_bars(self, bars: NDArray[np.void]) -> pa.RecordBatch:
-        batch = rows_to_batch(
-            _OURS, bars, self._instruments, self.shard, self._written, self._interval_names
-        )
+        named = Instruments(NO_INSTRUMENTS.rows, self._kept.names.names())
+        batch = rows_to_batch(_OURS, bars, named, self.shard, self._written, self._interval_names)
         self._written += len(bars)
         codes = pa.array(np.full(len(bars), int(BarOrigin.TRADES), np.int8))
         origin = pa.DictionaryArray.from_arrays(codes, _ORIGIN)
@@ -193,9 +192,6 @@ class BarsShard:
         place = batch.schema.get_field_index("row_sequence")
         numbers = pa.array(np.arange(first, self._written))
         return batch.set_column(place, batch.schema.field(place), numbers)
-
-    def _state(self, counts: NDArray[np.int64]) -> kernels.State:
-        return kernels.State(self._clocks, self._bars, self._windows, counts)
 
     def _columns(self, trades: pa.RecordBatch) -> kernels.Trades:
         arrived = trades.column("ts_recv")
@@ -223,75 +219,68 @@ class BarsShard:
     ) -> NDArray[np.int32]:
         """Our instrument per row; new ones are registered in order of their first row."""
         if self._lookup is None or not self._lookup.serves(venues.dictionary, symbols.dictionary):
-            self._lookup = _Lookup(venues.dictionary, symbols.dictionary, self._index)
-        lookup = self._lookup
+            self._lookup = _Lookup(venues.dictionary, symbols.dictionary)
+        index = self._lookup.index
         venue_codes = _values(venues.indices, _INT32)
         symbol_codes = _values(symbols.indices, _INT32)
         found = np.empty(len(venues), np.int32)
-        if kernels.find(lookup.index, venue_codes, symbol_codes, found) == 0:
+        if kernels.find(index, venue_codes, symbol_codes, found) == 0:
             return found
-        for row in np.flatnonzero(found < 0):
-            at = venue_codes[row], symbol_codes[row]
-            if lookup.index[at] < 0:
-                lookup.index[at] = self._register(lookup.venues[at[0]], lookup.symbols[at[1]])
-        self._grow()
-        kernels.find(lookup.index, venue_codes, symbol_codes, found)
+        unknown = np.flatnonzero(found < 0)
+        pairs = venue_codes[unknown].astype(np.int64) * index.shape[1] + symbol_codes[unknown]
+        firsts = unknown[np.sort(np.unique(pairs, return_index=True)[1])]
+        of_venue, of_symbol = (
+            codes[firsts].astype(np.int64) for codes in (venue_codes, symbol_codes)
+        )
+        index[of_venue, of_symbol] = self._kept.names.indices(
+            *self._lookup.dictionaries, of_venue, of_symbol
+        )
+        self._kept.grow()
+        kernels.find(index, venue_codes, symbol_codes, found)
         return found
 
-    def _register(self, venue: str, symbol: str) -> int:
-        # A dictionary may hold a text twice: then it is known already.
-        return self._index.setdefault((venue, symbol), len(self._index))
-
-    def _grow(self) -> None:
-        """Room for every registered instrument, and their names for the output."""
-        count, room = len(self._index), len(self._clocks)
-        if count > room:
-            clocks = np.empty(max(count, 2 * room), kernels.CLOCK)
-            clocks["watermark"], clocks["due"] = kernels.NEVER, kernels.NOT_DUE
-            clocks[:room] = self._clocks
-            bars = np.zeros((len(clocks), self._places), kernels.OPEN_BAR)
-            bars["ts_open"] = kernels.NEVER
-            bars[:room] = self._bars
-            self._clocks, self._bars = clocks, bars
-        venues = tuple(venue for venue, _ in self._index)
-        symbols = tuple(symbol for _, symbol in self._index)
-        self._instruments = Instruments(NO_INSTRUMENTS.rows, venues, symbols)
-
-    def _drain(self, counts: NDArray[np.int64]) -> NDArray[np.void]:
+    def _drain(self, counts: NDArray[np.int64]) -> list[NDArray[np.void]]:
         """All open bars, not final: by instrument (first come first), interval and time."""
-        open_bars = int((self._bars["ts_open"] != kernels.NEVER).sum())
-        out = np.empty(open_bars, kernels.BAR_ROW)
-        emitted = 0
-        for instrument in range(len(self._index)):
-            emitted = kernels.emit_until(
-                instrument, kernels.NOT_DUE, 0, 0, self._state(counts), out, emitted
+        parts: list[NDArray[np.void]] = []
+        instrument = 0
+        while instrument < len(self._kept.names):
+            self._kept.make_room()
+            instrument, emitted = kernels.drain(
+                instrument, self._kept.state(self._windows, counts), self._out
             )
-        assert emitted == open_bars
-        return out
+            if emitted:
+                parts.append(self._out[:emitted].copy())
+        return parts
 
-    def snapshot(self) -> Any:
-        """(version, intervals, lateness, rows written, instruments, clocks, places, open bars);
-        the last three are the bytes of arrays, and only places in use are kept."""
-        used = np.flatnonzero(self._bars["ts_open"].ravel() != kernels.NEVER)
+    def snapshot(self, *, changes: bool = False) -> Any:
+        """(version, intervals, lateness, rows written, names known before, packed names, then as
+        bytes: indices of instruments, their clocks, places among them of those with a seed, the
+        seeds, places of open bars, the bars). ``changes``: only what is not as it was at the last
+        snapshot.
+        """
         return (
             SNAPSHOT_VERSION,
             self.config.intervals,
             self.config.allowed_lateness_ns,
             self._written,
-            tuple(self._index),
-            self._clocks[: len(self._index)].tobytes(),
-            used.astype(np.int64).tobytes(),
-            self._bars.ravel()[used].tobytes(),
+            *self._kept.pack(changes),
         )
 
-    def restore(self, state: Any) -> None:
-        """Take a snapshot back; StateError with the remedy where it does not fit."""
+    def restore(self, state: Any, *changes: Any) -> None:
+        """Take a snapshot back, and the changes after it; StateError with the remedy where it does
+        not fit."""
+        for part in (state, *changes):
+            self._take(part)
+
+    def _take(self, state: Any) -> None:
+        if state[0] == _OF_PAIRS:
+            state = _with_names(state)
         if state[0] != SNAPSHOT_VERSION:
             raise StateError(
                 f"recovery state of bars has format {state[0]}, this release reads "
                 f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
-        _, intervals, lateness_ns, written, instruments, clocks, used, bars = state
+        _, intervals, lateness_ns, written, *packed = state
         mine = (self.config.intervals, self.config.allowed_lateness_ns)
         if (intervals, lateness_ns) != mine:
             raise StateError(
@@ -300,13 +289,8 @@ class BarsShard:
                 f"keep the settings of the run that is resumed, or {START_ANEW}"
             )
         self._written = written
-        self._index = {pair: i for i, pair in enumerate(instruments)}
         self._lookup = None
-        self._clocks = np.zeros(0, kernels.CLOCK)
-        self._bars = np.zeros((0, self._places), kernels.OPEN_BAR)
-        self._grow()
-        self._clocks[: len(instruments)] = np.frombuffer(clocks, kernels.CLOCK)
-        self._bars.ravel()[np.frombuffer(used, np.int64)] = np.frombuffer(bars, kernels.OPEN_BAR)
+        self._kept.unpack(*packed)
 
     def state_hash(self) -> str:
         """SHA-256 of all that decides future bars."""
@@ -318,6 +302,19 @@ def without_bars(rows: Rows) -> Rows:
     if "bars" not in rows.tables:
         return rows
     return replace(rows, tables={n: t for n, t in rows.tables.items() if n != "bars"})
+
+
+def _with_names(state: Any) -> Any:
+    """A snapshot of the release that held a Python object per instrument, as today's."""
+    _, intervals, lateness_ns, written, pairs, clocks, used, bars = state
+    names = NameTable()
+    for pair in pairs:
+        names.index(*pair)
+    everyone = np.arange(len(pairs), dtype=np.int32).tobytes()
+    return (
+        SNAPSHOT_VERSION, intervals, lateness_ns, written, 0, tuple(names.pack()), everyone, clocks,
+        b"", b"", used, bars,
+    )  # fmt: skip
 
 
 def step(

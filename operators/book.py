@@ -22,6 +22,7 @@ from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream
 from numpy.typing import NDArray
 
+from operators import book_pack
 from operators.book_rows import Place, dead_letters, passing
 from operators.book_state import ShardState
 from operators.events import EVENT, EventBatch, Instruments, Rows
@@ -33,7 +34,8 @@ from schemas.recovery import OTHER_RELEASE, StateError
 from schemas.tables import DEPTH_LEVELS, TABLES
 from schemas.units import NS_PER_MS, NS_PER_S
 
-SNAPSHOT_VERSION: Final = 2
+SNAPSHOT_VERSION: Final = 3
+_OF_ALL_BOOKS: Final = 2
 #: Tables of the engine in the order of its outputs.
 _OUTPUTS: Final = ("trades", "quotes", "depth", "book_events", "quality_events")
 ALL_TABLES: Final = frozenset(_OUTPUTS)
@@ -181,6 +183,8 @@ class BookShard:
                 return
             if code == es.NEW_BOOK:
                 self._add_book(int(rows[at]["instrument"]), instruments)
+            elif code == es.NEW_SHOWN:
+                kept.add_shown(int(rows[at]["instrument"]))
             elif code == es.REPLAY:
                 self._replay(int(rows[at]["instrument"]))
                 resumed = True
@@ -246,30 +250,36 @@ class BookShard:
         leanest legal filling) and one book."""
         return self._kept.memory() | {"carried_bytes": self._carried.nbytes}
 
-    def snapshot(self) -> Any:
-        """A copy of the state: compact arrays that do not depend on where things lie."""
+    def snapshot(self, *, changes: bool = False) -> Any:
+        """A copy of the state: compact arrays that do not depend on where things lie.
+        ``changes``: of the books only those that changed since the last snapshot."""
         return {
             "version": SNAPSHOT_VERSION,
             "shard": self.shard,
             "sequences": dict(self._sequences),
             "carried": self._carried.copy(),
             "carried_offsets": self._carried_offsets.copy(),
-            "kept": self._kept.pack(),
+            "kept": self._kept.pack(changes),
         }
 
-    def restore(self, value: Any) -> None:
-        """Take a snapshot back; StateError with the remedy if it is of another format."""
+    def restore(self, value: Any, *changes: Any) -> None:
+        """Take a snapshot back, and the changes after it; StateError with the remedy if it is of
+        another format."""
         version = value.get("version") if isinstance(value, dict) else None
-        if version != SNAPSHOT_VERSION:
+        if version not in (SNAPSHOT_VERSION, _OF_ALL_BOOKS):
             raise StateError(
                 f"recovery state of the books has format {version}, this release reads "
                 f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
-        self._sequences = dict(value["sequences"])
-        self._carried = value["carried"].copy()
-        self._carried_offsets = value["carried_offsets"].copy()
+        newest = changes[-1] if changes else value
+        self._sequences = dict(newest["sequences"])
+        self._carried = newest["carried"].copy()
+        self._carried_offsets = newest["carried_offsets"].copy()
         self._kept = ShardState(self._settings(), "depth" in self.config.tables)
-        self._kept.unpack(value["kept"])
+        whole = value["kept"]
+        if version == _OF_ALL_BOOKS:
+            whole = book_pack.of_all_books(whole)
+        self._kept.unpack(book_pack.merge([whole, *(change["kept"] for change in changes)]))
 
     def state_hash(self) -> str:
         """SHA-256 of the state: equal for equal input, however it was batched or resumed."""

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from operators.events import Instruments
 from operators.kernels import engine_state as es
-from operators.output import names_of
 from schemas import arrow
 from schemas.codes import RejectReason
 from schemas.tables import DEAD_LETTERS, TABLES
@@ -74,8 +73,10 @@ def passing(
 ) -> pa.RecordBatch:
     """Rows of a table that needs no book (``instrument`` in place of identity), made whole."""
     n = batch.num_rows
-    names = names_of(instruments)
     index = batch.column("instrument").to_numpy()
+    names, places = instruments.names.of(index)
+    if places is not None:
+        index = places
     made = {
         "shard": pa.array(np.full(n, shard, np.int16)),
         "row_sequence": pa.array(np.arange(first_row_sequence, first_row_sequence + n)),

@@ -19,7 +19,7 @@ from operators.event_rows import NO_ID, NO_VALUE, EventRows, Value, Words
 from operators.events import EventBatch, EventKind, IdKind
 from operators.kernels import numbers
 from operators.passing import BadValueError, PassingRows
-from operators.registry import Registry
+from operators.registry import Registry, Seen
 from operators.rejects import Rejects
 from operators.text_numbers import Number, exact, reason_of
 from schemas.codes import AggressorSide, QualityKind, RejectReason, RowFlag, Side, TradeStatus
@@ -89,7 +89,7 @@ class EventBuilder:
         self.out = EventRows(room)
         self._latest = latest
         self._scanned = 0  # rows whose ts_event is in _latest
-        self._seen: set[int] | None = None
+        self._seen: Seen | None = None
         self.frame = 0
         self._ts_recv = 0
         self._offset = 0
@@ -99,7 +99,7 @@ class EventBuilder:
     # What the frame loop calls.
 
     def start(
-        self, frame: int, ts_recv: int, offset: int, payload: bytes, seen: set[int] | None
+        self, frame: int, ts_recv: int, offset: int, payload: bytes, seen: Seen | None
     ) -> None:
         """Frame ``frame`` of the batch comes now; ``seen`` collects the instruments whose books
         its connection carries (None where a lost connection would say nothing about them)."""

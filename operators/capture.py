@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from operators.events import EVENT, NO_INSTRUMENTS, EventBatch, EventKind
 from operators.feeds import Decoded, FrameColumns, JsonFeed
+from operators.registry import MAX_INSTRUMENTS
 from operators.rejects import Rejects
 from operators.venues import DECODERS, VENUES
 from operators.venues.binance import Binance, BinanceFeed
@@ -35,6 +36,13 @@ class CaptureFeed:
         self._shards = shards
         self._exchange = ""
         self._feed: JsonFeed | None = None
+        self._most = MAX_INSTRUMENTS
+
+    def limit(self, instruments: int) -> None:
+        """See FeedDecoder."""
+        self._most = instruments
+        if self._feed is not None:
+            self._feed.limit(instruments)
 
     def apply(self, frames: pa.RecordBatch) -> Decoded:
         """Decode a batch; see FeedDecoder."""
@@ -68,6 +76,7 @@ class CaptureFeed:
             self._feed = BinanceFeed(venue.market, self._shards)
         else:
             self._feed = JsonFeed(venue, self._shards)
+        self._feed.limit(self._most)
 
     def _homeless(self, frames: pa.RecordBatch) -> Decoded:
         """Nobody can read these: all but the end mark are dead letters."""
@@ -101,9 +110,9 @@ class CaptureFeed:
         letters = [batch for batch in (dead, more) if batch is not None]
         return Decoded(events, pa.concat_batches(letters) if letters else None)
 
-    def snapshot(self) -> Any:
+    def snapshot(self, *, changes: bool = False) -> Any:
         """(version, exchange or "", the venue feed's state)."""
-        state = None if self._feed is None else self._feed.snapshot()
+        state = None if self._feed is None else self._feed.snapshot(changes=changes)
         return (SNAPSHOT_VERSION, self._exchange, state)
 
     def restore(self, state: Any) -> None:
@@ -115,6 +124,7 @@ class CaptureFeed:
                 f"reads format {SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
         if exchange:
-            self._open(exchange)
+            if exchange != self._exchange:
+                self._open(exchange)
             assert self._feed is not None
             self._feed.restore(feed_state)

@@ -16,7 +16,7 @@ Row order is feed order; where a batch is cut means nothing, not even inside a g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -24,6 +24,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from operators.names import Names, NameTable
 
 
 class EventKind(IntEnum):
@@ -153,18 +155,37 @@ INSTRUMENT: Final = np.dtype(
 class Instruments:
     """Instruments of one feed in order of first appearance; grows, never reorders.
 
-    ``rows`` is INSTRUMENT; ``venues`` and ``symbols`` are parallel tuples of text.
+    ``rows`` is INSTRUMENT, ``names`` says what they are called.
     """
 
     rows: NDArray[np.void]
-    venues: tuple[str, ...]
-    symbols: tuple[str, ...]
+    names: Names
+
+    @classmethod
+    def of(
+        cls, rows: NDArray[np.void], venues: Sequence[str], symbols: Sequence[str]
+    ) -> Instruments:
+        """With names given as parallel texts."""
+        table = NameTable()
+        for venue, symbol in zip(venues, symbols, strict=True):
+            table.index(venue, symbol)
+        return cls(rows, table.names())
 
     def __len__(self) -> int:
-        return len(self.symbols)
+        return len(self.names.symbol_of)
+
+    @property
+    def venues(self) -> tuple[str, ...]:
+        """Venue of each instrument; an object each."""
+        return tuple(self.names.venues.take(pa.array(self.names.venue_of)).to_pylist())
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Symbol of each instrument; an object each."""
+        return tuple(self.names.symbols.take(pa.array(self.names.symbol_of)).to_pylist())
 
 
-NO_INSTRUMENTS: Final = Instruments(np.zeros(0, INSTRUMENT), (), ())
+NO_INSTRUMENTS: Final = Instruments(np.zeros(0, INSTRUMENT), NameTable().names())
 
 
 @dataclass(frozen=True, slots=True)

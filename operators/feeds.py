@@ -17,7 +17,7 @@ from operators.building import EventBuilder
 from operators.events import BookType, EventBatch, EventKind
 from operators.guard import verdict
 from operators.message_kinds import kind_of
-from operators.registry import BookRules, Registry
+from operators.registry import BookRules, Registry, Seen
 from schemas.codes import RejectReason
 from schemas.frames import FRAMES, FrameKind
 from schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
@@ -51,13 +51,18 @@ class Decoded(NamedTuple):
 class FeedDecoder(Protocol):
     """Bytes of one feed to events. Pure: the same frames give the same rows however they are cut.
 
-    ``snapshot`` returns a small picklable value (format version first); ``restore`` takes it or
-    raises ValueError with the remedy.
+    ``snapshot`` returns a picklable value (format version first), which may leave out of the
+    instruments those that an earlier one holds (``changes``). ``restore`` takes it, and the later
+    ones in order behind it, or raises ValueError with the remedy. ``limit`` says how many
+    instruments the feed may name; a message that names one more is a TOO_MANY_INSTRUMENTS dead
+    letter.
     """
 
     def apply(self, frames: pa.RecordBatch) -> Decoded: ...
 
-    def snapshot(self) -> Any: ...
+    def limit(self, instruments: int) -> None: ...
+
+    def snapshot(self, *, changes: bool = False) -> Any: ...
 
     def restore(self, state: Any) -> None: ...
 
@@ -186,6 +191,10 @@ class JsonFeed:
             return BookRules(BookType.NONE)
         return self.venue.rules(venue, symbol)
 
+    def limit(self, instruments: int) -> None:
+        """See FeedDecoder."""
+        self.registry.most = instruments
+
     def apply(self, frames: pa.RecordBatch) -> Decoded:
         """Decode a batch; see FeedDecoder."""
         columns = FrameColumns(frames)
@@ -211,11 +220,11 @@ class JsonFeed:
     def one(self, columns: FrameColumns, i: int, out: EventBuilder) -> None:
         """Decode row i of a batch into ``out``."""
         frame = columns.frame(i)
-        seen: set[int] | None = None
+        seen: Seen | None = None
         if frame.kind == _DATA:
             seen = self.registry.seen.get(frame.connection)
             if seen is None:
-                seen = self.registry.seen[frame.connection] = set()
+                seen = self.registry.seen[frame.connection] = Seen()
         out.start(i, frame.ts_recv, columns.offsets.item(i), frame.payload, seen)
         try:
             if frame.kind <= _HTTP or self._control(frame, out):
@@ -267,13 +276,13 @@ class JsonFeed:
         for instrument in sorted(self.registry.seen.pop(frame.connection, ())):
             out.feed_row(EventKind.DISCONNECT, instrument)
 
-    def snapshot(self) -> Any:
+    def snapshot(self, *, changes: bool = False) -> Any:
         """(version, venue, registry, latest event time, the venue's STATE)."""
         state = {name: getattr(self.venue, name) for name in self.venue.STATE}
         return (
             SNAPSHOT_VERSION,
             self.venue.VENUE,
-            self.registry.snapshot(),
+            self.registry.snapshot(changes=changes),
             self._latest,
             copy.deepcopy(state),
         )

@@ -152,20 +152,22 @@ class Normaliser:
         columns = [added[f.name] if f.name in added else dead.column(f.name) for f in schema]
         return pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    def snapshot(self) -> Any:
-        """(version, dead-letter count, decoder state)."""
-        return (SNAPSHOT_VERSION, self._dead_letters, self.decoder.snapshot())
+    def snapshot(self, *, changes: bool = False) -> Any:
+        """(version, dead-letter count, decoder state). ``changes``: of the instruments only those
+        since the last snapshot."""
+        return (SNAPSHOT_VERSION, self._dead_letters, self.decoder.snapshot(changes=changes))
 
-    def restore(self, state: Any) -> None:
-        """Take a snapshot back; ValueError with the remedy for a format we do not read."""
-        version, dead_letters, decoder = state
-        if version != SNAPSHOT_VERSION:
-            raise StateError(
-                f"recovery state of normalise has format {version}, this release reads "
-                f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
-            )
-        self._dead_letters = dead_letters
-        self.decoder.restore(decoder)
+    def restore(self, state: Any, *changes: Any) -> None:
+        """Take a snapshot back, and the changes after it; StateError with the remedy for a format
+        we do not read."""
+        for version, dead_letters, decoder in (state, *changes):
+            if version != SNAPSHOT_VERSION:
+                raise StateError(
+                    f"recovery state of normalise has format {version}, this release reads "
+                    f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
+                )
+            self._dead_letters = dead_letters
+            self.decoder.restore(decoder)
 
 
 def _in_time(frames: pa.RecordBatch) -> pa.RecordBatch:

@@ -1,7 +1,8 @@
 """Kernel rows to record batches: the last step of every core that writes tables.
 
 The rules of the translation are those of :mod:`schemas.rows`. All buffers of a batch lie in one
-allocation that a kernel fills; dictionaries are made once per set of instruments and shared.
+allocation that a kernel fills; dictionaries are shared by all batches of a feed while they are
+small (see operators.names.Names.of).
 """
 
 from __future__ import annotations
@@ -15,12 +16,10 @@ from numpy.typing import NDArray
 
 from operators.events import Instruments
 from operators.kernels import widen
+from operators.names import Names
 from schemas import arrow, units
 from schemas.fields import Field, Kind, Table
 from schemas.rows import scale_of
-
-#: Sets of instruments whose dictionaries are kept: a process serves few feeds at a time.
-_MAX_NAMES = 32
 
 # What a column's buffers are put together to.
 _PLAIN, _CODED, _NAMED, _STRING, _LIST = range(5)
@@ -33,15 +32,6 @@ _SHAPES = {
 }
 
 _NO_DICTIONARIES: Mapping[str, pa.StringArray] = {}
-
-
-class Names(NamedTuple):
-    """Dictionaries of ``venue`` and ``symbol``, and each instrument's (int32) place in them."""
-
-    venues: pa.StringArray
-    symbols: pa.StringArray
-    venue_of: NDArray[np.int32]
-    symbol_of: NDArray[np.int32]
 
 
 class _Column(NamedTuple):
@@ -60,30 +50,7 @@ class _Plan(NamedTuple):
     schema: pa.Schema
 
 
-_names: dict[int, tuple[Instruments, Names]] = {}
 _plans: dict[tuple[str, np.dtype[np.void]], _Plan] = {}
-
-
-def _places(texts: tuple[str, ...]) -> tuple[pa.StringArray, NDArray[np.int32]]:
-    """Distinct texts in order of first appearance, and the place of each text among them."""
-    seen: dict[str, int] = {}
-    places = np.fromiter((seen.setdefault(t, len(seen)) for t in texts), np.int32, len(texts))
-    return pa.array(list(seen), pa.string()), places
-
-
-def names_of(instruments: Instruments) -> Names:
-    """The dictionaries of these instruments; the same object again while they do not change."""
-    # The entry keeps the tuple alive, so its id cannot be given to another one meanwhile.
-    known = _names.get(id(instruments.symbols))
-    if known is not None and known[0].venues is instruments.venues:
-        return known[1]
-    venues, venue_of = _places(instruments.venues)
-    symbols, symbol_of = _places(instruments.symbols)
-    names = Names(venues, symbols, venue_of, symbol_of)
-    while len(_names) >= _MAX_NAMES:
-        _names.pop(next(iter(_names)))
-    _names[id(instruments.symbols)] = (instruments, names)
-    return names
 
 
 def _step(field: Field, dtype: np.dtype[np.void]) -> list[int]:
@@ -205,8 +172,11 @@ def rows_to_batch(
     count = len(rows)
     if count == 0:
         return pa.RecordBatch.from_pylist([], schema=plan.schema)
-    names = names_of(instruments)
+    names, places = instruments.names.of(rows["instrument"])
     rows = np.ascontiguousarray(rows)
+    if places is not None:
+        rows = rows.copy()
+        rows["instrument"] = places
     words, halves, octets = rows.view(np.int64), rows.view(np.int32), rows.view(np.int8)
     source = widen.Source(words, halves, octets, names.venue_of, names.symbol_of)
     layout = np.empty((len(plan.columns), widen.LAYOUT_WIDTH), np.int64)

@@ -75,7 +75,9 @@ class Rejects:
         """The letters as a batch of SCHEMA; None if there are none."""
         if not self._letters:
             return None
-        times, offsets, reasons, details, raws = zip(*self._letters, strict=True)
+        # In the order of the feed, whatever was looked at first.
+        letters = sorted(self._letters, key=_OFFSET)
+        times, offsets, reasons, details, raws = zip(*letters, strict=True)
         columns = {
             "ts_recv": pa.array(times, arrow.TIME),
             "offset": pa.array(offsets, pa.int64()),

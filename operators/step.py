@@ -2,6 +2,9 @@
 
 A core has ``apply(batch)``, ``snapshot()`` and ``restore(state)``. bytewax does not tell a
 stateful logic its key, so every value says which shard (or feed) it belongs to.
+
+A core that may be large also gives ``snapshot(changes=True)``, what is not as it was at the last
+snapshot, and takes ``restore(state, *changes)``; flows.aside makes use of it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ class Core(Protocol[_InC, _OutC]):
 
     def snapshot(self) -> Any: ...
 
-    def restore(self, state: Any) -> None: ...
+    def restore(self, state: Any, *changes: Any) -> None: ...
 
 
 #: What a step does with every core it makes, by shard: a replay lets it begin elsewhere.

@@ -40,13 +40,13 @@ class Warmup:
     """How a run begins in mid-history.
 
     ``show_from``: by feed, the offset of its first frame whose rows are shown. ``begin``: by step
-    (normalise, books, bars) and index (feed or shard), a snapshot of the core there; a core
-    without one starts empty. Feeds that are not named begin as always.
+    (normalise, books, bars) and index (feed or shard), a snapshot of the core there and the changes
+    after it; a core without one starts empty. Feeds that are not named begin as always.
     """
 
     show_from: Mapping[int, int] = field(default_factory=dict)
     shards_per_feed: int = 1
-    begin: Mapping[str, Mapping[int, Any]] = field(default_factory=dict)
+    begin: Mapping[str, Mapping[int, tuple[Any, ...]]] = field(default_factory=dict)
 
     def dress(self, step: str) -> Callable[[int, Any], Any]:
         """What a step does with a core it makes (see operators.step)."""
@@ -71,7 +71,7 @@ class WarmCore:
     def apply(self, batch: Any) -> Any:
         """What the core makes of the batch, silent or not."""
         if self._begin is not None:
-            self._core.restore(self._begin)
+            self._core.restore(*self._begin)
             self._begin = None
         result = self._core.apply(batch)
         if not self._is_silent(batch):
@@ -90,14 +90,14 @@ class WarmCore:
             offset = batch.column("offset")[0].as_py()
         return offset < self._show_from
 
-    def snapshot(self) -> Any:
+    def snapshot(self, *, changes: bool = False) -> Any:
         """The core's."""
-        return self._core.snapshot()
+        return self._core.snapshot(changes=changes)
 
-    def restore(self, state: Any) -> None:
+    def restore(self, state: Any, *changes: Any) -> None:
         """Go on after a snapshot; where the core began means nothing then."""
         self._begin = None
-        self._core.restore(state)
+        self._core.restore(state, *changes)
 
 
 def _silent(rows: Rows) -> SilentRows:

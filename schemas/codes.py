@@ -120,6 +120,7 @@ class RejectReason(IntEnum):
     BAD_SIDE = 9
     BAD_ID = 10  # order id that no exact 128-bit form can hold
     INVALID_ENCODING = 11  # not UTF-8, broken gzip frame, bad base64
+    TOO_MANY_INSTRUMENTS = 12  # names an instrument beyond those that a feed may have
 
 
 class MarketStatus(IntEnum):

@@ -54,6 +54,8 @@ _INCOMPLETE_GROUP: Final = int(QualityKind.INCOMPLETE_GROUP)
 _FEW: Final = 2
 _EACH: Final = 8
 _AT_ONCE: Final = es.RING
+#: The same for one book of a row that concerns everybody.
+_OF_ONE: Final = 8
 #: How many rows ahead the slots of orders are asked for, and the orders themselves.
 _FAR: Final = 24
 _NEAR: Final = 12
@@ -82,6 +84,9 @@ def _room(state: Array) -> tuple[Word, Word]:
     rows = min(rows, state[es.PENDING + 1] - state[es.N_PENDING])
     if rows <= 0:
         return 0, es.MORE_PENDING
+    rows = min(rows, (state[es.RECENTS + 1] - state[es.N_RECENTS]) // es.RECENT)
+    if rows <= 0:
+        return 0, es.MORE_RECENTS
     rows = min(rows, state[es.RINGS_AT + 1] - state[es.N_RINGS])
     return rows, es.MORE_RINGS
 
@@ -98,13 +103,20 @@ def _fits(state: Array, rows: Word) -> bool:
 
 
 @kernel_part
-def _everybody(state: Array, row: Array) -> None:
-    """A row that concerns all books of the shard, in order of their instruments."""
+def _everybody(state: Array, row: Array) -> Word:
+    """A row that concerns all books of the shard, in order of their instruments; DONE, or what is
+    needed to go on at NEXT_BOOK."""
     state[es.LATEST_TS] = max(state[es.LATEST_TS], row.ts_event, row.ts_recv)
     if row.kind < _FEED_END or row.kind > _LOST:
-        return
-    for b in range(state[es.N_BOOKS]):
+        return es.DONE
+    if row.kind != _FEED_END and state[es.EMIT_DEPTH] and state[es.N_SHOWN] < state[es.N_BOOKS]:
+        return es.NEW_SHOWN
+    for b in range(state[es.NEXT_BOOK], state[es.N_BOOKS]):
+        if not _fits(state, _OF_ONE):
+            state[es.NEXT_BOOK] = b
+            return es.MORE_OUTPUT
         book = es.book_row(state, b)
+        book.touched = 1
         ts = time_of(state, b, row)
         if row.kind == _DISCONNECT:
             sync.disconnect(state, b, row, ts)
@@ -118,8 +130,10 @@ def _everybody(state: Array, row: Array) -> None:
             book.open = 0
         if book.phase == es.AWAIT and book.first_delta_ts != 0:
             sync.miss_snapshot(state, b, ts, row)
+    state[es.NEXT_BOOK] = 0
     if row.kind == _FEED_END:
         state[es.ENDED] = 1
+    return es.DONE
 
 
 @kernel_part
@@ -251,9 +265,9 @@ def run(state: Array, rows: Array, start: Word, resumed: bool) -> tuple[Word, Wo
             _look_ahead(state, rows, i, stop)
             row = rows[i]
             if row.instrument < 0:
-                if not _fits(state, 4 * state[es.N_BOOKS]):
-                    return es.MORE_OUTPUT, i
-                _everybody(state, row)
+                code = _everybody(state, row)
+                if code != es.DONE:
+                    return code, i
                 i += 1
                 continue
             b = es.all_books_of(state)[row.instrument]
@@ -261,6 +275,9 @@ def run(state: Array, rows: Array, start: Word, resumed: bool) -> tuple[Word, Wo
                 return es.NEW_BOOK, i
             book = es.book_row(state, b)
             kind = row.kind
+            book.touched = 1
+            if book.shown_at < 0 and not _TRADE <= kind <= _VENUE_ASK:
+                return es.NEW_SHOWN, i
             if kind <= _ORDER_SIZE:
                 ts = time_of(state, b, row)
                 if book.mode == es.WAIT and book.phase >= es.HELD:

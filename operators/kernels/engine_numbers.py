@@ -77,7 +77,6 @@ def _fits(state: Array, b: Word, factor: Word, limit: Word, of_size: bool) -> bo
 @kernel_part
 def _rescale_shown(state: Array, b: Word, factor: Word, limit: Word, of_size: bool) -> None:
     book = es.book_row(state, b)
-    shown = es.shown_row(state, b if state[es.EMIT_DEPTH] else 0)
     if of_size:
         book.bid_size = _scaled(book.bid_size, factor, limit)
         book.ask_size = _scaled(book.ask_size, factor, limit)
@@ -88,7 +87,8 @@ def _rescale_shown(state: Array, b: Word, factor: Word, limit: Word, of_size: bo
         book.venue_bid_price = _scaled(book.venue_bid_price, factor, limit)
     for j in range(1 if of_size else 0, 4, 2):
         book.shown_venue[j] = _scaled(book.shown_venue[j], factor, limit)
-    if state[es.EMIT_DEPTH]:
+    if state[es.EMIT_DEPTH] and book.shown_at >= 0:
+        shown = es.shown_row(state, book.shown_at)
         bids = shown.bid_sizes if of_size else shown.bid_prices
         asks = shown.ask_sizes if of_size else shown.ask_prices
         for j in range(shown.bid_levels):

@@ -10,9 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from operators.kernels import engine_state as es
 from operators.kernels import levels, orders
-from operators.kernels.engine_state import Array
+from operators.kernels.engine_state import Array, Word
 from operators.kernels.jit import bare_kernel
 
 #: ``orders``: how many orders of the order array belong to it.
@@ -34,10 +33,29 @@ PACKED_ORDER: Final = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("size", "<i8"), (
 
 
 @bare_kernel
-def pack(state: Array, out_levels: Array, out_orders: Array) -> None:
-    """Fill arrays that have exactly the live levels and orders of the shard."""
+def measure(state: Array, books: Array) -> tuple[Word, Word]:
+    """Live levels and orders of these books."""
+    count = orders_count = 0
+    for k in range(2 * len(books)):
+        n = levels.side_row(state, 2 * books[k >> 1] + (k & 1)).top
+        while n >= 0:
+            node = levels.node_row(state, n)
+            for j in range(node.count):
+                i = levels.level_row(state, node.refs[j]).head
+                while i >= 0:
+                    orders_count += 1
+                    i = orders.order_row(state, i).next
+            count += node.count
+            n = node.prev
+    return count, orders_count
+
+
+@bare_kernel
+def pack(state: Array, books: Array, out_levels: Array, out_orders: Array) -> None:
+    """Fill arrays that have exactly the live levels and orders of these books."""
     at_level = at_order = 0
-    for side in range(2 * state[es.N_BOOKS]):
+    for k in range(2 * len(books)):
+        side = 2 * books[k >> 1] + (k & 1)
         # Down to the worst leaf, then up along the chain.
         n = levels.side_row(state, side).root
         if n < 0:

@@ -138,13 +138,14 @@ def show_depth(state: Array, b: Word, ts: Word, sequence: Word, book_state: Word
     """
     book = es.book_row(state, b)
     interval = state[es.DEPTH_INTERVAL_NS]
-    if interval > 0 and book_state != _STALE and es.shown_row(state, b).book_state != _STALE:
+    shown = es.shown_row(state, book.shown_at)
+    if interval > 0 and book_state != _STALE and shown.book_state != _STALE:
         bucket = ts // interval
         if bucket <= book.depth_bucket:
             return
         book.depth_bucket = bucket
     n = state[es.N_DEPTH]
-    out, shown = es.depth_out(state, n), es.shown_row(state, b)
+    out = es.depth_out(state, n)
     most = state[es.DEPTH_LEVELS] if book_state != _STALE else 0
     out.bid_levels = _fill_side(state, 2 * b, most, out.bid_prices, out.bid_sizes, out.bid_counts)
     out.ask_levels = _fill_side(
@@ -159,7 +160,7 @@ def show_depth(state: Array, b: Word, ts: Word, sequence: Word, book_state: Word
     out.instrument = book.instrument
     out.price_scale = max(book.price_exp, 0)
     out.size_scale = max(book.size_exp, 0)
-    es.all_shown(state)[b] = out
+    es.all_shown(state)[book.shown_at] = out
 
 
 @kernel_part

@@ -99,6 +99,10 @@ BOOK: Final = np.dtype(
         ("venue_bad", "i1"),  # the bid of the open quote could not be taken
         ("mismatched", "i1"),  # the last comparison failed
         ("bbo", "<i4"),  # row of the rings; -1: none
+        # What a book has only once it needs it.
+        ("shown_at", "<i4"),  # its row of SHOWN; -1: no book row has come yet
+        ("recent_at", "<i4"),  # the first of its rows of RECENTS; -1: no trade id has come yet
+        ("touched", "i1"),  # changed since the last snapshot
         ("groups", "<i8"),  # groups closed since the rings exist
         ("venue_count", "<i8"),  # entries ever put into the venue's ring
         ("venue_open", "<i8"),  # entries before this one are settled
@@ -142,8 +146,8 @@ WHAT_NEGATIVE: Final = 4
 # (see :mod:`operators.kernels.arrays`).
 BOOKS: Final = 32
 LOCAL_OF: Final = 34  # feed-wide instrument -> book; -1: none yet
-RECENTS: Final = 36  # TRADE_SEEN, RECENT of them per book
-SHOWN: Final = 38  # DEPTH_ROW per book as last shown (one row where depth is not asked for)
+RECENTS: Final = 36  # TRADE_SEEN: one of a book's first trade, RECENT together from its second on
+SHOWN: Final = 38  # DEPTH_ROW as last shown (one row for all where depth is not asked for)
 RINGS_AT: Final = 40
 PENDING: Final = 42  # EVENT rows kept for snapshots, in order of arrival
 PENDING_OFFSET: Final = 44
@@ -232,7 +236,11 @@ STATS: Final = (
     "bbo_mismatched",
 )
 STALE_BOOKS: Final = 101
-STATE: Final = 102  # length of the state
+N_SHOWN: Final = 102
+N_RECENTS: Final = 103  # rows ever taken
+RECENTS_FREE: Final = 104  # head of the list of free single rows (next in ``ts``); -1: empty
+NEXT_BOOK: Final = 105  # of a row that concerns everybody: the first book that it has not reached
+STATE: Final = 106  # length of the state
 
 # Why the engine stopped.
 DONE: Final = 0
@@ -244,6 +252,8 @@ MORE_RINGS: Final = 5
 REPLAY: Final = 6  # a snapshot is applied: replay the book's buffered rows, then go on
 CARRY: Final = 7  # a bracketed group goes on in the next batch
 NEW_BOOK: Final = 8  # a row of an instrument without a book
+MORE_RECENTS: Final = 9
+NEW_SHOWN: Final = 10  # a book row of a book without a row of SHOWN; of everybody: some have none
 
 TRADE_ROW: Final = row_dtype(tables.TRADES)
 QUOTE_ROW: Final = row_dtype(tables.QUOTES)
@@ -264,6 +274,7 @@ quality_out: Any = row_of(QUALITY, QUALITY_ROW)
 reject_out: Any = row_of(REJECTS, REJECT)
 all_books_of: Any = view_of(LOCAL_OF, np.dtype(np.int32))
 all_shown: Any = view_of(SHOWN, DEPTH_ROW)
+all_recents: Any = view_of(RECENTS, TRADE_SEEN)
 all_pending: Any = view_of(PENDING, EVENT)
 all_pending_offsets: Any = view_of(PENDING_OFFSET, np.dtype(np.int64))
 all_offsets: Any = view_of(OFFSETS, np.dtype(np.int64))
@@ -274,6 +285,7 @@ text: Any = view_of(TEXT, np.dtype(np.uint8))
 def new_pools(books: int = 64) -> Pools:
     """A shard without books."""
     pools = Pools(np.zeros(STATE, np.int64), POOLS)
+    pools.state[RECENTS_FREE] = -1
     levels.start(pools, 2 * books, 1024, 1024)
     orders.start(pools, 1024)
     plain = np.dtype(np.int64)

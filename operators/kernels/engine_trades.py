@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from operators.events import EventKind
 from operators.kernels import engine_state as es
 from operators.kernels import levels, orders
@@ -85,17 +87,41 @@ def _trade(
 
 
 @kernel_part
+def _recent_place(state: Array, book: Array) -> Word:
+    """The row of RECENTS for the book's next trade: one for its first, RECENT from the second."""
+    if book.recent > 1:
+        return book.recent_at + book.recent % es.RECENT
+    if book.recent == 0:
+        at = state[es.RECENTS_FREE]
+        if at >= 0:
+            state[es.RECENTS_FREE] = es.recent_row(state, at).ts
+        else:
+            at = state[es.N_RECENTS]
+            state[es.N_RECENTS] += 1
+        book.recent_at = at
+        return at
+    rows, single = es.all_recents(state), np.int64(book.recent_at)
+    at = state[es.N_RECENTS]
+    state[es.N_RECENTS] += es.RECENT
+    rows[at] = rows[single]
+    rows[single].ts = state[es.RECENTS_FREE]
+    state[es.RECENTS_FREE] = single
+    book.recent_at = at
+    return at + 1
+
+
+@kernel_part
 def _repeated(state: Array, b: Word, row: Array, ts: Word) -> bool:
     """Is this trade one of the last few again? If not, it is remembered."""
     if row.trade_kind == 0:
         return False
     book = es.book_row(state, b)
     for j in range(min(book.recent, es.RECENT)):
-        seen = es.recent_row(state, b * es.RECENT + j)
+        seen = es.recent_row(state, book.recent_at + j)
         if seen.lo == row.trade_lo and seen.hi == row.trade_hi and seen.ts == ts:
             if seen.price == row.price and seen.size == row.size:
                 return True
-    seen = es.recent_row(state, b * es.RECENT + book.recent % es.RECENT)
+    seen = es.recent_row(state, _recent_place(state, book))
     seen.hi = row.trade_hi
     seen.lo = row.trade_lo
     seen.price = row.price

@@ -41,6 +41,7 @@ from operators.kernels.itch_layout import (
     PRICE_AT,
     RARES,
     REASON,
+    REFUSED,
     ROWS,
     SHARES_AT,
     SIDE_AT,
@@ -50,6 +51,7 @@ from operators.kernels.itch_layout import (
     TRADE_AT,
     WHY_CUT,
     WHY_EMPTY,
+    WHY_FULL,
     WHY_LENGTH,
     WHY_LOCATE,
     WHY_PRICE,
@@ -226,7 +228,7 @@ def _block(
                 why = WHY_RANGE
             if since_midnight >= NS_PER_DAY:
                 why = WHY_TIME
-            unknown = locates[slot].instrument < 0
+            unknown = locates[slot].instrument == -1
             known = locates[slot].word
             if why <= _TAKEN and stock != 0 and (word != known or word == np.uint64(0)):
                 unknown = True
@@ -235,6 +237,8 @@ def _block(
                     why = fault
                 if fault == WHY_LOCATE:
                     locates[slot].rival = word
+            if why <= _TAKEN and not unknown and locates[slot].instrument == REFUSED:
+                why = WHY_FULL
             if why <= _TAKEN:
                 if unknown:
                     state[ASK_SLOT] = slot

@@ -41,6 +41,8 @@ FRAME, AT, ROWS, RARES, BADS, ASK_SLOT, ASK_WORD, MESSAGES, LAST_TS, MIDNIGHT, C
     12
 )
 STATE_SIZE: Final = 12
+#: ``instrument`` of a locate whose name is one too many for the feed (-1: not named yet).
+REFUSED: Final = -2
 #: Why the kernel returned.
 DONE, NAME_WANTED, NOTES_FULL, NOTED = range(4)
 #: ``why`` of a bad row; the words are in operators.venues.itch.
@@ -59,7 +61,8 @@ DONE, NAME_WANTED, NOTES_FULL, NOTED = range(4)
     WHY_LOCATE,
     WHY_UNPACKED,
     WHY_NOTE,
-) = range(14)
+    WHY_FULL,
+) = range(15)
 
 #: Message lengths by type (manual, section 4), and where the 8-byte stock stands (0: it has none).
 LENGTHS: Final = {
@@ -105,7 +108,7 @@ IS_RARE: Final = by_type({letter: 1 for letter in "SRHYLVWKJhQINO"})
 IS_MARKET_WIDE: Final = by_type({letter: 1 for letter in "SVW"})
 
 #: RejectReason by WHY_ code.
-REASON: Final = np.zeros(13, np.int8)
+REASON: Final = np.zeros(15, np.int8)
 REASON[WHY_CUT] = RejectReason.TRUNCATED
 REASON[WHY_EMPTY] = RejectReason.MALFORMED
 REASON[WHY_TYPE] = RejectReason.UNKNOWN_MESSAGE
@@ -119,3 +122,5 @@ REASON[WHY_RANGE] = RejectReason.OUT_OF_RANGE
 REASON[WHY_STOCK] = RejectReason.UNKNOWN_INSTRUMENT
 REASON[WHY_LOCATE] = RejectReason.MALFORMED
 REASON[WHY_UNPACKED] = RejectReason.INVALID_ENCODING
+REASON[WHY_NOTE] = RejectReason.MALFORMED
+REASON[WHY_FULL] = RejectReason.TOO_MANY_INSTRUMENTS

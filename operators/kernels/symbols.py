@@ -6,6 +6,7 @@ no control bytes) are in the table; others are not found, and their messages tak
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -56,18 +57,35 @@ def find_symbol(symbols: Symbols, start: int, end: int) -> int:
     return -1
 
 
-def make_symbols(texts: tuple[str, ...]) -> Symbols:
+def make_symbols(texts: Sequence[str]) -> Symbols:
     """The table of symbols, index = position."""
-    symbols = np.zeros((1 << max(4, (2 * len(texts)).bit_length()), 4), np.int64)
-    for index, text in enumerate(texts):
+    return with_symbols(np.zeros((16, 4), np.int64), texts, 0)
+
+
+def with_symbols(symbols: Symbols, texts: Sequence[str], first: int) -> Symbols:
+    """The table with these symbols too, whose indices begin at ``first``: the same array while it
+    has room for twice as many, else a larger one."""
+    count = first + len(texts)
+    if 2 * count >= len(symbols):
+        known = symbols[symbols[:, 3] != 0]
+        symbols = np.zeros((1 << (2 * count).bit_length(), 4), np.int64)
+        for row in known:
+            symbols[_free_slot(symbols, row)] = row
+    for index, text in enumerate(texts, first):
         data = text.encode()
         plain = all(byte >= 32 and byte not in b'"\\' for byte in data)
         if not plain or not 0 < len(data) <= MAX_BYTES:
             continue
-        words = np.frombuffer(data.ljust(MAX_BYTES, b"\0"), "<i8")
-        slot = int(_slot(words[0], words[1], words[2], len(symbols)))
-        while symbols[slot, 3]:
-            slot = (slot + 1) % len(symbols)
-        symbols[slot, :3] = words
-        symbols[slot, 3] = index * 32 + len(data)
+        row = np.empty(4, np.int64)
+        row[:3] = np.frombuffer(data.ljust(MAX_BYTES, b"\0"), "<i8")
+        row[3] = index * 32 + len(data)
+        symbols[_free_slot(symbols, row)] = row
     return symbols
+
+
+def _free_slot(symbols: Symbols, row: NDArray[np.int64]) -> int:
+    """Where a symbol that is not in the table goes."""
+    slot = int(_slot(row[0], row[1], row[2], len(symbols)))
+    while symbols[slot, 3]:
+        slot = (slot + 1) % len(symbols)
+    return slot

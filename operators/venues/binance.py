@@ -12,8 +12,9 @@ import numpy as np
 from operators.building import EventBuilder
 from operators.feeds import FrameColumns, JsonFeed
 from operators.kernels.binance import DONE, FULL, Batch, decode_frames, rows_wanted
-from operators.kernels.symbols import make_symbols
+from operators.kernels.symbols import make_symbols, with_symbols
 from operators.kernels.words import SPARE
+from operators.registry import Seen
 from operators.venues.binance_decoder import Binance
 from schemas.frames import FrameKind
 from schemas.shards import DEFAULT_SHARDS
@@ -68,7 +69,8 @@ class BinanceFeed(JsonFeed):
     def batch(self, columns: FrameColumns) -> Batch:
         """The kernel's view of a batch and of the instruments known now."""
         if len(self.registry) != self._known:
-            self._symbols = make_symbols(self.registry.symbols())
+            new = self.registry.symbols(self._known)
+            self._symbols = with_symbols(self._symbols, new, self._known)
             self._known = len(self.registry)
         touched = np.zeros((len(columns.names), self._known + 1), np.uint8)
         # Payloads too near to the end of the buffer are read from a copy with room behind it.
@@ -102,5 +104,5 @@ class BinanceFeed(JsonFeed):
         if not batch.touched.any():
             return
         for connection, instrument in np.argwhere(batch.touched).tolist():
-            self.registry.seen.setdefault(columns.names[connection], set()).add(instrument)
+            self.registry.seen.setdefault(columns.names[connection], Seen()).add(instrument)
         batch.touched[:] = 0

@@ -103,6 +103,10 @@ class DbnDecoder:
         self._columns: tuple[str, ...] = ()
         self._latest = 0
 
+    def limit(self, instruments: int) -> None:
+        """See FeedDecoder."""
+        self._registry.most = instruments
+
     def apply(self, frames: pa.RecordBatch) -> Decoded:
         """Events, tables and dead letters of a frames batch."""
         columns = FrameColumns(frames)
@@ -394,13 +398,13 @@ class DbnDecoder:
             self._books.append(int(self._rules.book_type) | signed)
         return index
 
-    def snapshot(self) -> Any:
+    def snapshot(self, *, changes: bool = False) -> Any:
         """(version, header of the current file, later names, instruments, books, latest time)."""
         return (
             SNAPSHOT_VERSION,
             self._header,
             self._names.snapshot(),
-            self._registry.snapshot(),
+            self._registry.snapshot(changes=changes),
             tuple(self._books),
             self._latest,
         )

@@ -43,7 +43,7 @@ from operators.events import EVENT, BookType, EventBatch, EventKind, SnapshotRul
 from operators.feeds import Decoded
 from operators.kernels import itch_layout as layout
 from operators.kernels.itch import decode
-from operators.registry import BookRules, Registry
+from operators.registry import BookRules, RefusedInstrumentError, Registry
 from operators.rejects import Rejects
 from operators.venues import itch_notes as notes
 from operators.venues.itch_tables import tables_of
@@ -78,6 +78,7 @@ _WORDS: Final = {
     layout.WHY_STOCK: "stock is no symbol of printable ASCII padded with spaces",
     layout.WHY_LOCATE: "stock is not the one its locate was named with",
     layout.WHY_UNPACKED: "the source could not unpack these bytes",
+    layout.WHY_FULL: "names more instruments than a feed may have (max_instruments)",
     layout.WHY_NOTE: "a recorder's note that cannot be read, or of another session, whose messages "
     "are left out: run every session with its own date",
 }
@@ -129,6 +130,10 @@ class ItchDecoder:
         self._holes = notes.Holes()
         self._rare = np.zeros(_NOTES, layout.RARE)
         self._bad = np.zeros(_NOTES, layout.BAD)
+
+    def limit(self, instruments: int) -> None:
+        """See FeedDecoder."""
+        self._registry.most = instruments
 
     def keep(self, keeps: Callable[[int], bool]) -> None:
         """Leave out order and trade rows of instruments of other shards: nobody here reads them.
@@ -205,8 +210,12 @@ class ItchDecoder:
             # Not into the locates: the market's first message must still ask for its name.
             market = self._registry.index(MARKET_SYMBOL)
             rows, self._holes = notes.hole_rows(note, self._holes, market, state)
+        except RefusedInstrumentError as error:
+            full = error.reason == RejectReason.TOO_MANY_INSTRUMENTS
+            notes.bury(state, self._bad, note, at, layout.WHY_FULL if full else layout.WHY_NOTE)
+            return []
         except notes.UNREADABLE:
-            notes.bury(state, self._bad, note, at)
+            notes.bury(state, self._bad, note, at, layout.WHY_NOTE)
             return []
         if self._rule is None and self._holes.last:
             self._rule = SnapshotRule.PARTIAL
@@ -228,7 +237,12 @@ class ItchDecoder:
             symbol = f"#{slot}"
         self._locates[slot]["word"] = word
         self._locates[slot]["rival"] = 0
-        self._locates[slot]["instrument"] = index = self._registry.index(symbol)
+        try:
+            index = self._registry.index(symbol)
+        except RefusedInstrumentError:
+            self._locates[slot]["instrument"] = layout.REFUSED
+            return []
+        self._locates[slot]["instrument"] = index
         self._kept[slot] = self._keeps(self._registry.shard(index))
         if self._holes.last == 0 or slot == layout.MARKET or self._rule != SnapshotRule.NONE:
             return []
@@ -243,10 +257,10 @@ class ItchDecoder:
         assert self._rule is not None, "set before the first instrument is registered"
         return BookRules(BookType.L3, snapshot_rule=self._rule, may_cross=self._may_cross)
 
-    def snapshot(self) -> Any:
+    def snapshot(self, *, changes: bool = False) -> Any:
         """(version, midnight, rule, messages, last time, closed, registry, locates in use,
         holes)."""
-        slots = np.flatnonzero((self._locates["instrument"] >= 0) | (self._locates["rival"] != 0))
+        slots = np.flatnonzero((self._locates["instrument"] != -1) | (self._locates["rival"] != 0))
         return (
             SNAPSHOT_VERSION,
             self._midnight,
@@ -254,7 +268,7 @@ class ItchDecoder:
             self._messages,
             self._last_ts,
             self._closed,
-            self._registry.snapshot(),
+            self._registry.snapshot(changes=changes),
             slots.astype(np.int32),
             self._locates[slots],
             tuple(self._holes),

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from operators.events import EVENT, NO_SEQUENCE, EventKind
 from operators.kernels import itch_layout as layout
 from operators.registry import RefusedInstrumentError, Registry
-from schemas.codes import RejectReason
 from schemas.frames import FrameKind
 from schemas.redundancy import LINE_PREFIX, from_hole, from_line_note, from_start
 from schemas.units import NO_PRICE
@@ -119,12 +118,12 @@ def hole_rows(
     return rows, holes._replace(waiting=False, first=first, last=last)
 
 
-def bury(state: NDArray[np.int64], bad: NDArray[np.void], note: Note, at: int) -> None:
-    """A note that cannot be read is a dead letter like any other."""
+def bury(state: NDArray[np.int64], bad: NDArray[np.void], note: Note, at: int, why: int) -> None:
+    """A note that cannot be taken is a dead letter like any other."""
     row = bad[int(state[layout.BADS])]
     row["at"], row["size"], row["frame"] = at, len(note.payload), note.frame
     row["ts"] = state[layout.LAST_TS]
-    row["reason"], row["why"] = RejectReason.MALFORMED, layout.WHY_NOTE
+    row["reason"], row["why"] = layout.REASON[why], why
     state[layout.BADS] += 1
 
 

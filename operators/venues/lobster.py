@@ -110,6 +110,9 @@ class LobsterDecoder:
         self._state = np.zeros(kernels.STATE_SIZE, np.int64)
         self._state[kernels.LAST_TS] = self._midnight
 
+    def limit(self, instruments: int) -> None:
+        """See FeedDecoder; there is but one."""
+
     def apply(self, frames: pa.RecordBatch) -> Decoded:
         """Events, market status and dead letters of a frames batch."""
         columns = FrameColumns(frames)
@@ -163,7 +166,7 @@ class LobsterDecoder:
             frame.payload,
         )
 
-    def snapshot(self) -> Any:
+    def snapshot(self, *, changes: bool = False) -> Any:
         """(version, identity, kernel state, known levels of both sides)."""
         count = max(int(self._state[kernels.BID_COUNT]), int(self._state[kernels.ASK_COUNT]))
         return (

@@ -167,8 +167,13 @@ class Columns:
 
     def coded(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
         """Index per row into the distinct texts of the column; -1 where it is null."""
+        places, texts = self.distinct(name)
+        return places, texts.to_pylist()
+
+    def distinct(self, name: str) -> tuple[NDArray[np.int64], pa.StringArray]:
+        """As :meth:`coded`, without an object for each text."""
         encoded = self.texts(name).dictionary_encode()
-        return _filled(encoded.indices, -1), encoded.dictionary.to_pylist()
+        return _filled(encoded.indices, -1), encoded.dictionary
 
     def codes(
         self, name: str, kind: type[IntEnum], default: int, reason: RejectReason

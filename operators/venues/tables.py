@@ -24,7 +24,7 @@ from operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind
 from operators.feeds import Decoded, FrameColumns
 from operators.guard import verdict
 from operators.passing import BadValueError, PassingRows
-from operators.registry import BookRules, RefusedInstrumentError, Registry
+from operators.registry import BookRules, Registry
 from operators.rejects import Rejects
 from operators.venues import table_values
 from operators.venues.dbn_publishers import may_be_negative
@@ -93,11 +93,14 @@ class TableDecoder:
 
     def __init__(self, table: str, *, shards: int = DEFAULT_SHARDS) -> None:
         self._table = table_of(table)
-        self._book_type = BookType.NONE
-        self._registry = Registry("", lambda *_: BookRules(self._book_type), shards)
+        self._registry = Registry("", lambda *_: BookRules(BookType.NONE), shards)
         self._header = ""
         self._given: dict[str, str] = {}
         self._latest = 0
+
+    def limit(self, instruments: int) -> None:
+        """See FeedDecoder."""
+        self._registry.most = instruments
 
     def apply(self, frames: pa.RecordBatch) -> Decoded:
         """Events, tables and dead letters of a frames batch."""
@@ -253,29 +256,36 @@ class TableDecoder:
 
     def _instruments(self, columns: Columns, orders: NDArray[np.bool_]) -> NDArray[np.int32]:
         """Registry index per good row; new instruments join in the order of the rows."""
-        venues, venue_names = columns.coded("venue")
-        symbols, symbol_names = columns.coded("symbol")
+        venues, venue_names = columns.distinct("venue")
+        symbols, symbol_names = columns.distinct("symbol")
         named = (venues >= 0) & (symbols >= 0)
         columns.fail(named, RejectReason.UNKNOWN_INSTRUMENT, "venue or symbol is empty")
         pairs = venues * (len(symbol_names) + 1) + symbols
         indices = np.zeros(len(columns), np.int32)
         chosen = np.flatnonzero(columns.reasons < 0)
-        unique, firsts, inverse = np.unique(pairs[chosen], return_index=True, return_inverse=True)
-        table = np.zeros(len(unique), np.int32)
-        for place in np.argsort(firsts).tolist():
-            row = int(chosen[firsts[place]])
-            if self._table.name == "book_events":
-                self._book_type = BookType.L3 if orders[row] else BookType.L2
-            try:
-                table[place] = self._registry.index(
-                    symbol_names[symbols[row]], venue_names[venues[row]]
-                )
-            except RefusedInstrumentError as error:
-                good = np.ones(len(columns), np.bool_)
-                good[chosen[inverse == place]] = False
-                columns.fail(good, error.reason, error.detail)
+        _, firsts, inverse = np.unique(pairs[chosen], return_index=True, return_inverse=True)
+        order = np.argsort(firsts)
+        rows = chosen[firsts[order]]
+        table = np.zeros(len(order), np.int32)
+        table[order], refused = self._registry.indices(
+            venue_names, symbol_names, venues[rows], symbols[rows],
+            lambda place: self._rules(bool(orders[rows[place]])),
+        )  # fmt: skip
+        if refused:
+            places = np.empty(len(order), np.int64)
+            places[order] = np.arange(len(order))
+            for row, place in zip(chosen.tolist(), places[inverse].tolist(), strict=True):
+                if place in refused:
+                    error = refused[place]
+                    columns.reasons[row], columns.details[row] = error.reason, error.detail
         indices[chosen] = table[inverse]
         return indices
+
+    def _rules(self, orders: bool) -> BookRules:
+        """Rules of an instrument whose first row has an order id, or none."""
+        if self._table.name != "book_events":
+            return BookRules(BookType.NONE)
+        return BookRules(BookType.L3 if orders else BookType.L2)
 
     def _sized(
         self, columns: Columns, rows: NDArray[np.void], price: str, size: str, empty: bool
@@ -348,14 +358,14 @@ class TableDecoder:
                 found.source.raw(row),
             )
 
-    def snapshot(self) -> Any:
+    def snapshot(self, *, changes: bool = False) -> Any:
         """(version, table, CSV header, constants, instruments, latest time)."""
         return (
             SNAPSHOT_VERSION,
             self._table.name,
             self._header,
             dict(self._given),
-            self._registry.snapshot(),
+            self._registry.snapshot(changes=changes),
             self._latest,
         )
 

@@ -30,7 +30,7 @@ def instruments(*rules: BookRules) -> Instruments:
         for name in INSTRUMENT.names or ():
             if name != "shard":
                 row[name] = int(getattr(rule, name))
-    return Instruments(rows, ("TEST",) * len(rules), tuple(f"S{i}" for i in range(len(rules))))
+    return Instruments.of(rows, ("TEST",) * len(rules), tuple(f"S{i}" for i in range(len(rules))))
 
 
 L2 = BookRules()

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.events import INSTRUMENT, IdKind, Instruments
-from operators.output import names_of, rows_to_batch
+from operators.names import COMPACT_FROM
+from operators.output import rows_to_batch
 from schemas import arrow, units
 from schemas.fields import Kind, Table
 from schemas.rows import row_dtype, scale_of
@@ -18,7 +19,7 @@ from tests.reference.output import rows_to_dicts
 
 VENUES = ("BINANCE", "BINANCE_USDM", "BINANCE", "OKX")
 SYMBOLS = ("BTCUSDT", "BTCUSDT", "ETHUSDT", "BTC-USDT")
-INSTRUMENTS = Instruments(np.zeros(4, INSTRUMENT), VENUES, SYMBOLS)
+INSTRUMENTS = Instruments.of(np.zeros(4, INSTRUMENT), VENUES, SYMBOLS)
 OTHER_NAMES = {"interval": ["1s", "1m"], "kind": ["open_interest", "mark_price"]}
 HAS_ROWS = [t for t in TABLES.values() if not {f.kind for f in t.fields} & {Kind.TEXT, Kind.BYTES}]
 HAS_ROWS.remove(TABLES["bars"])  # its decimals come as words: below
@@ -141,11 +142,26 @@ def test_without_nulls_there_is_no_bitmap() -> None:
     assert batch.column("trade_id").null_count == 9
 
 
-def test_dictionaries_are_made_once() -> None:
-    assert names_of(INSTRUMENTS) is names_of(INSTRUMENTS)
-    assert names_of(INSTRUMENTS).venues.to_pylist() == ["BINANCE", "BINANCE_USDM", "OKX"]
-    grown = Instruments(np.zeros(5, INSTRUMENT), (*VENUES, "OKX"), (*SYMBOLS, "ETH-USDT"))
-    assert names_of(grown).symbols.to_pylist()[-1] == "ETH-USDT"
+def test_few_names_are_the_dictionary_of_every_batch() -> None:
+    rows = np.zeros(2, row_dtype(TABLES["trades"]))
+    made = [rows_to_batch(TABLES["trades"], rows, INSTRUMENTS, 0, n) for n in range(2)]
+    first, second = (batch.column("symbol").dictionary for batch in made)
+    assert first.buffers()[2].address == second.buffers()[2].address
+    assert made[0].column("venue").dictionary.to_pylist() == ["BINANCE", "BINANCE_USDM", "OKX"]
+
+
+def test_of_very_many_names_a_batch_has_its_own() -> None:
+    many = tuple(f"S{i}" for i in range(COMPACT_FROM))
+    instruments = Instruments.of(
+        np.zeros(len(many) + 1, INSTRUMENT), ("A",) * len(many) + ("B",), (*many, "S7")
+    )
+    rows = np.zeros(4, row_dtype(TABLES["trades"]))
+    rows["instrument"] = [len(many), 9, 7, 9]
+    batch = rows_to_batch(TABLES["trades"], rows, instruments, 0, 0)
+    assert batch.column("symbol").to_pylist() == ["S7", "S9", "S7", "S9"]
+    assert batch.column("venue").to_pylist() == ["B", "A", "A", "A"]
+    assert batch.column("symbol").dictionary.to_pylist() == ["S7", "S9"]
+    assert rows["instrument"].tolist() == [len(many), 9, 7, 9]
 
 
 @pytest.mark.parametrize(
