@@ -243,7 +243,9 @@ def write_all(folder: Path, seed: int, count: int) -> list[str]:
     sources.append(f"binance:{put('lines', stamped(rng, count))}?market=spot")
     sources.append(f"itch:{put('itch', _first_good(itch(rng, count)))}?date={DAY}")
     rows, books = lobster(rng, count)
-    rows, books = b"34200.5,1,17,100,5853300,1\n" + rows, b"5859400,200,5853300,18\n" + books
+    # Good ones before them: files that do not belong together are refused before a run.
+    rows = b"34200.5,1,17,100,5853300,1\n" * count + rows
+    books = b"5859400,200,5853300,18\n" * count + books
     message_path, book_path = put("message", rows), put("book", books)
     sources.append(f"lobster:{message_path}?book={book_path}&symbol=A&date={DAY}")
     sources.append(f"lobster:{message_path}?symbol=A&date={DAY}")
