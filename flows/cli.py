@@ -156,6 +156,9 @@ def record(
     patience: Annotated[
         str, typer.Option(help="For the first connection; later outages are waited out.")
     ] = "30s",
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", help="Messages that no line brought are no failure.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Record live feeds as received, with arrival times, until --for, --until or a signal.
@@ -181,7 +184,7 @@ def record(
         _print_json(summary)
     else:
         print_recording(summary, err)
-    check_recorded(summary)
+    check_recorded(summary, allow_loss)
 
 
 @app.command()

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -158,13 +159,15 @@ def make_plan(wanted: Wanted, shards: int) -> ReplayPlan:
                 ended = "to=" in texts[source] if run else not wanted.replaces
                 ends = wanted.end is None and ended
             place = _Topic(cluster, asked, wanted, begun, found, ends)
+            meant = place.partitions(count)
             for index, feed in enumerate(feeds):
-                if feed.source == source and feed.partition is not None and feed.partition < count:
+                if feed.source == source and feed.partition in meant:
+                    assert feed.partition is not None
                     spans.append(place.span(index, feed.partition, feed.late, checkpoints))
             arrivals.append(place.arrivals())
+            notes += place.notes()
         finally:
             cluster.close()
-        notes += place.notes()
     any_url = next(iter(urls.values()))
     sources = [urls.get(i, any_url) for i in range(len(texts) or len(urls))]
     return ReplayPlan(
@@ -240,7 +243,8 @@ class _Topic:
         self._checkpoints = checkpoints
         self._ends = ends
         self._topic_id = cluster.topic_id(asked.topic)
-        self._to_warm = self._anew = 0
+        self._to_warm = self._anew = self._shown = 0
+        self._held: dict[int, tuple[int, int]] = {}
         self._to_come = False
         self._first_ms: list[int | None] = []
         self._end_ms: list[int | None] = []
@@ -255,9 +259,31 @@ class _Topic:
                 "between"
             )
 
+    def partitions(self, count: int) -> set[int]:
+        """Those that are meant, of so many: where offsets are given by partition, those named."""
+        meant = set(range(count))
+        for name, text, bound in (
+            ("--from", self._wanted.start, self._asked.start),
+            ("--to", self._wanted.end, self._asked.end),
+        ):
+            named = set() if bound is None else {partition for partition, _ in bound.offsets}
+            if unknown := sorted(named - set(range(count))):
+                raise UsageError(
+                    f"{name} {text}: kafka topic {self._asked.topic} has no partition "
+                    f"{unknown[0]}, only 0 to {count - 1}"
+                )
+            meant &= named or meant
+        if not meant:
+            raise UsageError(
+                f"--from {self._wanted.start} and --to {self._wanted.end} name no partition in "
+                "common: give both ends of those that are meant"
+            )
+        return meant
+
     def span(self, feed: int, partition: int, late: bool, checkpoints: dict[int, str]) -> Span:
         """What is read of a partition; names the checkpoint it begins with."""
         low, high = self._cluster.bounds(self._asked.topic, partition)
+        self._held[partition] = (low, high)
         end = self._end(partition, high)
         begun = self._begin(partition, EARLIEST if late else self._begun, high)
         show = min(self._show(partition, low, high, begun), end)
@@ -285,6 +311,7 @@ class _Topic:
         if known is None and (show < end or self._ends):
             self._to_warm += show - start
         if show < end:
+            self._shown += end - show
             self._first_ms.append(self._arrival(partition, show, low, self._asked.start))
             self._end_ms.append(self._arrival(partition, end, high, self._asked.end))
         return Span(feed, partition, self._topic_id, start, show, end, self._ends)
@@ -311,10 +338,7 @@ class _Topic:
         if offset is None:
             offset = dict(bound.offsets).get(partition)
         if offset is None:
-            raise UsageError(
-                f"no offset is given for {self._where(partition)}: give one for every partition, "
-                "or a time"
-            )
+            raise UsageError(f"no offset for {self._where(partition)}: give one, or a time")
         return offset
 
     def _show(self, partition: int, low: int, high: int, begun: int | None) -> int:
@@ -381,6 +405,8 @@ class _Topic:
         """What the user should know."""
         topic = self._asked.topic
         found = []
+        if not self._shown:
+            found.append(f"{topic}: nothing lies in this interval; {self._holdings()}")
         if self._anew:
             found.append(
                 f"{topic}: retention has removed {self._anew:,} messages: what is left is "
@@ -395,6 +421,21 @@ class _Topic:
         if self._to_come:
             found.append(f"{topic}: --to is still to come: it is replayed up to where it ends now")
         return found
+
+    def _holdings(self) -> str:
+        """What there is in the topic."""
+        parts = []
+        for partition, (low, high) in sorted(self._held.items()):
+            if low == high:
+                parts.append(f"partition {partition} is empty")
+                continue
+            told = f"partition {partition} has offsets {low} to {high - 1}"
+            for word, offset in (("from", low), ("to", high - 1)):
+                ms = self._cluster.time_at(self._asked.topic, partition, offset)
+                if ms is not None:
+                    told += f" {word} {datetime.fromtimestamp(ms / 1000, UTC).isoformat()}"
+            parts.append(told)
+        return "; ".join(parts)
 
 
 def specs_of(plan: ReplayPlan) -> list[SourceSpec]:

@@ -7,6 +7,7 @@ loses at most what was on its way to that.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -16,11 +17,13 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.errors import RunFailed, UsageError
 from flows.frames import moment_ns
-from flows.progress import Progress, quantity
+from flows.kernels import prepare
+from flows.progress import Cell, Progress, quantity
 from flows.record_arbiter import RecordArbiter
 from flows.record_lines import VENUE, LinesRecorder
 from flows.signals import on_signals
@@ -33,6 +36,8 @@ from sources.live.outbox import MAX_BYTES
 from sources.live.recorder import PATIENCE_S, STALL_S, Recorder
 from sources.live.requests import ResyncRequests
 from sources.live.url import parse_live
+
+log = logging.getLogger("marketflow.record")
 
 _TAKE_S: Final = 0.2
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -81,6 +86,8 @@ def record(
     try:
         lines = [is_line(text) for text in sources]
         if any(lines):
+            # Whoever listens and compiles loses what comes meanwhile.
+            prepare(["lines"], "redundant lines", console)
             if any(text.startswith("capture:") for text in sinks):
                 raise UsageError("capture: cannot hold lines: record to parquet: or kafka:")
             feed = _lines(sources, lines, resync, options)
@@ -125,7 +132,7 @@ def _live(sources: Sequence[str], options: RecordOptions) -> _Feed:
         max_bytes=options.max_bytes,
     )
     venues = list(dict.fromkeys(spec.venue.DECODER for spec in specs))
-    return _Feed(recorder, venues, [spec.address for spec in specs], RecordArbiter(specs))
+    return _Feed(recorder, venues, [spec.shown for spec in specs], RecordArbiter(specs))
 
 
 def _lines(
@@ -182,12 +189,15 @@ class _Recording:
         self._writers = [writer for by_venue in writers for writer in by_venue.values()]
         self._end_s = end_s
         self.stop = stop
+        #: The source ended by itself: the session of the lines is over.
+        self.ended = False
         self._frames: dict[str, int] = {}
         self._started_s = time.monotonic()
 
     def run(self) -> None:
         """Until the end, a stop, or a failure; everything taken is durable when this returns."""
         self._recorder.start()
+        log.warning("recording: listening until %s", self._until())
         over_s = None if self._end_s is None else self._started_s + self._end_s
         try:
             while not (self.stop.is_set() or self._recorder.stopped) and (
@@ -195,6 +205,7 @@ class _Recording:
             ):
                 self._take()
         finally:
+            self.ended = self._recorder.stopped
             self._recorder.stop()
         while not self._recorder.stopped:
             self._take()
@@ -204,6 +215,9 @@ class _Recording:
             self._write(self._arbiter.flush())
         for writer in self._writers:
             writer.close()
+
+    def _until(self) -> str:
+        return "it is stopped (Ctrl-C)" if self._end_s is None else f"{self._end_s:.0f} s are over"
 
     def _take(self) -> bool:
         """One round: what has come goes to every sink."""
@@ -230,12 +244,19 @@ class _Recording:
             "open": sum(report.state in ("open", "up", "lagging") for report in reports),
             "connections": len(reports),
             "reconnects": sum(max(0, report.connects - 1) for report in reports),
+            "lost": self._lost(),
             "away": [
                 f"{r.connection}: {r.reason or r.state}"
                 for r in reports
                 if r.state in ("waiting", "down")
             ],
         }
+
+    def _lost(self) -> int:
+        recorder = self._recorder
+        if not isinstance(recorder, LinesRecorder):
+            return 0
+        return int(recorder.counts()["arbiter"]["lost"])
 
     def summary(self, addresses: Sequence[str]) -> dict[str, Any]:
         """The recording in numbers, a value per connection among them."""
@@ -255,6 +276,7 @@ class _Recording:
             "connections": reports,
             "pauses": self._recorder.pauses,
             "stopped": self.stop.is_set(),
+            "ended": self.ended and not self.stop.is_set(),
             "seconds": round(spent_s, 3),
             "frames_per_s": round(total / spent_s) if spent_s else 0,
         }
@@ -263,21 +285,22 @@ class _Recording:
 class _RecordProgress(Progress):
     """Frames, rate, connections and what is away."""
 
-    def _line(self, state: dict[str, Any], rate: float, seconds: float) -> Table:
-        row = Table.grid(padding=(0, 2))
+    def cells(self, state: dict[str, Any], seconds: float) -> list[Cell]:
+        """What is shown, in order."""
         cells = [
-            f"[bold]record[/bold] {seconds:.0f} s",
-            f"{quantity(state['messages'])} frames",
-            f"{quantity(rate)}/s",
-            f"{quantity(state['bytes'])}B",
-            f"{state['open']} of {state['connections']} connections open",
+            Cell(f"[bold]record[/bold] {seconds:.0f} s", 9),
+            Cell(f"{quantity(state['messages'])} frames", 5),
+            Cell(f"{quantity(self.rate(state['messages'], seconds))}/s", 4),
+            Cell(f"{quantity(state['bytes'])}B", 1),
+            Cell(f"{state['open']} of {state['connections']} open", 6),
         ]
+        if state["lost"]:
+            cells.append(Cell(f"[red]{state['lost']:,} LOST[/red]", 8))
         if state["reconnects"]:
-            cells.append(f"[yellow]{state['reconnects']} reconnects[/yellow]")
+            cells.append(Cell(f"[yellow]{state['reconnects']} reconnects[/yellow]", 2))
         if state["away"]:
-            cells.append(f"[red]{state['away'][0]}[/red]")
-        row.add_row(*cells)
-        return row
+            cells.append(Cell(f"[red]{escape(state['away'][0])}[/red]", 7))
+        return cells
 
 
 def print_recording(summary: dict[str, Any], console: Console) -> None:
@@ -295,7 +318,17 @@ def print_recording(summary: dict[str, Any], console: Console) -> None:
                 f"[yellow]{report['connection']}: the venue refused {report['refused']} "
                 "requests[/yellow]"
             )
-    ending = "stopped" if summary["stopped"] else "time is over"
+        for channel, count in report.get("channels", {}).items():
+            if not count:
+                console.print(
+                    f"[yellow]{report['connection']}: {escape(channel)} was subscribed and has "
+                    "brought nothing: is it a channel of the venue, with these symbols?[/yellow]"
+                )
+            elif channel:
+                console.print(f"{report['connection']}: {escape(channel)} {count:,} messages")
+    ending = "time is over"
+    if summary["stopped"] or summary["ended"]:
+        ending = "stopped" if summary["stopped"] else "the session is over"
     if "arbiter" in summary:
         told = ", ".join(
             f"{name.replace('_', ' ')} {n:,}" for name, n in summary["arbiter"].items()
@@ -307,8 +340,15 @@ def print_recording(summary: dict[str, Any], console: Console) -> None:
     )
 
 
-def check_recorded(summary: dict[str, Any]) -> None:
-    """RunFailed where no connection ever came about."""
+def check_recorded(summary: dict[str, Any], allow_loss: bool = False) -> None:
+    """RunFailed where no connection ever came about, or messages were lost that may not be."""
+    lost = summary.get("arbiter", {}).get("lost", 0)
+    if lost and not allow_loss:
+        raise RunFailed(
+            f"{lost:,} messages were LOST: no line brought them, and no request server in time. "
+            "Books are stale from there on (quality_events say where); --allow-loss makes this no "
+            "failure"
+        )
     if not any(report["connects"] for report in summary["connections"]):
         reasons = "; ".join(f"{r['connection']}: {r['reason']}" for r in summary["connections"])
         raise RunFailed(f"nothing was recorded: {reasons or 'no connection came about'}")

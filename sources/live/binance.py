@@ -50,6 +50,7 @@ class Binance(LiveVenue):
     SEND_PAUSE_S = 0.25
     MAX_TOPICS = 1024
     REFUSALS = (b'{"error"', b'{"code"')
+    CHANNEL = re.compile(rb'"stream":"[^"@]*@([^"]+)"')
 
     def __init__(self, wanted: Subscription) -> None:
         super().__init__(wanted)

@@ -8,6 +8,7 @@ of the address is what tells the markets apart, so an address of your own must e
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -44,6 +45,12 @@ class Bybit(LiveVenue):
     PING = '{"op":"ping"}'
     CHUNK = 10
     REFUSALS = (b'"success":false',)
+    CHANNEL = re.compile(rb'"topic":"(.+?)\.[^".]+"')
+
+    def channel_of(self, message: bytes) -> str:
+        """A book's topic also says its depth."""
+        topic = b'"orderbook.%d.' % self.depth
+        return super().channel_of(message[:HEAD].replace(topic, b'"orderbook.', 1))
 
     def _messages(
         self, verb: str, channels: Sequence[str], symbols: Sequence[str]

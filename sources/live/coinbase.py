@@ -8,6 +8,7 @@ second and keeps quiet subscriptions open. Eight messages a second without authe
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import urlencode
@@ -41,6 +42,8 @@ class Coinbase(LiveVenue):
     SILENCE_S = 20.0
     SEND_PAUSE_S = 0.15
     REFUSALS = (b'{"type":"error"',)
+    CHANNEL = re.compile(rb'"channel":"([^"]+)"')
+    CALLED = {"l2_data": "level2"}  # noqa: RUF012
 
     def subscribe(self) -> list[str]:
         return [*super().subscribe(), *self._messages("subscribe", ("heartbeats",), self.symbols)]

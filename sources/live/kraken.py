@@ -8,6 +8,7 @@ update carries a checksum; heartbeats come once a second while something is subs
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -44,6 +45,8 @@ class Kraken(LiveVenue):
     PING = '{"method":"ping"}'
     SILENCE_S = 30.0
     REFUSALS = (b'"success":false', b'{"error":')
+    ANSWERS = b'"method":'
+    CHANNEL = re.compile(rb'"channel":"([^"]+)"')
 
     def _messages(
         self, verb: str, channels: Sequence[str], symbols: Sequence[str]
@@ -75,6 +78,11 @@ class KrakenV1(Kraken):
     EXAMPLE = "XBT/USD"
     PING = '{"event":"ping"}'
     REFUSALS = (b'"status":"error"',)
+    CHANNEL = re.compile(rb',"([a-z]+)(?:-\d+)?","[^"]+"\]$')
+
+    def channel_of(self, message: bytes) -> str:
+        """The last but one item of an array names it."""
+        return super().channel_of(message[-100:])
 
     def _messages(
         self, verb: str, channels: Sequence[str], symbols: Sequence[str]

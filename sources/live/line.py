@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -49,6 +49,8 @@ class LineReport:
     resyncs: int = 0
     refused: int = 0
     reason: str = ""
+    #: Messages by channel; of what was subscribed also those that brought none. "": of no channel.
+    channels: dict[str, int] = field(default_factory=dict)
 
 
 class Line:
@@ -56,7 +58,7 @@ class Line:
 
     def __init__(self, spec: LiveSpec, outbox: Outbox, stall_s: float) -> None:
         self.spec = spec
-        self.report = LineReport(spec.connection)
+        self.report = LineReport(spec.connection, channels=dict.fromkeys(spec.venue.channels, 0))
         self._venue = spec.venue
         self._outbox = outbox
         self._stall_s = stall_s
@@ -168,7 +170,7 @@ class Line:
             )
         except (OSError, TimeoutError, WebSocketException) as error:
             self.report.failures += 1
-            return f"cannot connect to {self.spec.address}: {why_not(error)}"
+            return f"cannot connect to {self.spec.shown}: {why_not(error)}"
         if socket is None:
             return STOPPED
         self._socket = socket
@@ -187,7 +189,7 @@ class Line:
             for task in self._tasks:
                 task.cancel()
         assert self.report.connects > opened
-        self.report.disconnects += 1
+        self.report.disconnects += reason != STOPPED
         self._put(FrameKind.DISCONNECT, time.time_ns(), reason)
         return reason
 
@@ -283,10 +285,12 @@ class Line:
 
     def _opened(self, ts_recv: int) -> None:
         self.report.connects += 1
-        self._put(FrameKind.CONNECT, ts_recv, self.spec.address)
+        self._put(FrameKind.CONNECT, ts_recv, self.spec.shown)
 
     def _message(self, ts_recv: int, payload: bytes) -> None:
         self._put(FrameKind.DATA, ts_recv, None, payload)
+        channel = self._venue.channel_of(payload)
+        self.report.channels[channel] = self.report.channels.get(channel, 0) + 1
         if self._plan:
             self._look_for_books(payload)
         if self._venue.refusal(payload):

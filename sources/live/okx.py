@@ -44,6 +44,8 @@ class Okx(LiveVenue):
     PING = "ping"
     SEND_PAUSE_S = 0.35
     REFUSALS = (b'"event":"error"',)
+    CHANNEL = re.compile(rb'"channel":"([^"]+)"')
+    ANSWERS = b'"event":'
 
     def _messages(
         self, verb: str, channels: Sequence[str], symbols: Sequence[str]

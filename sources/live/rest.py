@@ -7,9 +7,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from contextlib import suppress
-from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 _TIMEOUT_S: Final = 10.0
 _MOST_BYTES: Final = 64 << 20
@@ -35,6 +36,19 @@ class RestFailed(Exception):  # noqa: N818 - reads as what happened
 def is_loopback(url: str) -> bool:
     """Is it this machine? Then no proxy of the environment is meant."""
     return urlsplit(url).hostname in _LOOPBACK
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows redirects within the host that was named, and no other."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any
+    ) -> Any:
+        if urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
+            raise urllib.error.HTTPError(
+                req.full_url, code, f"(it leads to {urlsplit(newurl).hostname})", headers, fp
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 async def ask(base: str, path: str) -> Answer:
@@ -66,10 +80,17 @@ async def ask(base: str, path: str) -> Answer:
 
 def fetch(base: str, path: str) -> Answer:
     """GET ``base`` + ``path``. RestFailed says why there is no whole answer."""
-    url = base.rstrip("/") + path
-    handlers = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
+    parts = urlsplit(base)
+    user, _, place = parts.netloc.rpartition("@")
+    url = parts._replace(netloc=place).geturl().rstrip("/") + path
+    handlers: list[urllib.request.BaseHandler] = [_SameHost()]
+    if is_loopback(url):
+        handlers.append(urllib.request.ProxyHandler({}))
     opener = urllib.request.build_opener(*handlers)
-    request = urllib.request.Request(url, headers={"User-Agent": "marketflow"})
+    headers = {"User-Agent": "marketflow"}
+    if user:
+        headers["Authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
+    request = urllib.request.Request(url, headers=headers)
     try:
         with opener.open(request, timeout=_TIMEOUT_S) as response:
             body = response.read(_MOST_BYTES + 1)

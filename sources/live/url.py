@@ -3,7 +3,8 @@
 ``channels`` (default book,trades,quotes; or the venue's own names), ``depth`` (levels of the
 books), ``line`` (tells redundant connections of one feed apart; default 0, 1 … in the order of
 the command), ``url`` and ``rest`` (other addresses than the venue's own: a path that is left out
-is the venue's). A live feed is recorded first (``marketflow record``) and read from the record.
+is the venue's; with ``url`` alone REST is asked on the same host and port, and no other host is
+contacted). A live feed is recorded first (``marketflow record``) and read from the record.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _VENUES: Final = {
 _PARAMS: Final = ("symbols", "channels", "depth", "line", "url", "rest")
 _SYMBOL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,39}")
 _CHANNEL: Final = re.compile(r"[A-Za-z0-9@._!-]{1,60}")
+_USER: Final = re.compile(r"(//)[^/?#]*@")
 _LINE: Final = re.compile(r"[A-Za-z0-9_-]{1,30}")
 FORM: Final = "ws:VENUE?symbols=A,B"
 
@@ -49,6 +51,16 @@ class LiveSpec:
     connection: str
     address: str
     rest: str
+
+    @property
+    def shown(self) -> str:
+        """The address without user and password: for records and people."""
+        return without_user(self.address)
+
+
+def without_user(url: str) -> str:
+    """The URL with ``***`` in place of user and password."""
+    return _USER.sub(r"\1***@", url)
 
 
 def parse_live(texts: Sequence[str]) -> list[LiveSpec]:
@@ -91,13 +103,22 @@ def _parse(text: str, line: str) -> LiveSpec:
     line = params.get("line", line)
     if not _LINE.fullmatch(line):
         raise SourceError(f"ws:{name}: line={line}: use letters, digits, - and _")
+    address = _address(name, "url", params.get("url"), made.address, ("ws", "wss"))
+    # Whoever names another address has reasons: the venue's own REST is not asked then.
+    own_rest = _rest_of(address) if "url" in params else venue.REST
     return LiveSpec(
-        text,
+        without_user(text),
         made,
         f"{name}.{line}",
-        _address(name, "url", params.get("url"), made.address, ("ws", "wss")),
-        _address(name, "rest", params.get("rest"), venue.REST, ("http", "https")),
+        address,
+        _address(name, "rest", params.get("rest"), own_rest, ("http", "https")),
     )
+
+
+def _rest_of(address: str) -> str:
+    """REST on the host and port of a WebSocket address."""
+    parts = urlsplit(address)
+    return f"{'https' if parts.scheme == 'wss' else 'http'}://{parts.netloc}"
 
 
 def _params(name: str, query: str) -> dict[str, str]:
@@ -162,7 +183,9 @@ def _address(
     except ValueError:
         good = False
     if not good:
-        raise SourceError(f"ws:{name}: {param}={given} is no address {schemes[0]}://HOST:PORT")
+        raise SourceError(
+            f"ws:{name}: {param}={without_user(given)} is no address {schemes[0]}://HOST:PORT"
+        )
     if parts.path in ("", "/"):
         parts = parts._replace(path=urlsplit(default).path)
     return parts.geturl()

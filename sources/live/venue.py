@@ -7,6 +7,7 @@ read what comes back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, TypeVar
@@ -62,6 +63,12 @@ class LiveVenue:
     MAX_TOPICS: ClassVar[int] = 1000
     #: The start of messages that refuse what was asked.
     REFUSALS: ClassVar[tuple[bytes, ...]] = ()
+    #: Finds the channel of a message, near its start.
+    CHANNEL: ClassVar[re.Pattern[bytes]]
+    #: Where it stands near the start, a message answers one of ours and is of no channel.
+    ANSWERS: ClassVar[bytes] = b""
+    #: What messages call a channel, where that is not what it is subscribed as.
+    CALLED: ClassVar[dict[str, str]] = {}
 
     def __init__(self, wanted: Subscription) -> None:
         self.symbols = wanted.symbols
@@ -118,6 +125,15 @@ class LiveVenue:
     def snapshot_id(self, body: bytes) -> int | None:
         """The last update id that a snapshot holds; None if it is no snapshot."""
         return None
+
+    def channel_of(self, message: bytes) -> str:
+        """The subscribed channel that a message is of; "" for all else."""
+        match = self.CHANNEL.search(message, 0, HEAD)
+        if match is None or (self.ANSWERS and self.ANSWERS in message[:HEAD]):
+            return ""
+        name = match[1].decode("utf-8", "replace")
+        name = self.CALLED.get(name, name)
+        return name if name in self.channels else ""
 
     def refusal(self, message: bytes) -> bool:
         """Does the venue refuse what was asked?"""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
@@ -83,12 +84,23 @@ class StampedConnection(ClientConnection):
         self.heard_s = time.monotonic()
 
 
+class _SameHost(connect):
+    """Follows redirects within the host that was named, and no other."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """The address to go on at, or why there is none."""
+        found = super().process_redirect(exc)
+        if isinstance(found, str) and urlsplit(found).netloc != urlsplit(self.uri).netloc:
+            return exc
+        return found
+
+
 async def open_socket(
     url: str, on_open: Callable[[int], None], on_message: OnMessage
 ) -> StampedConnection:
     """A connection to ``url``; raises what :func:`why_not` can explain."""
     make: Any = partial(StampedConnection, on_open=on_open, on_message=on_message)
-    connection = await connect(
+    connection = await _SameHost(
         url,
         create_connection=make,
         open_timeout=_OPEN_S,

@@ -38,6 +38,8 @@ def main() -> None:
     try:
         speed = 0.0 if chosen.speed == "max" else float(chosen.speed.rstrip("x"))
         faults = parse_faults(chosen.fault)
+        if not chosen.capture.is_file():
+            raise ValueError(f"no file {chosen.capture}: name a recording with --capture")
     except ValueError as error:
         parser.error(str(error))
     venue = FakeVenue(

@@ -386,13 +386,30 @@ def test_what_retention_removed_is_said(kafka: Cluster) -> None:
     assert "removed 100 messages" in console.export_text()
 
 
+def test_an_interval_that_is_empty_says_what_there_is(history: History) -> None:
+    """And offsets may be given for the partitions that are meant."""
+    console = Console(record=True, width=400, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    topic = f"{history.topics[0]}?venue=binance"
+    past = Wanted(history.brokers, (topic,), "2001-01-01", "2001-01-02")
+    done = replay(Order(past, "market_data", ("null:",)), settings=_settings(), console=console)
+    assert done["messages"] == 0
+    told = console.export_text()
+    assert "nothing lies in this interval; partition 0 has offsets 0 to " in told
+    assert "partition 1 has offsets 0 to " in told
+    assert str(datetime.fromtimestamp(history.times[0] / 1e9, UTC).date()) in told
+    one = Wanted(history.brokers, (topic,), "1:10", "1:30")
+    done = replay(Order(one, "market_data", ("null:",)), settings=_settings(), console=console)
+    assert [(i["partition"], i["from"], i["to"]) for i in done["intervals"]] == [(1, 10, 30)]
+
+
 @pytest.mark.parametrize(
     ("wanted", "fix"),
     [
         ({"start": "30", "end": "20"}, "--from 30 is not before --to 20"),
         ({"start": "2026-01-02", "end": "2026-01-01"}, "is not before --to"),
         ({"start": "4001"}, "ends at offset"),
-        ({"start": "7:3"}, "give one for every partition"),
+        ({"start": "7:3"}, "has no partition 7, only 0 to 1"),
+        ({"start": "0:3", "end": "1:9"}, "name no partition in common"),
         ({"start": "yesterday"}, "none of earliest, latest, an offset"),
         ({"original": Path("/nowhere")}, "no recovery folder of a run"),
     ],

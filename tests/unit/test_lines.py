@@ -391,6 +391,7 @@ def test_the_commands_of_the_readme(
         recorder.kill()
     assert recorder.returncode == 0
     summary = json.loads(out)
+    assert summary["ended"], "the session is over, before the time is"
     assert summary["arbiter"]["lost"] == 0
     assert summary["arbiter"]["messages"] == len(messages)
     lake_of(raw, tmp_path / "lake")

@@ -120,6 +120,42 @@ def test_other_addresses_keep_the_venues_path() -> None:
     assert one("ws:bybit?symbols=AB&url=wss://x:1/y/spot").address == "wss://x:1/y/spot"
 
 
+def test_another_address_is_the_only_one() -> None:
+    """REST goes there too, and whoever logs in does not find the login in any record."""
+    spec = one("ws:binance?symbols=AB&url=ws://me:secret@10.0.0.9:9000/stream")
+    assert spec.address == "ws://me:secret@10.0.0.9:9000/stream"
+    assert spec.rest == "http://me:secret@10.0.0.9:9000"
+    assert spec.shown == "ws://***@10.0.0.9:9000/stream"
+    assert "secret" not in spec.text
+    assert one("ws:binance?symbols=AB&url=wss://x:1").rest == "https://x:1"
+    assert one("ws:binance?symbols=AB").rest == "https://api.binance.com"
+    with pytest.raises(SourceError) as caught:
+        one("ws:binance?symbols=AB&url=http://me:secret@x:1")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "channel"),
+    [
+        ("ws:binance?symbols=AB", b'{"stream":"ab@depth@100ms","data":{}}', "depth@100ms"),
+        ("ws:binance?symbols=AB", b'{"result":null,"id":1}', ""),
+        ("ws:coinbase?symbols=A-B", b'{"channel":"l2_data","events":[]}', "level2"),
+        ("ws:coinbase?symbols=A-B", b'{"channel":"heartbeats","events":[]}', ""),
+        ("ws:kraken?symbols=A/B", b'{"channel":"trade","type":"update","data":[]}', "trade"),
+        ("ws:kraken?symbols=A/B", b'{"method":"subscribe","result":{"channel":"trade"}}', ""),
+        ("ws:kraken_v1?symbols=A/B", b'[336,{"a":[]},"book-100","A/B"]', "book"),
+        ("ws:kraken_v1?symbols=A/B", b'{"event":"heartbeat"}', ""),
+        ("ws:okx?symbols=A-B", b'{"arg":{"channel":"books","instId":"A-B"},"data":[]}', "books"),
+        ("ws:okx?symbols=A-B", b'{"event":"subscribe","arg":{"channel":"books"}}', ""),
+        ("ws:bybit?symbols=AB", b'{"topic":"orderbook.200.AB","data":{}}', "orderbook"),
+        ("ws:bybit?symbols=AB", b'{"topic":"orderbook.1.AB","data":{}}', "orderbook.1"),
+        ("ws:bybit?symbols=AB", b'{"topic":"publicTrade.AB","data":[]}', "publicTrade"),
+    ],
+)
+def test_which_channel_a_message_is_of(text: str, message: bytes, channel: str) -> None:
+    assert one(text).venue.channel_of(message) == channel
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
