@@ -8,6 +8,8 @@ import pytest
 
 from tests.recovery.kills import kill_and_resume
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 def _same_counts(outcome) -> None:
     """The summary of the last resume tells the whole story, kills or not."""

@@ -37,11 +37,6 @@ def services_home() -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def ready(kernels: None) -> None:
-    """Runs are started as processes here, and watched by the clock."""
-
-
 @pytest.fixture(scope="session")
 def timescale(services_home: Path) -> Iterator[Timescale]:
     """A running TimescaleDB."""

@@ -19,7 +19,7 @@ from tests.services.recorded import record, venues
 from tests.services.test_migrate import replace_password
 from tests.services.topics import Cluster
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 _VENUES = ("bitget", "okx")
 _ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "100", "MARKETFLOW_BATCH_ROWS": "300"}
 

@@ -29,7 +29,7 @@ from tests.patience import PATIENCE_S
 from tests.reference.kafka import read_messages
 from tests.services.topics import Cluster, plain
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 _FEED = "sim:?events=12000&symbols=4&seed=5&format=binance"
 _ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "100", "MARKETFLOW_BATCH_ROWS": "200"}
 _KILLS = 3

@@ -16,7 +16,7 @@ from tests.chance import chance
 from tests.lake_model import LakeRows, lake_rows
 from tests.stored import stored_rows
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 _SOURCE = "sim:?events=20000&symbols=12&seed=5"
 _ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "100", "MARKETFLOW_BATCH_ROWS": "400"}
 _KILLS = 2

@@ -44,7 +44,7 @@ from tests.patience import PATIENCE_S
 from tests.services.topics import Cluster
 from tests.stored import stored_rows
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 _FEED = "sim:?events=4000&symbols=4&seed=5&format=binance"
 _SETTINGS = {"epoch_ms": 50, "batch_rows": 100}
 _STOPPED_AT = 1400

@@ -18,7 +18,7 @@ from tests.recovery.running import Flow, signal_all
 from tests.services.test_flow_kafka import record
 from tests.services.topics import Cluster
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 _ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "60", "MARKETFLOW_BATCH_ROWS": "100"}
 _PARTITIONS = 3
 _SHARDS = 16

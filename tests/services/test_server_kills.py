@@ -13,7 +13,7 @@ from tests.recovery import server_kills as kills
 from tests.services.recorded import record, venues
 from tests.services.topics import Cluster
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 #: Hundreds of moments worth dying at, in a feed of seconds.
 _ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "60", "MARKETFLOW_BATCH_ROWS": "50"}
 _VENUES = ("kraken", "bitget", "okx", "bybit", "independent-reserve", "coinbase")
