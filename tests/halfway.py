@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,19 +89,25 @@ class _Stopping(run_module.Here):
         self._stats.write = write  # type: ignore[method-assign]
 
 
-def stopped_halfway(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Halfway:
+def stopped_halfway(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, more_sinks: Sequence[str] = ()
+) -> Halfway:
     """The run after its first start."""
     run = Halfway(
         folder,
         f"itch:{folder / 'feed.itch'}?date=2026-03-02",
-        [f"parquet:{folder / 'lake'}"],
+        [f"parquet:{folder / 'lake'}", *more_sinks],
         folder / "state",
-        settings=settings,
     )
     write_feed(run.feed)
+    stop_halfway(run.start, monkeypatch)
+    return run
+
+
+def stop_halfway(start: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start a run that is stopped once it has read a third of the messages."""
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "Here", _Stopping)
-        summary = run.start()
+        summary = start()
     assert summary["stopped"]
     assert 0 < summary["messages"] < _EVENTS
-    return run

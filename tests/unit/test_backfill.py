@@ -137,10 +137,19 @@ def test_a_lake_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_run_that_was_cut_off_goes_first(tmp_path: Path) -> None:
     root = tmp_path / "lake"
-    _write(root, _items(1), "its recovery folder").abandon()
+    cut_off = _write(root, _items(1), "its recovery folder")
+    state = cut_off.snapshot()
+    cut_off.abandon()
     _write(aside(root, "k"), _items(1)[:2]).close()
     with pytest.raises(SinkError, match="cut off: start it again with its --recovery"):
         replace(root, "k")
+    again = ParquetWriter(root, "w0", "its recovery folder", _OPTIONS, midway=True)
+    again.restore(state)
+    again.close()
+    again.finish()
+    assert replace(root, "k")["rows_replaced"] == 140
+    _write(tmp_path / "right", _items(1)).close()
+    assert lake_rows(root) == lake_rows(tmp_path / "right")
 
 
 def test_rows_of_several_runs_cannot_be_told_apart(tmp_path: Path) -> None:

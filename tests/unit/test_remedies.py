@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import checkpoints
 from flows.errors import UsageError
 from flows.settings import FREE, Settings
 from operators import bars
@@ -111,6 +112,26 @@ def _put_lake_back(run: Halfway) -> None:
     _move("lake-elsewhere", "lake")(run)
 
 
+def _older(name: str) -> Do:
+    """The run ends; then one of lake and recovery folder is put back to an older copy."""
+
+    def do(run: Halfway) -> None:
+        shutil.copytree(run.folder / name, run.folder / "older")
+        run.start()
+        _move(name, "newer")(run)
+        _move("older", name)(run)
+
+    return do
+
+
+def _newer_back(name: str) -> Do:
+    def do(run: Halfway) -> None:
+        shutil.rmtree(run.folder / name)
+        _move("newer", name)(run)
+
+    return do
+
+
 CASES = [
     *(
         Case(
@@ -147,6 +168,13 @@ CASES = [
     Case("its beginning", _change_byte(40), "its beginning is another", (_old_feed_back,)),
     Case("its end", _change_byte(-1), "its end is another", (_old_feed_back,)),
     Case("lake moved", _move("lake", "lake-elsewhere"), "put it back", (_put_lake_back,)),
+    Case("older lake", _older("lake"), "put back the one that fits", (_newer_back("lake"),)),
+    Case(
+        "older state",
+        _older("state"),
+        "use the recovery folder of that run",
+        (_newer_back("state"),),
+    ),
     Case("format", lambda run: _note(run, format=99), "written in recovery format 99", ()),
     Case("note", lambda run: _note(run, settings="?"), "run.json cannot be read", ()),
 ]
@@ -165,6 +193,28 @@ def test_every_remedy_works(case: Case, tmp_path: Path, monkeypatch: pytest.Monk
         remedy(run)
         run.start()
         run.is_right()
+
+
+def test_a_file_of_lines_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = tmp_path / "rows.jsonl"
+    run = stopped_halfway(tmp_path, monkeypatch, more_sinks=[f"jsonl:{lines}"])
+    lines.rename(tmp_path / "elsewhere.jsonl")
+    with pytest.raises(UsageError, match=r"is not the file.*put it back, or start anew"):
+        run.start()
+    (tmp_path / "elsewhere.jsonl").rename(lines)
+    summary = run.start()
+    run.is_right()
+    rows = lines.read_text().splitlines()
+    assert len(rows) == len(set(rows)) == sum(summary["tables"].values())
+
+
+def test_a_checkpoint_that_cannot_be_read(tmp_path: Path) -> None:
+    damaged = tmp_path / "0000000000001-p0.checkpoint"
+    damaged.write_bytes(b"?")
+    with pytest.raises(UsageError, match=r"cannot be read \(.*\): remove it"):
+        checkpoints.find(tmp_path)
+    damaged.unlink()
+    assert checkpoints.find(tmp_path) == []
 
 
 def test_a_feed_that_grew_at_its_end_goes_on(
