@@ -170,8 +170,9 @@ def list_files(
     for _ in range(_LISTING_TRIES):
         before = read_journal(root)
         folders = _folders(root, table, first, last, venues)
-        found = {str(path.relative_to(root)): path for f in folders for path in _parquet_files(f)}
-        walked = {str(folder.relative_to(root)) for folder in folders}
+        below = {folder: str(folder.relative_to(root)) for folder in folders}
+        found = {f"{below[f]}/{path.name}": path for f in folders for path in _parquet_files(f)}
+        walked = set(below.values())
         if read_journal(root) == before and _settle(root, found, walked, before["pending"]):
             return [found[name] for name in sorted(found)]
         time.sleep(_LISTING_PAUSE_S)
