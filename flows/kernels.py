@@ -76,7 +76,7 @@ def _rows() -> None:
     from schemas.tables import TABLES
     from sinks.url import open_writer
 
-    instruments = Instruments(np.zeros(1, INSTRUMENT), ("VENUE",), ("SYMBOL",))
+    instruments = Instruments.of(np.zeros(1, INSTRUMENT), ["VENUE"], ["SYMBOL"])
     made = {}
     for name in ("trades", "quotes", "depth", "book_events", "quality_events"):
         rows = np.zeros(2, row_dtype(TABLES[name]))
