@@ -9,9 +9,11 @@ from pathlib import Path
 
 from operators.feeds import FeedDecoder
 from operators.venues import DECODERS, VENUES
+from sinks.errors import LakeFailed, SinkError
+from sinks.lake import check_lake, is_lake, list_files
 from sources.errors import SourceError
 from sources.kafka_url import parse_feed
-from sources.url import SourceSpec
+from sources.url import SourceSpec, parse_source
 
 _DEFAULT_DATE = "2026-03-02"
 #: Raw topics whose HEADER frames name the venue.
@@ -26,6 +28,22 @@ _BINANCE = {
     "BINANCE_COINM": "coinm",
     "BINANCE_DELIVERY": "coinm",
 }
+
+
+def parse(text: str) -> SourceSpec:
+    """A source URL as :func:`sources.url.parse_source` checks it; a lake's table is one, too."""
+    return parse_source(text, _lake_files)
+
+
+def _lake_files(folder: Path, table: str) -> list[Path] | None:
+    """The committed files of a lake's table; None if the folder is no lake."""
+    if not is_lake(folder):
+        return None
+    try:
+        check_lake(folder)
+        return list_files(folder, table)
+    except (SinkError, LakeFailed) as error:
+        raise SourceError(str(error)) from None
 
 
 def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:

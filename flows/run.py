@@ -40,7 +40,7 @@ from sinks.dsn import redacted
 from sinks.errors import SinkError
 from sinks.url import check_place, parse_sink, place
 from sources.errors import SourceError
-from sources.url import SourceSpec, parse_source
+from sources.url import SourceSpec
 
 FLOWS = ("market_data",)
 _STOP_GRACE_S = 60
@@ -64,11 +64,13 @@ def run(
         raise UsageError(f"no flow {flow!r}; known: {', '.join(FLOWS)}")
     settings = settings or settings_module.load()
     try:
-        specs = [parse_source(text) for text in sources]
+        specs = [decoders.parse(text) for text in sources]
         for spec in specs:
             decoders.check(spec)
         for text in sinks:
             parse_sink(text)
+            for spec in specs:
+                _check_apart(spec, text)
     except (SourceError, SinkError) as error:
         raise UsageError(str(error)) from None
     if processes > 1 and "jsonl:-" in sinks:
@@ -165,6 +167,15 @@ def _feeds(
     if processes > 1:
         shut_out(folder, sinks, processes)
     return feeds
+
+
+def _check_apart(source: SourceSpec, sink: str) -> None:
+    """A lake that is read and written at once would hold its rows twice."""
+    if source.lake is not None and place(sink) == f"parquet:{source.lake.resolve()}":
+        raise SinkError(
+            f"{source.lake} is source and sink at once, and would hold its rows twice: name "
+            "another folder for --sink parquet:DIR"
+        )
 
 
 class Here:

@@ -43,7 +43,7 @@ from sinks.url import open_writer
 from sources.errors import SourceError
 from sources.inputs import FeedSource, ReplaySource
 from sources.reader import DEFAULT_LIMITS, Limits
-from sources.url import SourceSpec, parse_source
+from sources.url import SourceSpec
 
 if TYPE_CHECKING:
     from flows.plan import ReplayPlan
@@ -172,7 +172,7 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     Raises UsageError or RunFailed with the fix in the text.
     """
     settings = Settings(**job.settings)
-    sources = [parse_source(text) for text in job.sources]
+    sources = [feeds.parse(text) for text in job.sources]
     specs = [feed.spec(sources) for feed in job.feeds]
     folder = Path(job.recovery) if job.recovery else None
     identity = recovery.identity(folder) if folder else None

@@ -100,7 +100,7 @@ def prepare_lake(root: Path) -> None:
 def check_writable(root: Path) -> bool:
     """Whether ``root`` is a lake already; SinkError with the remedy where it may not become one."""
     _check_path(root)
-    if (own_folder(root) / _MARKER).is_file():
+    if is_lake(root):
         check_lake(root)
         return True
     try:
@@ -117,6 +117,11 @@ def check_writable(root: Path) -> bool:
             "name an empty or new folder"
         )
     return False
+
+
+def is_lake(root: Path) -> bool:
+    """Whether the folder is marked as a lake, of whatever format."""
+    return (own_folder(root) / _MARKER).is_file()
 
 
 def check_lake(root: Path) -> None:

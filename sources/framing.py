@@ -66,3 +66,13 @@ def noted(n: int, notes: Sequence[tuple[int, str]]) -> pa.StringArray:
     for row, text in notes:
         column[row] = text
     return pa.array(column, pa.string())
+
+
+def stream(offset: int, rows: pa.RecordBatch, note: str) -> pa.RecordBatch:
+    """One DATA frame: the rows as an Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    data = sink.getvalue()
+    payload = payloads(data, np.array([0, data.size], np.int64))
+    return batch(np.array([offset], np.int64), payload, notes=pa.array([note], pa.string()))

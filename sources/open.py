@@ -56,6 +56,13 @@ def open_reader(
             return CsvReader(spec.paths, position, limits, constants(spec.params))
         case "parquet" if spec.params["table"] == frames.TABLE:
             return frames.FramesReader(spec.paths, position, limits)
+        case "parquet" if spec.lake is not None:
+            from sources.lake_rows import LakeReader
+
+            chosen = {
+                name: spec.params[name] for name in ("venue", "symbol") if name in spec.params
+            }
+            return LakeReader(spec.paths, spec.params["table"], position, limits, chosen)
         case "parquet":
             from sources.tables import ParquetReader, constants
 

@@ -10,12 +10,12 @@ Missing columns that may be null, or that follow from others, are filled by the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -41,12 +41,29 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "instruments": ("ts_event", "venue", "symbol"),
 }
 _CONSTANTS: Final = ("venue", "symbol")
+#: What of the URL the decoder must know: constants, other names of columns, the unit of times.
+_TOLD: Final = (*_CONSTANTS, "columns", "time_unit")
+_UNITS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+#: Whole times below are of 1970 and none of a market's.
+_FIRST_NS: Final = 365 * 86_400 * 10**9
 _HEAD_BYTES: Final = 1 << 16
+_NUMBER: Final = re.compile(r"\d{1,19}(?:\.\d*)?", re.ASCII)
 
 
 def constants(params: Mapping[str, str]) -> dict[str, str]:
-    """The values a URL gives for all rows."""
-    return {name: params[name] for name in _CONSTANTS if name in params}
+    """What a URL tells of all rows."""
+    return {name: params[name] for name in _TOLD if name in params}
+
+
+def renames(text: str) -> dict[str, str]:
+    """``ours:theirs,...`` as theirs -> ours; ValueError saying what it must be."""
+    found = {}
+    for item in filter(None, text.split(",")):
+        ours, colon, theirs = item.partition(":")
+        if not (colon and ours and theirs):
+            raise ValueError("pairs OURS:THEIRS, such as ts_event:time,size:quantity")
+        found[theirs] = ours
+    return found
 
 
 def check(scheme: str, path: Path, params: Mapping[str, str]) -> None:
@@ -62,9 +79,22 @@ def check(scheme: str, path: Path, params: Mapping[str, str]) -> None:
     else:
         schema = _schema(path)
         names = tuple(schema.names)
+    theirs = {ours: name for name, ours in renames(params.get("columns", "")).items()}
+    absent = [name for name in theirs.values() if name not in names]
+    if absent:
+        raise SourceError(
+            f"{path} has no column {', '.join(absent)}, which columns= names (it has "
+            f"{', '.join(names)})"
+        )
+    places = {theirs.get(n, n): n for n in _known(params["table"])}
+    if scheme == "parquet":
         for field in table_of(params["table"]).fields:
-            if field.name in names and field.name in _known(params["table"]):
-                _check_type(path, field, schema.field(field.name).type)
+            name = theirs.get(field.name, field.name)
+            if name in names and field.name in _known(params["table"]):
+                _check_type(path, field, schema.field(name).type)
+    else:
+        _check_times(path, [places.get(name, name) for name in names], params)
+    names = tuple(places.get(name, name) for name in names)
     missing = [
         name for name in REQUIRED[params["table"]] if name not in names and name not in params
     ]
@@ -74,8 +104,33 @@ def check(scheme: str, path: Path, params: Mapping[str, str]) -> None:
         )
         raise SourceError(
             f"{path} has no column {', '.join(missing)}, which the table {params['table']} needs "
-            f"(it has {', '.join(names)}); rename or add it{hint}"
+            f"(it has {', '.join(names)}); say which one it is with columns={missing[0]}:THEIRS, "
+            f"rename or add it{hint}"
         )
+
+
+def _check_times(path: Path, names: Sequence[str], params: Mapping[str, str]) -> None:
+    """Whole numbers that would all be times of 1970 are of another unit."""
+    wanted = [n for n, name in enumerate(names) if name in ("ts_event", "ts_recv")]
+    numbers = [
+        cells[n].strip().strip('"')
+        for line in files.head(path, _HEAD_BYTES).split(b"\n")[1:-1]
+        for cells in [line.decode("utf-8", "replace").split(",")]
+        for n in wanted
+        if len(cells) == len(names)
+    ]
+    whole = [int(text.partition(".")[0]) for text in numbers if _NUMBER.fullmatch(text)]
+    whole = [value for value in whole if value > 0]
+    unit = _UNITS[params.get("time_unit", "ns")]
+    if not whole or any(value * unit >= _FIRST_NS for value in whole):
+        return
+    right = next(
+        (name for name, factor in reversed(_UNITS.items()) if whole[0] * factor >= _FIRST_NS), None
+    )
+    fix = f"add time_unit={right}" if right else "write them as ns since 1970 or as RFC 3339"
+    raise SourceError(
+        f"{path}: its time {whole[0]} would be in 1970 as {params.get('time_unit', 'ns')}: {fix}"
+    )
 
 
 def column_names(line: bytes) -> tuple[str, ...]:
@@ -152,7 +207,8 @@ class ParquetReader(RowFilesReader):
         given: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(paths, position, limits)
-        self._known = _known(table)
+        others = renames((given or {}).get("columns", ""))
+        self._known = _known(table) - set(others.values()) | set(others)
         self._note = msgspec.json.encode(dict(given or {})).decode()
 
     def _open(self, path: Path) -> pq.ParquetFile | None:
@@ -176,10 +232,4 @@ class ParquetReader(RowFilesReader):
                 skip = 0
 
     def _frames(self, offset: int, rows: pa.RecordBatch) -> pa.RecordBatch:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, rows.schema) as writer:
-            writer.write_batch(rows)
-        data = sink.getvalue()
-        payload = framing.payloads(data, np.array([0, data.size], np.int64))
-        notes = pa.array([self._note], pa.string())
-        return framing.batch(np.array([offset], np.int64), payload, notes=notes)
+        return framing.stream(offset, rows, self._note)

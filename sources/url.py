@@ -11,7 +11,7 @@ import difflib
 import glob
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -26,6 +26,7 @@ from sources import frames, sniff
 from sources.errors import SourceError
 from sources.kafka_url import parse_feed
 from sources.line_url import is_line
+from sources.tables import renames
 
 __all__ = ["SourceError", "SourceSpec", "parse_source"]
 
@@ -57,6 +58,14 @@ def _one_of(*words: str) -> Callable[[str], str | None]:
     return lambda text: None if text in words else "one of " + ", ".join(words)
 
 
+def _columns(text: str) -> str | None:
+    try:
+        renames(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 class _Param(NamedTuple):
     """``check`` returns None or what the value must be; ``example`` completes an error text."""
 
@@ -80,6 +89,8 @@ _TABLE: Final = {
     "table": _Param(_one_of(*_TABLE_NAMES), "table=trades"),
     "venue": _Param(_name("venue"), "venue=KRAKEN", required=False),
     "symbol": _Param(_name("symbol"), "symbol=BTC/USD", required=False),
+    "columns": _Param(_columns, "columns=ts_event:time", required=False),
+    "time_unit": _Param(_one_of("s", "ms", "us", "ns"), "time_unit=ms", required=False),
 }
 #: Rows of a table, or the raw frames of a venue that a recorder kept.
 _FRAMES: Final = {
@@ -134,7 +145,7 @@ class SourceSpec:
     ``text`` is the URL as given with secrets blotted out, fit for print and for comparing a
     resumed run with the run before. A topic is read by partition: :meth:`of_partition` is the
     source of one (``late``: it may be younger than the run, and is read from its start);
-    ``place`` is where the topic is.
+    ``place`` is where the topic is. ``lake``: the folder that ``paths`` are a table of.
     """
 
     scheme: str
@@ -145,6 +156,7 @@ class SourceSpec:
     place: str = field(default="", repr=False)
     partition: int | None = None
     late: bool = False
+    lake: Path | None = None
 
     def of_partition(self, partition: int, late: bool = False) -> SourceSpec:
         """One partition of a topic as a source of its own."""
@@ -156,14 +168,21 @@ class SourceSpec:
         """Short name of the feed, such as ``itch:S120130-v50.txt`` or ``kafka:raw.binance``."""
         if self.place:
             return f"{self.scheme}:{self.place.rpartition('/')[2]}"
+        if self.lake is not None:
+            return f"{self.scheme}:{self.lake.name}"
         if not self.paths:
             return self.scheme
         more = f"+{len(self.paths) - 1}" if len(self.paths) > 1 else ""
         return f"{self.scheme}:{self.paths[0].name}{more}"
 
 
-def parse_source(text: str) -> SourceSpec:
-    """Parse and check a source URL; SourceError names what to change."""
+#: (folder, table) -> the committed files of the table if the folder is a lake, else None.
+LakeFiles = Callable[[Path, str], Sequence[Path] | None]
+
+
+def parse_source(text: str, lake_files: LakeFiles | None = None) -> SourceSpec:
+    """Parse and check a source URL; SourceError names what to change. ``lake_files`` tells which
+    files of a lake are committed; without it a folder is no source."""
     name, colon, rest = text.partition(":")
     if name == "ws" and colon:
         raise _not_recorded(rest)
@@ -188,6 +207,11 @@ def parse_source(text: str) -> SourceSpec:
         return SourceSpec(name, _recorded(place, params), redacted, params)
     if name == "parquet" and "date" in params:
         raise SourceError("parquet: date= is the day of raw ITCH frames: leave it out of tables")
+    folder = Path(place).expanduser()
+    if name == "parquet" and place and folder.is_dir() and lake_files is not None:
+        found = lake_files(folder, params["table"])
+        if found is not None:
+            return SourceSpec(name, _of_lake(folder, found, params), redacted, params, lake=folder)
     if not scheme.takes_paths:
         if place:
             raise SourceError(f"{redacted}: {name}: takes no path; write {scheme.form}")
@@ -209,6 +233,26 @@ def parse_source(text: str) -> SourceSpec:
             warnings.warn(f"{path} is empty: it adds nothing to its feed", stacklevel=2)
     sniff.check(spec.scheme, spec.paths, spec.params, spec.book_paths)
     return spec
+
+
+def _of_lake(folder: Path, files: Sequence[Path], params: dict[str, str]) -> tuple[Path, ...]:
+    for name in ("columns", "time_unit"):
+        if name in params:
+            raise SourceError(f"parquet: {folder} is a lake and known: leave out {name}=")
+    venues = {_venue_of(path) for path in files}
+    if not files:
+        raise SourceError(f"the lake {folder} has no rows of {params['table']}: name another table")
+    chosen = [p for p in files if params.get("venue") in (None, _venue_of(p))]
+    if not chosen:
+        raise SourceError(
+            f"the lake {folder} has no {params['table']} of venue={params['venue']}; it has "
+            f"{', '.join(sorted(venues))}"
+        )
+    return tuple(chosen)
+
+
+def _venue_of(path: Path) -> str:
+    return unquote(path.parent.name.partition("=")[2])
 
 
 def _not_recorded(rest: str) -> SourceError:
@@ -289,7 +333,7 @@ def _paths(name: str, text: str, form: str) -> tuple[Path, ...]:
             raise SourceError(f"{name}: a path is missing in {name}:{text}; the form is {form}")
         path = Path(item).expanduser()
         if path.is_dir():
-            raise SourceError(f"{path} is a directory; name its files, such as {path}/*")
+            raise SourceError(f"{path} is a directory, no lake; name its files, such as {path}/*")
         if path.exists():
             found.append(path)
         elif glob.has_magic(item):

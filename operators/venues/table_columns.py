@@ -6,7 +6,7 @@ Every accessor returns whole columns. A value that cannot be taken marks its row
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from enum import IntEnum
 from itertools import pairwise
@@ -36,6 +36,13 @@ def run_end(kinds: NDArray[np.int8], first: int) -> int:
     return first + int(others[0]) if len(others) else len(kinds)
 
 
+def our_names(names: Sequence[str], given: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of columns as the tables have them: the URL's ``columns=ours:theirs,...`` says."""
+    pairs = [item.split(":", 1) for item in given.get("columns", "").split(",") if item]
+    ours = {theirs: own for own, theirs in pairs}
+    return tuple(ours.get(name, name) for name in names)
+
+
 class Source(Protocol):
     """Where columns come from; ``given`` are constants of the URL."""
 
@@ -57,10 +64,11 @@ class Source(Protocol):
 
 
 class Columns:
-    """Exact values of a source's columns."""
+    """Exact values of a source's columns; whole times count its ``time_unit``, ns else."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self._unit_ns = _UNITS_NS[source.given.get("time_unit", "ns")]
         self.reasons: NDArray[np.int64] = np.full(source.rows, -1, np.int64)
         self.details: dict[int, str] = {}
 
@@ -108,17 +116,33 @@ class Columns:
         if array is None:
             good = np.ones(len(self), np.bool_)
             fields.times(*self.source.spans(name), values, good)
+            if self._unit_ns > 1:
+                self._counted(name, values, good)
             self.fail(good, RejectReason.BAD_TIMESTAMP, name)
             return values
         if pa.types.is_timestamp(array.type):
-            unit = array.type.unit
+            unit_ns = _UNITS_NS[array.type.unit]
             values = _filled(array.view(pa.int64()), 0)
         else:
-            unit = "ns"
+            unit_ns = self._unit_ns
             values = _filled(array, 0)
-        within = (values >= 0) & (values < END_OF_TIME_NS // _UNITS_NS[unit])
+        within = (values >= 0) & (values < END_OF_TIME_NS // unit_ns)
         self.fail(within, RejectReason.BAD_TIMESTAMP, name)
-        return np.where(within, values, 0) * _UNITS_NS[unit]
+        return np.where(within, values, 0) * unit_ns
+
+    def _counted(self, name: str, values: NDArray[np.int64], good: NDArray[np.bool_]) -> None:
+        """Times that are numbers of the unit, with decimals or without, into ns."""
+        n = len(self)
+        mantissas, scales, codes = np.zeros(n, np.int64), np.zeros(n, np.int8), np.zeros(n, np.int8)
+        fields.decimals(*self.source.spans(name), mantissas, scales, codes)
+        numeric = (codes == numbers.OK) & (mantissas != NO_PRICE)
+        steps = 10 ** np.maximum(scales, 0).astype(np.int64)
+        factors = self._unit_ns // steps
+        fits = (scales >= 0) & (factors > 0) & (mantissas >= 0)
+        fits &= mantissas < END_OF_TIME_NS // np.maximum(factors, 1)
+        taken = numeric & fits
+        values[taken] = mantissas[taken] * factors[taken]
+        good[numeric] = fits[numeric]
 
     def integers(self, name: str, default: int) -> NDArray[np.int64]:
         """Whole numbers; null or absent is ``default``."""

@@ -4,7 +4,8 @@
 - ``book_events``: with an order id L3, without L2 (an instrument's first row decides). L2 size is
   the level's new size; a cancel without size takes the whole order or level. Groups end at the
   ``last`` flag; rows without a ``flags`` column are groups of their own.
-- ``quotes``: the venue's own best prices; their origin and state are not taken over.
+- ``quotes``: the venue's own best prices. With an ``origin`` column they are quotes as somebody has
+  told them, our books' among them: they pass the books by, and keep origin and state.
 - the others pass the books by.
 
 ``shard`` and ``row_sequence`` are given anew, in the order of the file. A row without an event
@@ -26,9 +27,9 @@ from operators.guard import verdict
 from operators.passing import BadValueError, PassingRows
 from operators.registry import BookRules, Registry
 from operators.rejects import Rejects
-from operators.venues import table_values
+from operators.venues import table_quotes, table_values
 from operators.venues.dbn_publishers import may_be_negative
-from operators.venues.table_columns import ArrowSource, Columns, LineSource, run_end
+from operators.venues.table_columns import ArrowSource, Columns, LineSource, our_names, run_end
 from schemas.codes import Action, AggressorSide, RejectReason, RowFlag, Side, TradeStatus
 from schemas.frames import FrameKind
 from schemas.recovery import START_ANEW, StateError
@@ -158,12 +159,16 @@ class TableDecoder:
         """CSV lines, or the rows of the Arrow stream in one frame."""
         if self._header:
             names = tuple(name.strip().strip('"') for name in self._header.split(","))
+            names = our_names(names, self._given)
             return LineSource(columns.text, columns.bounds[first : last + 1], names, self._given)
         payload = columns.frame(first).payload
         try:
             batches = pa.ipc.open_stream(payload).read_all().combine_chunks().to_batches()
             given = _constants(note)
-            return ArrowSource(batches[0], given) if batches else None
+            if not batches:
+                return None
+            names = our_names(batches[0].schema.names, given)
+            return ArrowSource(batches[0].rename_columns(list(names)), given)
         except BaseException as error:
             reason, detail = verdict(error)
             rejects.add(self._latest, int(columns.offsets[first]), reason, detail, payload)
@@ -214,6 +219,8 @@ class TableDecoder:
                 self._book_events(columns, rows[:, 0])
             case "quotes":
                 self._quotes(columns, rows)
+        whole = self._table.name == "quotes" and columns.has("origin")
+        words = table_quotes.codes(columns) if whole else {}
         values = [] if self._is_events() else table_values.rows_of(self._table, columns)
         self._allowed(columns, rows)
         instruments = self._instruments(columns, rows["order_kind"][:, 0] != IdKind.NONE)
@@ -230,7 +237,9 @@ class TableDecoder:
                 except BadValueError as error:
                     columns.fail(np.arange(n) != row, error.reason, error.detail)
         good = columns.reasons < 0
-        if self._is_events():
+        if whole:
+            passing.extend("quotes", table_quotes.told(columns, rows, instruments, words, good))
+        elif self._is_events():
             parts.append(rows[good].reshape(-1))
         newest = np.maximum.accumulate(np.where(good, np.arange(n), -1))
         times = np.where(newest >= 0, event[newest], self._latest)
