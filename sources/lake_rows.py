@@ -148,8 +148,8 @@ class LakeReader:
             f"union_by_name = true) WHERE {kept}) "
             "ORDER BY reached, shard, row_sequence, venue, symbol"
         )
-        result = self._con.execute(query, list(self._chosen.values()))
-        reader = result.to_arrow_reader(self._limits.max_rows)
+        found = self._con.sql(query, params=list(self._chosen.values()))
+        reader = found.to_arrow_reader(self._limits.max_rows)
         skip = self._row
         for batch in reader:
             if skip >= batch.num_rows:

@@ -19,8 +19,9 @@ from sources.errors import SourceError
 from sources.open import open_reader
 from sources.reader import Limits
 from sources.url import parse_source
+from tests.decoding import read_frames
 from tests.lakes import assert_same_lakes
-from tests.reading import read_all, write
+from tests.reading import write
 
 SIM = "sim:?events=20000&symbols=5&seed=3"
 OWN = "* EXCLUDE (shard, row_sequence)"
@@ -103,7 +104,7 @@ def test_only_committed_files_are_read(lake: Path, tmp_path: Path) -> None:
 def test_rows_come_in_the_order_of_events_and_from_any_place(lake: Path) -> None:
     spec = parse(f"parquet:{lake}?table=trades")
     assert spec.name == "parquet:lake"
-    whole = read_all(open_reader(spec))
+    whole = read_frames(open_reader(spec))
     limits = Limits(max_rows=17)
     times: list[int] = []
     reader = open_reader(spec, None, limits)
@@ -165,7 +166,7 @@ def times(source: str) -> list[int]:
     spec = parse_source(source)
     core = decoder(spec, 1)
     found: list[int] = []
-    for batch in read_all(open_reader(spec)):
+    for batch in read_frames(open_reader(spec)):
         decoded = core.apply(batch)
         assert decoded.dead is None, decoded.dead.to_pylist()
         found += decoded.events.rows["ts_event"].tolist()
