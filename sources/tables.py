@@ -127,9 +127,11 @@ def _check_times(path: Path, names: Sequence[str], params: Mapping[str, str]) ->
     right = next(
         (name for name, factor in reversed(_UNITS.items()) if whole[0] * factor >= _FIRST_NS), None
     )
-    fix = f"add time_unit={right}" if right else "write them as ns since 1970 or as RFC 3339"
+    if right is None:  # no unit makes a time of a market of it
+        return
     raise SourceError(
-        f"{path}: its time {whole[0]} would be in 1970 as {params.get('time_unit', 'ns')}: {fix}"
+        f"{path}: its time {whole[0]} would be in 1970 as {params.get('time_unit', 'ns')}: "
+        f"add time_unit={right}"
     )
 
 
