@@ -32,10 +32,10 @@ def rows(lake: Path, query: str) -> list[Any]:
         return con.sql(query).fetchall()
 
 
-@pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
     """Written in several files, by a run of ours."""
-    folder = tmp_path_factory.mktemp("source") / "lake"
+    folder = tmp_path / "source" / "lake"
     run("market_data", [SIM], [f"parquet:{folder}"])
     return folder
 

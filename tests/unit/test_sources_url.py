@@ -81,7 +81,7 @@ def test_values_are_decoded_and_secrets_blotted_out() -> None:
         ("itch:{}/a.itsh?date=2019-12-30", r"did you mean .*/a.itch"),
         ("itch:{}/none/a.itch?date=2019-12-30", r"there is no folder .*/none"),
         ("itch:{}/*.bin?date=2019-12-30", r"no file matches .*\*\.bin"),
-        ("itch:{}?date=2019-12-30", r"is a directory; name its files, such as .*/\*"),
+        ("itch:{}?date=2019-12-30", r"is a directory, no lake; name its files, such as .*/\*"),
         ("itch:?date=2019-12-30", r"a path is missing"),
         ("itch:{}/a.itch,,{}/b.itch?date=2019-12-30", r"a path is missing"),
         ("itch:{}/captured.jsonl?date=2019-12-30", r"looks like JSON, .*; try capture:"),
