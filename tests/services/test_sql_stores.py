@@ -21,7 +21,7 @@ from flows.answers import Answer
 from flows.database import query_database
 from flows.errors import RunFailed, UsageError
 from flows.retention import Wanted, forget
-from flows.sql import _answer, print_query, query_lake
+from flows.sql import _answer, _ask, print_query
 from infra.migrate import migrate
 from infra.services.base import Service
 from schemas.tables import TABLES
@@ -98,7 +98,7 @@ def rows_of(query: str, lake: Path | None, dsn: str | None) -> list[dict[str, An
     if dsn is not None:
         return query_database(query, dsn, lambda answer: list(answer.rows()))
     assert lake is not None
-    return query_lake(query, lake, lambda relation: list(_answer(relation).rows()))
+    return _ask(query, lake, lambda con, relation: list(_answer(con, relation).rows()))
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
