@@ -1,5 +1,4 @@
-"""Replaying topics on a real broker: row for row what the original run made, from anywhere, at any
-pace, killed in between."""
+"""Replaying topics on a real broker: what the original run made, from anywhere, at any pace."""
 
 from __future__ import annotations
 
@@ -128,8 +127,7 @@ def _follow(kafka: Cluster, line: list[str], topics: Sequence[str], group: str, 
 
 @pytest.fixture(scope="module")
 def history(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory) -> History:
-    """The run followed the topics, and was stopped once on the way: a checkpoint is there. What two
-    processes began, one ended."""
+    """The run followed the topics, two processes, stopped (a checkpoint is there), then one."""
     frames = _frames()
     topics = (kafka.topic(2), kafka.topic(2))
     folder = tmp_path_factory.mktemp("history")

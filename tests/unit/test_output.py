@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -97,7 +99,8 @@ def test_equals_the_slow_twin(table: Table, count: int, seed: int, shard: int, f
 
 
 def test_decimals_may_come_as_words() -> None:
-    table = TABLES["bars"]
+    fields = (replace(f, nullable=False) for f in TABLES["bars"].fields if f.name != "origin")
+    table = replace(TABLES["bars"], fields=tuple(fields))  # as our own bars are
     names = [
         c
         for f in table.fields
