@@ -90,7 +90,7 @@ class Normaliser:
         stats |= {ROWLESS + kind: count for kind, count in events.rowless.items() if count}
         if self.plan.keeps_feed:
             if dead is not None and dead.num_rows:
-                tables["dead_letters"] = self._identify(dead)
+                tables["dead_letters"] = self._identify(_in_order_of(frames, dead))
         else:
             stats = {}
         return Normalised(parts, Rows(-1 - self.plan.feed_index, tables, stats))
@@ -202,3 +202,14 @@ def step(
         lambda result: [(str(shard), (shard, batch)) for shard, batch in result.parts],
     )
     return parts, op.map(f"{step_id}_rows", done, lambda result: result.feed)
+
+
+def _in_order_of(frames: pa.RecordBatch, dead: pa.RecordBatch) -> pa.RecordBatch:
+    """Put dead letters, which come by offset, into the order of the frames they are of: a capture's
+    instrument listing is read before the lines that stand above it."""
+    offsets = frames.column("offset").to_numpy()
+    if not (offsets[1:] < offsets[:-1]).any():
+        return dead
+    by_offset = np.argsort(offsets, kind="stable")
+    of = np.searchsorted(offsets[by_offset], dead.column("offset").to_numpy(), side="right") - 1
+    return dead.take(pa.array(np.argsort(by_offset[np.maximum(of, 0)], kind="stable")))

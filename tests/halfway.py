@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,8 +78,8 @@ def write_feed(path: Path, seed: int = 3) -> None:
 class _Stopping(run_module.Here):
     """Stops, as by a signal, once there are rows."""
 
-    def __init__(self, job: Any) -> None:
-        super().__init__(job)
+    def __init__(self, job: Any, stop: threading.Event | None = None) -> None:
+        super().__init__(job, stop)
         count: Callable[[Any], None] = self._stats.write
 
         def write(rows: Any) -> None:
