@@ -55,6 +55,13 @@ _REFUSED: Final = {
     KafkaError._UNKNOWN_PARTITION: "the topic has fewer partitions than at the start",
 }
 
+#: What a broker says of topics that it does not know: it may have begun or woken a moment ago.
+_UNKNOWN: Final = frozenset({
+    KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,
+})  # fmt: skip
+#: How long it may take to know them again.
+_SETTLE_S: Final = 30.0
+
 
 class _Sent(NamedTuple):
     topic: str
@@ -154,6 +161,7 @@ class Link:
     def ask(self, doing: str, call: Callable[[], _T]) -> _T:
         """The result of ``call``, however often it takes. Raises SinkError, KafkaFailed."""
         patience = self._patience(doing)
+        settled_s = time.monotonic() + _SETTLE_S
         while True:
             self._code, self._reason = 0, ""
             try:
@@ -161,7 +169,8 @@ class Link:
             except KafkaException as error:
                 cause: KafkaError = error.args[0]
             self._serve()
-            self.check(cause)
+            if cause.code() not in _UNKNOWN or time.monotonic() > settled_s:
+                self.check(cause)
             patience.wait(self._reason or cause.str())
 
     def _serve(self) -> None:
