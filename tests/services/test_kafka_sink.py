@@ -244,7 +244,7 @@ def test_topics_that_are_missing(kafka: Cluster, prefix: str) -> None:
     nothing.abandon()
     less = kafka.tables(2, ("quotes", "dead_letters"))
     writer = sink(kafka.brokers, less, "?patience_s=5")
-    with pytest.raises(SinkError, match=rf"no topic {less}\.trades: create it.*may leave the table out"):
+    with pytest.raises(SinkError, match=rf"no topic {less}\.trades: .*leave the table out"):
         write(writer, 0, 1)
     writer.abandon()
     wrong = sink(kafka.brokers, prefix, "?partitions=3")
