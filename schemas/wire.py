@@ -149,6 +149,13 @@ def check_arrow(table: Table, value: bytes | pa.Buffer) -> pa.ipc.RecordBatchStr
     if name != table.name:
         raise WireError(f"rows of {name or 'an unnamed table'}, wanted {table.name}")
     check_version(table, version)
+    try:
+        types = dict(zip(reader.schema.names, reader.schema.types, strict=True))
+    except UnicodeDecodeError:
+        raise WireError("a column's name is not UTF-8") from None
+    for identity in ("shard", "row_sequence"):
+        if identity in table.names and not pa.types.is_integer(types.get(identity, pa.null())):
+            raise WireError(f"no column {identity} of integers: who a row is cannot be told")
     return reader
 
 

@@ -168,6 +168,18 @@ def test_damage_never_raises_anything_else(good: bytes, data: st.DataObject) -> 
             read(bytes(value))
 
 
+@pytest.mark.parametrize("name", [b"row_sequence", b"ts_recv"])
+@pytest.mark.parametrize("letter", [b"\x80", b"x"])
+def test_a_column_of_another_name(name: bytes, letter: bytes) -> None:
+    value = _ARROW.replace(name, letter + name[1:])
+    assert value != _ARROW
+    if name == b"row_sequence" or letter == b"\x80":
+        with pytest.raises(WireError, match="column"):
+            identity(TRADES, value)
+    else:
+        assert identity(TRADES, value) == identity(TRADES, _ARROW)
+
+
 def test_ids_and_partitions_never_change() -> None:
     assert wire_rows.local_schema_id(TRADES) == _TRADES_ID
     assert len(wire_rows.local_schemas()) == len(TABLES)
