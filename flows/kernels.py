@@ -150,7 +150,7 @@ def _lines() -> None:
 _K: Final = "operators.kernels"
 _SPLIT: Final = f"{_K}.split:split_rows"
 PARTS: Final = {
-    "books": Part(24, (f"{_K}.engine:run", f"{_K}.engine_pack:pack"), _books),
+    "books": Part(42, (f"{_K}.engine:run", f"{_K}.engine_pack:pack"), _books),
     "rows": Part(
         11,
         (f"{_K}.widen:fill", f"{_K}.bars:emit_until", "sinks.parquet_order:_scatter_runs"),
