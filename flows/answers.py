@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import pyarrow as pa
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.sinks.atomic import replacing, sweep
+from marketflow.sinks.jsonl import json_rows
 from rich.console import Console
-
-from flows.errors import RunFailed, UsageError
-from sinks.atomic import replacing, sweep
-from sinks.jsonl import json_rows
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
 
@@ -86,7 +85,7 @@ def print_answer(
     if form == "parquet" and out is None and sys.stdout.isatty():
         raise UsageError("--format parquet is not for a terminal: name a file with --out FILE")
     if form == "table" and out is None:
-        from flows.answer_table import print_table
+        from marketflow.flows.answer_table import print_table
 
         ask(lambda answer: print_table(answer, console, rows))
         return

@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
-
-from flows.errors import RunFailed, UsageError
-from schemas.recovery import OTHER_RELEASE, START_AGAIN, START_ANEW
-from sinks.atomic import sync_folder
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.schemas.recovery import OTHER_RELEASE, START_AGAIN, START_ANEW
+from marketflow.sinks.atomic import sync_folder
 
 FOLDER: Final = "aside"
 #: First value of what the engine keeps instead of a state that is in a file: (tag, version, step,

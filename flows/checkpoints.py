@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from flows import aside
-from flows.errors import UsageError
-from sinks.atomic import replacing, sweep
+from marketflow.flows import aside
+from marketflow.flows.errors import UsageError
+from marketflow.sinks.atomic import replacing, sweep
 
 FORMAT: Final = 1
 FOLDER: Final = "checkpoints"
@@ -91,7 +91,7 @@ class Checkpointer:
         feed_time_ns: Callable[[], int],
     ) -> None:
         self._command = [
-            sys.executable, "-m", "flows.checkpoints", str(store), str(folder / FOLDER),
+            sys.executable, "-m", "marketflow.flows.checkpoints", str(store), str(folder / FOLDER),
             str(process), str(kept),
         ]  # fmt: skip
         self._every_ns = every_ns
@@ -205,7 +205,7 @@ def _write(path: Path, parts: Iterable[bytes]) -> None:
 def read_note(folder: Path) -> dict[str, Any]:
     """What is known of the run of a recovery folder (or of its checkpoints): ``sources``, ``feeds``
     and ``settings``. UsageError if it is neither."""
-    from flows import run_identity  # who takes a checkpoint has no use for it
+    from marketflow.flows import run_identity  # who takes a checkpoint has no use for it
 
     for path, known in ((folder / FOLDER / _NOTE, FORMAT), (folder / _NOTE, run_identity.FORMAT)):
         try:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from marketflow.flows.cli_stores import COMMANDS, LAKE, Dsn, Json, Lake, err, print_json
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.options import ConfiguredGroup
+from marketflow.flows.progress import show_warnings
+from marketflow.flows.tables import tables
 from rich.console import Console
 from rich.markup import escape
-
-from flows.cli_stores import COMMANDS, LAKE, Dsn, Json, Lake, err, print_json
-from flows.errors import RunFailed, UsageError
-from flows.options import ConfiguredGroup
-from flows.progress import show_warnings
-from flows.tables import tables
 
 app = typer.Typer(
     name="marketflow",
@@ -58,8 +57,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The main job without any server: simulated feed, real flow, lake, a printed answer."""
-    from flows.demo import run_demo
-    from flows.memory import keep_memory
+    from marketflow.flows.demo import run_demo
+    from marketflow.flows.memory import keep_memory
 
     keep_memory()
     run_demo(events, out, err, as_json)
@@ -102,10 +101,10 @@ def run(
     kafka://HOST:PORT/PREFIX (once: topics --brokers HOST:PORT --prefix PREFIX) · jsonl:- or
     jsonl:PATH · null:
     """
-    from flows import settings
-    from flows.memory import keep_memory
-    from flows.report import print_summary
-    from flows.run import run as run_flow
+    from marketflow.flows import settings
+    from marketflow.flows.memory import keep_memory
+    from marketflow.flows.report import print_summary
+    from marketflow.flows.run import run as run_flow
 
     keep_memory()
     chosen = settings.load(
@@ -159,8 +158,8 @@ def record(
     Sinks: kafka://HOST:PORT/raw (topics raw.<venue>; once: topics --raw VENUE) · parquet:DIR ·
     capture:PATH
     """
-    from flows.record import RecordOptions, check_recorded, print_recording, seconds
-    from flows.record import record as run_record
+    from marketflow.flows.record import RecordOptions, check_recorded, print_recording, seconds
+    from marketflow.flows.record import record as run_record
 
     options = RecordOptions(patience_s=seconds("--patience", patience))
     summary = run_record(
@@ -215,12 +214,12 @@ def replay(
     shards, feeds and settings are the original run's too; without, they are those of
     run --source kafka://BROKERS/TOPIC?to=latest with these topics.
     """
-    from flows import settings
-    from flows.memory import keep_memory
-    from flows.plan import Wanted
-    from flows.replay import Order
-    from flows.replay import replay as run_replay
-    from flows.report import print_summary
+    from marketflow.flows import settings
+    from marketflow.flows.memory import keep_memory
+    from marketflow.flows.plan import Wanted
+    from marketflow.flows.replay import Order
+    from marketflow.flows.replay import replay as run_replay
+    from marketflow.flows.report import print_summary
 
     keep_memory()
     chosen = settings.load(tables=tables, intervals=intervals, shards=shards)
@@ -253,10 +252,10 @@ def sql(
     query has the same answer in both, <time>_epoch_ns has the nanoseconds of both.
 
     Without a query, on a terminal: a prompt."""
-    from flows.startup import without_numpy
+    from marketflow.flows.startup import without_numpy
 
     with without_numpy():
-        from flows.sql import given_query, print_query
+        from marketflow.flows.sql import given_query, print_query
 
     asked = given_query(query, file)
     console = Console()
@@ -266,7 +265,7 @@ def sql(
 
     try:
         if asked is None:
-            from flows.prompt import run_prompt
+            from marketflow.flows.prompt import run_prompt
 
             run_prompt(ask, rows, err)
         else:
@@ -283,7 +282,7 @@ for command in COMMANDS:
 @app.command()
 def warmup(as_json: Json = False) -> None:
     """Compile and cache every kernel, so that no later start waits for the compiler."""
-    from flows.warmup import run_warmup
+    from marketflow.flows.warmup import run_warmup
 
     report = run_warmup(err)
     if as_json:
@@ -293,7 +292,7 @@ def warmup(as_json: Json = False) -> None:
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check this machine: Python, packages, kernel cache, time zones, disk, a flow in small."""
-    from flows.doctor import print_checks, run_checks
+    from marketflow.flows.doctor import print_checks, run_checks
 
     checks = run_checks()
     if as_json:
@@ -311,7 +310,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure every figure of the design's budgets beside its target and its peers."""
-    from flows.bench import print_results, run_benchmarks
+    from marketflow.flows.bench import print_results, run_benchmarks
 
     results, failed = run_benchmarks(only=only, quick=quick, console=err)
     if as_json:
@@ -345,15 +344,11 @@ def main() -> None:
 
 def exit_code(error: BaseException) -> int | None:
     """2 for wrong use, 1 for an operation that failed, None for a bug (keep the traceback)."""
-    from sinks.errors import SinkError
-    from sources.errors import SourceError
+    from marketflow.sinks.errors import SinkError
+    from marketflow.sources.errors import SourceError
 
     if isinstance(error, UsageError | SourceError | SinkError):
         return 2
     if isinstance(error, RunFailed | OSError):
         return 1
     return None
-
-
-if __name__ == "__main__":
-    main()

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-from flows.errors import UsageError
-from flows.progress import stderr_console
+from marketflow.flows.errors import UsageError
+from marketflow.flows.progress import stderr_console
 
 err = stderr_console()
 LAKE = Path("lake")
@@ -46,7 +45,7 @@ def compact(
     as_json: Json = False,
 ) -> None:
     """Merge a lake's small files, safely beside a running writer; results stay identical."""
-    from flows.maintenance import compact_lake
+    from marketflow.flows.maintenance import compact_lake
 
     report = compact_lake(lake or LAKE, before, yes, legal_days, err)
     if as_json:
@@ -74,7 +73,7 @@ def retention(
     365, all else for ever. Where the server can keep policies (full TimescaleDB) they are set, and
     it goes on by itself; the Apache edition and a lake forget when this is run, so run it daily.
     """
-    from flows.retention import Wanted, forget
+    from marketflow.flows.retention import Wanted, forget
 
     wanted = Wanted(keep or (), as_of, legal_days, dry_run=not yes)
     report = forget(lake or LAKE, dsn, wanted, err)
@@ -98,7 +97,7 @@ def migrate(
     Makes the login marketflow_reader, which sql reads with, where the server has none, and shows
     its DSN then.
     """
-    from flows.maintenance import migrate_database
+    from marketflow.flows.maintenance import migrate_database
 
     report = migrate_database(dsn, err, new_reader_password)
     if as_json:
@@ -118,7 +117,7 @@ def services(
     env prints the variables that every command takes its addresses from:
     eval "$(marketflow services env)"
     """
-    from flows.services import exports, print_states, run_action
+    from marketflow.flows.services import exports, print_states, run_action
 
     states = run_action(action, only, yes, err)
     if as_json:
@@ -142,7 +141,7 @@ def topics(
 
     User, password and certificates come from MARKETFLOW_KAFKA_* (USERNAME, PASSWORD, CA ...).
     """
-    from flows.topics import print_topics, run_topics
+    from marketflow.flows.topics import print_topics, run_topics
 
     venues = [venue for venue in raw.split(",") if venue]
     outcomes = run_topics(brokers, prefix, partitions, venues, output, security)

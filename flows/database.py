@@ -15,18 +15,17 @@ import duckdb
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
+from marketflow.flows.answers import Answer
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.exact_times import with_nanoseconds
+from marketflow.flows.lake import open_nowhere
+from marketflow.flows.readonly import check_database_query, is_cursor_query, lake_statement
+from marketflow.infra.reader import ROLE, power
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks import dsn as dsn_module
+from marketflow.sinks.errors import SinkError
 from psycopg import pq
 from psycopg.types.string import TextLoader
-
-from flows.answers import Answer
-from flows.errors import RunFailed, UsageError
-from flows.exact_times import with_nanoseconds
-from flows.lake import open_nowhere
-from flows.readonly import check_database_query, is_cursor_query, lake_statement
-from infra.reader import ROLE, power
-from schemas.tables import TABLES
-from sinks import dsn as dsn_module
-from sinks.errors import SinkError
 
 _T = TypeVar("_T")
 

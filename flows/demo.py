@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from marketflow.flows.errors import UsageError
+from marketflow.flows.lake import open_lake
+from marketflow.flows.options import command_name
+from marketflow.flows.progress import quantity
+from marketflow.flows.run import run
 from rich.console import Console
 from rich.table import Table
-
-from flows.errors import UsageError
-from flows.lake import open_lake
-from flows.options import command_name
-from flows.progress import quantity
-from flows.run import run
 
 _NOTE: Final = "demo.json"
 _DATE: Final = "2026-03-02"

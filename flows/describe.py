@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flows.errors import UsageError
-from flows.variables import nearest
-from schemas.codes import words
-from schemas.fields import Field, Kind, Table
-from schemas.tables import TABLES
+from marketflow.flows.errors import UsageError
+from marketflow.flows.variables import nearest
+from marketflow.schemas.codes import words
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.tables import TABLES
 
 COLUMNS: Final = ("column", "type", "unit", "meaning")
 _HEAD: Final = """\
@@ -56,7 +56,7 @@ def _described(table: Table) -> dict[str, Any]:
 
 
 def _columns(field: Field) -> list[dict[str, Any]]:
-    from flows.lake import SQL_TYPES
+    from marketflow.flows.lake import SQL_TYPES
 
     column = _column(field.name, SQL_TYPES[field.kind], field.measure, field.doc, field.nullable)
     if field.codes is not None:

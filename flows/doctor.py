@@ -13,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from marketflow.schemas.cache import cache_folder
 from rich.console import Console
 from rich.table import Table
-
-from schemas.cache import cache_folder
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MIN_FREE_BYTES = 2 * 10**9
@@ -113,8 +112,8 @@ def _machine() -> Outcome:
 
 
 def _small_flow() -> Outcome:
-    from flows.lake import open_lake
-    from flows.run import run
+    from marketflow.flows.lake import open_lake
+    from marketflow.flows.run import run
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="marketflow-doctor-") as folder:

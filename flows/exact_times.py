@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from schemas.fields import Kind
-from schemas.tables import TABLES
+from marketflow.schemas.fields import Kind
+from marketflow.schemas.tables import TABLES
 
 _TIMES: Final = frozenset(
     field.name for table in TABLES.values() for field in table.fields if field.kind is Kind.TIME

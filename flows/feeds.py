@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 
-from operators.feeds import FeedDecoder
-from operators.venues import DECODERS, VENUES
-from sinks.errors import LakeFailed, SinkError
-from sinks.lake import check_lake, is_lake, list_files
-from sources.errors import SourceError
-from sources.kafka_url import parse_feed
-from sources.url import SourceSpec, parse_source
+from marketflow.operators.feeds import FeedDecoder
+from marketflow.operators.venues import DECODERS, VENUES
+from marketflow.sinks.errors import LakeFailed, SinkError
+from marketflow.sinks.lake import check_lake, is_lake, list_files
+from marketflow.sources.errors import SourceError
+from marketflow.sources.kafka_url import parse_feed
+from marketflow.sources.url import SourceSpec, parse_source
 
 _DEFAULT_DATE = "2026-03-02"
 #: Raw topics whose HEADER frames name the venue.
@@ -55,11 +55,11 @@ def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:
         case "binance":
             return _binance(params["market"], shards)
         case "capture":
-            from operators.capture import CaptureFeed
+            from marketflow.operators.capture import CaptureFeed
 
             return CaptureFeed(shards)
         case "lobster":
-            from operators.venues.lobster import LobsterDecoder
+            from marketflow.operators.venues.lobster import LobsterDecoder
 
             return LobsterDecoder(
                 params["symbol"],
@@ -68,13 +68,13 @@ def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:
                 shards=shards,
             )
         case "dbn":
-            from operators.venues.dbn import DbnDecoder
+            from marketflow.operators.venues.dbn import DbnDecoder
 
             return DbnDecoder(shards=shards)
         case "parquet" if params["table"] == "frames":
             return _raw(params["venue"].upper(), params, shards)
         case "csv" | "parquet":
-            from operators.venues.tables import TableDecoder
+            from marketflow.operators.venues.tables import TableDecoder
 
             return TableDecoder(params["table"], shards=shards)
         case "kafka":
@@ -87,13 +87,13 @@ def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:
 
 
 def _itch(day: str, shards: int) -> FeedDecoder:
-    from operators.venues.itch import ItchDecoder
+    from marketflow.operators.venues.itch import ItchDecoder
 
     return ItchDecoder(date.fromisoformat(day), shards=shards)
 
 
 def _binance(market: str, shards: int) -> FeedDecoder:
-    from operators.venues.binance import BinanceFeed
+    from marketflow.operators.venues.binance import BinanceFeed
 
     return BinanceFeed(market, shards)
 
@@ -102,7 +102,7 @@ def _topic(spec: SourceSpec, shards: int) -> FeedDecoder:
     """Rows of a table, or the raw frames of a venue."""
     feed = parse_feed(spec.place, spec.params)
     if feed.table:
-        from operators.venues.tables import TableDecoder
+        from marketflow.operators.venues.tables import TableDecoder
 
         return TableDecoder(feed.table, shards=shards)
     return _raw(feed.venue, spec.params, shards)
@@ -114,12 +114,12 @@ def _raw(venue: str, params: Mapping[str, str], shards: int) -> FeedDecoder:
     if venue == ITCH:
         return _itch(params["date"], shards)
     if venue == CAPTURE:
-        from operators.capture import CaptureFeed
+        from marketflow.operators.capture import CaptureFeed
 
         return CaptureFeed(shards)
     if venue in _BINANCE:
         return _binance(_BINANCE[venue], shards)
-    from operators.feeds import JsonFeed
+    from marketflow.operators.feeds import JsonFeed
 
     return JsonFeed(VENUES[venue](), shards)
 
@@ -128,7 +128,7 @@ def rows_of(venue: str) -> tuple[str | None, frozenset[str]]:
     """The venue of the rows that raw frames of ``venue`` make (None: any), and the venues that are
     other feeds'."""
     if venue in _BINANCE:
-        from operators.venues.binance_decoder import VENUES as BINANCE_VENUES
+        from marketflow.operators.venues.binance_decoder import VENUES as BINANCE_VENUES
 
         venue = BINANCE_VENUES[_BINANCE[venue]]
     return venue or None, frozenset(DECODERS) - {venue}
@@ -156,7 +156,7 @@ def _check_raw(venue: str, params: Mapping[str, str]) -> None:
 
 def _check_capture(spec: SourceSpec) -> None:
     """Do the files say that no decoder of ours, or another one, reads them?"""
-    from sources import capture, markets
+    from marketflow.sources import capture, markets
 
     first: tuple[Path, str] | None = None
     for path in spec.paths:

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Final
 
 import polars as pl
-
-from flows.describe import known_table
-from flows.errors import UsageError
-from flows.variables import nearest
-from schemas.fields import Kind, Table
-from schemas.tables import DEPTH
-from schemas.units import NS_PER_DAY, NS_PER_S, NS_PER_US
-from sinks.errors import SinkError
-from sinks.lake import check_lake, list_files, list_partitions
+from marketflow.flows.describe import known_table
+from marketflow.flows.errors import UsageError
+from marketflow.flows.variables import nearest
+from marketflow.schemas.fields import Kind, Table
+from marketflow.schemas.tables import DEPTH
+from marketflow.schemas.units import NS_PER_DAY, NS_PER_S, NS_PER_US
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.lake import check_lake, list_files, list_partitions
 
 _EPOCH: Final = date(1970, 1, 1)
 #: Symbols that an error names.
@@ -232,8 +231,7 @@ def _check_symbols(root: Path, table: Table, symbols: list[str]) -> None:
     if not symbols:
         return
     from duckdb import IOException
-
-    from flows.lake import lake_cursor
+    from marketflow.flows.lake import lake_cursor
 
     try:
         with lake_cursor(root, table.name) as con:

@@ -4,7 +4,8 @@ That is a minute of one core where nothing is cached. A *part* is what one proce
 calls the kernels with a handful of rows. Where an entry kernel of a part has no cached code the
 part is not ready; what else compiles later is counted by :mod:`flows.compiling`.
 
-``python -m flows.kernels PART...`` compiles parts, and prints the name of each kernel it has done.
+``python -m marketflow.flows.kernels PART...`` compiles parts, and prints the name of each kernel
+it has done.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+from marketflow.flows.compiling import COMPILING
+from marketflow.flows.signals import die_with_parent
+from marketflow.sources.url import SourceSpec
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-
-from flows.compiling import COMPILING
-from flows.signals import die_with_parent
-from sources.url import SourceSpec
 
 log = logging.getLogger("marketflow.kernels")
 
@@ -58,8 +58,8 @@ def _is_cached(entry: str) -> bool:
 
 
 def _books() -> None:
-    from operators.book import BookConfig, BookShard
-    from operators.events import EVENT, NO_INSTRUMENTS, EventBatch
+    from marketflow.operators.book import BookConfig, BookShard
+    from marketflow.operators.events import EVENT, NO_INSTRUMENTS, EventBatch
 
     shard = BookShard(0, BookConfig())
     shard.apply(EventBatch(np.zeros(0, EVENT), NO_INSTRUMENTS))
@@ -68,12 +68,12 @@ def _books() -> None:
 
 def _rows() -> None:
     """Rows of every table that a kernel writes, into bars and a lake."""
-    from operators.bars import BarsConfig, BarsShard
-    from operators.events import INSTRUMENT, Instruments, Rows
-    from operators.output import rows_to_batch
-    from schemas.rows import row_dtype
-    from schemas.tables import TABLES
-    from sinks.url import open_writer
+    from marketflow.operators.bars import BarsConfig, BarsShard
+    from marketflow.operators.events import INSTRUMENT, Instruments, Rows
+    from marketflow.operators.output import rows_to_batch
+    from marketflow.schemas.rows import row_dtype
+    from marketflow.schemas.tables import TABLES
+    from marketflow.sinks.url import open_writer
 
     instruments = Instruments.of(np.zeros(1, INSTRUMENT), ["VENUE"], ["SYMBOL"])
     made = {}
@@ -89,16 +89,16 @@ def _rows() -> None:
 
 
 def _decoded(source: str, frames: pa.RecordBatch) -> None:
-    from flows import feeds
-    from operators.normalise import Normaliser, ShardPlan
-    from sources.url import parse_source
+    from marketflow.flows import feeds
+    from marketflow.operators.normalise import Normaliser, ShardPlan
+    from marketflow.sources.url import parse_source
 
     decoder = feeds.decoder(parse_source(source), 1)
     Normaliser("warm", decoder, ShardPlan(0, 1)).apply(frames)
 
 
 def _frames(payload: bytes) -> pa.RecordBatch:
-    from sources import framing
+    from marketflow.sources import framing
 
     bounds = np.array([0, len(payload)], np.int64)
     stamps = np.ones(1, np.int64)
@@ -123,8 +123,8 @@ def _binance() -> None:
 
 def _simulated(form: str) -> Callable[[], None]:
     def warm() -> None:
-        from sources.open import open_reader
-        from sources.url import parse_source
+        from marketflow.sources.open import open_reader
+        from marketflow.sources.url import parse_source
 
         reader = open_reader(parse_source(f"sim:?events=2000&symbols=3&format={form}"))
         while reader.read() is not None:
@@ -134,35 +134,41 @@ def _simulated(form: str) -> Callable[[], None]:
 
 
 def _timescale() -> None:
-    from schemas.tables import TABLES
-    from sinks.copy_binary import compile_kernels
+    from marketflow.schemas.tables import TABLES
+    from marketflow.sinks.copy_binary import compile_kernels
 
     for table in TABLES.values():
         compile_kernels(table)
 
 
 def _lines() -> None:
-    from flows import lines
+    from marketflow.flows import lines
 
     lines.warm()
 
 
-_K: Final = "operators.kernels"
+_K: Final = "marketflow.operators.kernels"
 _SPLIT: Final = f"{_K}.split:split_rows"
 PARTS: Final = {
     "books": Part(42, (f"{_K}.engine:run", f"{_K}.engine_pack:pack"), _books),
     "rows": Part(
         11,
-        (f"{_K}.widen:fill", f"{_K}.bars:emit_until", "sinks.parquet_order:_scatter_runs"),
+        (
+            f"{_K}.widen:fill",
+            f"{_K}.bars:emit_until",
+            "marketflow.sinks.parquet_order:_scatter_runs",
+        ),
         _rows,
     ),
     "itch": Part(4, (f"{_K}.itch:decode", _SPLIT), _itch),
     "binance": Part(9, (f"{_K}.binance:decode_frames", _SPLIT), _binance),
-    "simulator": Part(6, ("sources.simulator_itch_kernel:run_flow",), _simulated("itch")),
-    "simulator_binance": Part(
-        6, ("sources.simulator_binance_kernel:run_flow",), _simulated("binance")
+    "simulator": Part(
+        6, ("marketflow.sources.simulator_itch_kernel:run_flow",), _simulated("itch")
     ),
-    "timescale": Part(8, ("sinks.copy_kernels:numeric_arrays",), _timescale),
+    "simulator_binance": Part(
+        6, ("marketflow.sources.simulator_binance_kernel:run_flow",), _simulated("binance")
+    ),
+    "timescale": Part(8, ("marketflow.sinks.copy_kernels:numeric_arrays",), _timescale),
     "lines": Part(15, (f"{_K}.arbiter:arbitrate",), _lines),
 }
 
@@ -229,7 +235,7 @@ class _Compilers:
         env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         self._children = [
             subprocess.Popen(
-                [sys.executable, "-m", "flows.kernels", *crew],
+                [sys.executable, "-m", "marketflow.flows.kernels", *crew],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                 env=env, start_new_session=True, cwd=Path(__file__).resolve().parents[1],
             )

@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import Final
 
 import duckdb
-
-from flows.errors import UsageError
-from schemas.codes import words
-from schemas.fields import Field, Kind, Table
-from schemas.tables import TABLES
-from sinks.errors import SinkError
-from sinks.lake import check_lake, list_files, oldest_version
+from marketflow.flows.errors import UsageError
+from marketflow.schemas.codes import words
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.lake import check_lake, list_files, oldest_version
 
 SQL_TYPES: Final[dict[Kind, str]] = {
     Kind.INT16: "SMALLINT",

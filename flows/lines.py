@@ -13,17 +13,16 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.arbiter import Arbiter, ArbiterConfig
+from marketflow.operators.mold import WORDS, MoldDecoder, datagram
+from marketflow.operators.soup import LOGOUT, SoupClient, SoupError, State, packet
+from marketflow.schemas.redundancy import PACKET
+from marketflow.schemas.units import NS_PER_MS, NS_PER_S
+from marketflow.sources.errors import FeedFailed
+from marketflow.sources.line_url import LineSpec, LinesSpec
+from marketflow.sources.tcp import TcpLine
+from marketflow.sources.udp import BUFFER_BYTES, SLOT_BYTES, UdpSocket
 from numpy.typing import NDArray
-
-from operators.arbiter import Arbiter, ArbiterConfig
-from operators.mold import WORDS, MoldDecoder, datagram
-from operators.soup import LOGOUT, SoupClient, SoupError, State, packet
-from schemas.redundancy import PACKET
-from schemas.units import NS_PER_MS, NS_PER_S
-from sources.errors import FeedFailed
-from sources.line_url import LineSpec, LinesSpec
-from sources.tcp import TcpLine
-from sources.udp import BUFFER_BYTES, SLOT_BYTES, UdpSocket
 
 _SLOTS: Final = 256
 _SOUP_BYTES: Final = 1 << 20

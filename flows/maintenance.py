@@ -7,16 +7,15 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.infra.retention import lawful_day
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.compact import compact, count_before, drop_before
+from marketflow.sinks.dsn import check, shown
+from marketflow.sinks.errors import SinkError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-from flows.errors import RunFailed, UsageError
-from infra.retention import lawful_day
-from schemas.tables import TABLES
-from sinks.compact import compact, count_before, drop_before
-from sinks.dsn import check, shown
-from sinks.errors import SinkError
 
 
 def compact_lake(
@@ -57,7 +56,7 @@ def migrate_database(
     dsn: str, console: Console, new_reader_password: bool = False
 ) -> dict[str, Any]:
     """Bring the database up to this release. Raises UsageError or RunFailed with the fix."""
-    from infra.migrate import MigrationError, migrate
+    from marketflow.infra.migrate import MigrationError, migrate
 
     try:
         check(dsn)

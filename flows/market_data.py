@@ -10,10 +10,9 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
-
-from operators import bars, book, normalise, warmup
-from operators.normalise import Normaliser
-from operators.warmup import Warmup
+from marketflow.operators import bars, book, normalise, warmup
+from marketflow.operators.normalise import Normaliser
+from marketflow.operators.warmup import Warmup
 
 
 def _in_the_store(step: str, index: int, core: Any) -> Any:

@@ -10,10 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from typer.core import TyperGroup, TyperOption
-
-from flows.errors import UsageError
-from flows.variables import (
+from marketflow.flows.errors import UsageError
+from marketflow.flows.variables import (
     COMMON_FLAGS,
     FILE,
     READER_DSN,
@@ -24,6 +22,7 @@ from flows.variables import (
     read_file,
     variable,
 )
+from typer.core import TyperGroup, TyperOption
 
 #: Commands whose other options are settings of a flow.
 _FLOW_COMMANDS: Final = ("run", "replay")

@@ -14,12 +14,12 @@ import threading
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from flows import feeds
-from flows.errors import RunFailed, UsageError
-from operators.normalise import ShardPlan
-from schemas.recovery import START_ANEW
-from sources.errors import FeedFailed, SourceError
-from sources.url import SourceSpec
+from marketflow.flows import feeds
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.operators.normalise import ShardPlan
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.sources.errors import FeedFailed, SourceError
+from marketflow.sources.url import SourceSpec
 
 _MAX_SHARDS: Final = 1 << 15
 
@@ -72,9 +72,9 @@ def list_feeds(
 def _partitions(
     source: int, spec: SourceSpec, found: Sequence[Feed], resumed: bool, stop: threading.Event
 ) -> list[Feed]:
-    from sources.kafka import SPARE_PARTITIONS
-    from sources.kafka_cluster import START_PATIENCE_S, Cluster
-    from sources.kafka_url import parse_feed
+    from marketflow.sources.kafka import SPARE_PARTITIONS
+    from marketflow.sources.kafka_cluster import START_PATIENCE_S, Cluster
+    from marketflow.sources.kafka_url import parse_feed
 
     try:
         feed = parse_feed(spec.place, spec.params)

@@ -18,17 +18,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from flows import checkpoints as checkpoint_files
-from flows import feeds as decoders
-from flows.checkpoints import Checkpoint
-from flows.errors import UsageError
-from flows.partitions import Feed
-from operators.warmup import Warmup
-from schemas.units import NS_PER_MS
-from sources.kafka_cluster import Cluster
-from sources.kafka_url import EARLIEST, Bound, KafkaFeed, parse_feed
-from sources.replay import Span
-from sources.url import SourceSpec, parse_source
+from marketflow.flows import checkpoints as checkpoint_files
+from marketflow.flows import feeds as decoders
+from marketflow.flows.checkpoints import Checkpoint
+from marketflow.flows.errors import UsageError
+from marketflow.flows.partitions import Feed
+from marketflow.operators.warmup import Warmup
+from marketflow.schemas.units import NS_PER_MS
+from marketflow.sources.kafka_cluster import Cluster
+from marketflow.sources.kafka_url import EARLIEST, Bound, KafkaFeed, parse_feed
+from marketflow.sources.replay import Span
+from marketflow.sources.url import SourceSpec, parse_source
 
 _PLAN: Final = "replay.json"
 #: Parameters of a topic's URL that say what is in it: taken over from the original run.

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.schemas.fields import Kind
+from marketflow.schemas.tables import TABLES
 from rich.console import Console
 from rich.markup import escape
-
-from flows.errors import RunFailed, UsageError
-from schemas.fields import Kind
-from schemas.tables import TABLES
 
 _KEPT_LINES: Final = 1000
 _HELP: Final = (

@@ -13,8 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
-
-from flows.errors import UsageError
+from marketflow.flows.errors import UsageError
 
 if TYPE_CHECKING:
     import psycopg  # a lake's query starts without it

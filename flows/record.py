@@ -16,26 +16,25 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.frames import moment_ns
+from marketflow.flows.kernels import prepare
+from marketflow.flows.progress import Cell, Progress, quantity
+from marketflow.flows.record_arbiter import RecordArbiter
+from marketflow.flows.record_lines import VENUE, LinesRecorder
+from marketflow.flows.signals import on_signals
+from marketflow.schemas.units import NS_PER_S
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.raw_url import RawWriter, address_of, open_raw
+from marketflow.sources.errors import SourceError
+from marketflow.sources.line_url import is_line, parse_lines
+from marketflow.sources.live.outbox import MAX_BYTES
+from marketflow.sources.live.recorder import PATIENCE_S, STALL_S, Recorder
+from marketflow.sources.live.requests import ResyncRequests
+from marketflow.sources.live.url import parse_live
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-from flows.errors import RunFailed, UsageError
-from flows.frames import moment_ns
-from flows.kernels import prepare
-from flows.progress import Cell, Progress, quantity
-from flows.record_arbiter import RecordArbiter
-from flows.record_lines import VENUE, LinesRecorder
-from flows.signals import on_signals
-from schemas.units import NS_PER_S
-from sinks.errors import SinkError
-from sinks.raw_url import RawWriter, address_of, open_raw
-from sources.errors import SourceError
-from sources.line_url import is_line, parse_lines
-from sources.live.outbox import MAX_BYTES
-from sources.live.recorder import PATIENCE_S, STALL_S, Recorder
-from sources.live.requests import ResyncRequests
-from sources.live.url import parse_live
 
 log = logging.getLogger("marketflow.record")
 

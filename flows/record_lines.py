@@ -13,11 +13,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from flows.lines import LinePump, LineReport
-from schemas.frames import FRAMES, FrameKind
-from sources.errors import FeedFailed
-from sources.line_url import LinesSpec
+from marketflow.flows.lines import LinePump, LineReport
+from marketflow.schemas.frames import FRAMES, FrameKind
+from marketflow.sources.errors import FeedFailed
+from marketflow.sources.line_url import LinesSpec
 
 #: Whose decoder reads the frames.
 VENUE: Final = "XNAS"

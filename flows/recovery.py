@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from bytewax.recovery import RecoveryConfig, init_db_dir
-
-from flows import aside, run_identity
-from flows.errors import RunFailed, UsageError
-from flows.partitions import Feed
-from flows.quiet import engine_noise
-from schemas.recovery import START_AGAIN, START_ANEW
-from sinks.atomic import replacing, sweep
-from sources.url import SourceSpec
+from marketflow.flows import aside, run_identity
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.partitions import Feed
+from marketflow.flows.quiet import engine_noise
+from marketflow.schemas.recovery import START_AGAIN, START_ANEW
+from marketflow.sinks.atomic import replacing, sweep
+from marketflow.sources.url import SourceSpec
 
 _NOTE: Final = "run.json"
 #: Pickled state by (step id, key).

@@ -12,27 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marketflow.flows import checkpoints, run_identity
+from marketflow.flows import feeds as decoders
+from marketflow.flows import recovery as recovery_folder
+from marketflow.flows import settings as settings_module
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.kernels import parts_of, prepare
+from marketflow.flows.plan import ReplayPlan, Wanted, keep_plan, make_plan, read_plan
+from marketflow.flows.progress import Progress
+from marketflow.flows.run import FLOWS, Here, check_sinks, timed
+from marketflow.flows.settings import Settings
+from marketflow.flows.worker import Job, Replay
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.sinks.backfill import Arrived
+from marketflow.sinks.dsn import redacted
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.holding import Interval, holds
+from marketflow.sinks.url import back_fill, parse_sink, prepare_back_fill
+from marketflow.sources.errors import FeedFailed, SourceError
+from marketflow.sources.url import parse_source
 from rich.console import Console
-
-from flows import checkpoints, run_identity
-from flows import feeds as decoders
-from flows import recovery as recovery_folder
-from flows import settings as settings_module
-from flows.errors import RunFailed, UsageError
-from flows.kernels import parts_of, prepare
-from flows.plan import ReplayPlan, Wanted, keep_plan, make_plan, read_plan
-from flows.progress import Progress
-from flows.run import FLOWS, Here, check_sinks, timed
-from flows.settings import Settings
-from flows.worker import Job, Replay
-from schemas.recovery import START_ANEW
-from sinks.backfill import Arrived
-from sinks.dsn import redacted
-from sinks.errors import SinkError
-from sinks.holding import Interval, holds
-from sinks.url import back_fill, parse_sink, prepare_back_fill
-from sources.errors import FeedFailed, SourceError
-from sources.url import parse_source
 
 _REPLACEABLE = ("parquet", "timescale", "null")
 _RAN = "replayed.json"

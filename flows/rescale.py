@@ -21,15 +21,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows import recovery
-from flows.errors import RunFailed, UsageError
-from flows.partitions import Feed
-from flows.recovery import States
-from flows.stats import RunStats
-from schemas.recovery import START_ANEW
-from sinks.errors import SinkError
-from sinks.url import open_writer
-from sinks.writer import HoldingWriter, Writer, fence_all
+from marketflow.flows import recovery
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.partitions import Feed
+from marketflow.flows.recovery import States
+from marketflow.flows.stats import RunStats
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.url import open_writer
+from marketflow.sinks.writer import HoldingWriter, Writer, fence_all
 
 log = logging.getLogger("marketflow.rescale")
 

@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any, LiteralString, cast
 
 import psycopg
-from rich.console import Console
-from rich.table import Table
-
-from flows.errors import RunFailed, UsageError
-from flows.variables import nearest as near_name
-from infra.migrate import MigrationError, detect_edition
-from infra.retention import (
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.variables import nearest as near_name
+from marketflow.infra.migrate import MigrationError, detect_edition
+from marketflow.infra.retention import (
     KEEP_DAYS,
     LEGAL_DAYS,
     LEGAL_TABLES,
@@ -26,11 +23,13 @@ from infra.retention import (
     old_chunks,
     policies,
 )
-from schemas.tables import TABLES
-from sinks import dsn as dsn_module
-from sinks.compact import count_before, drop_before
-from sinks.errors import SinkError
-from sinks.lake import check_lake, list_partitions
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks import dsn as dsn_module
+from marketflow.sinks.compact import count_before, drop_before
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.lake import check_lake, list_partitions
+from rich.console import Console
+from rich.table import Table
 
 Keep = dict[str, int | None]
 _NEWEST = "newest"

@@ -19,28 +19,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from marketflow.flows import checkpoints, run_identity
+from marketflow.flows import feeds as decoders
+from marketflow.flows import recovery as recovery_folder
+from marketflow.flows import settings as settings_module
+from marketflow.flows.compiling import COMPILING
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.kernels import parts_of, prepare
+from marketflow.flows.partitions import Feed, list_feeds
+from marketflow.flows.progress import Progress
+from marketflow.flows.rescale import rescale, shut_out
+from marketflow.flows.settings import Settings
+from marketflow.flows.signals import on_signals
+from marketflow.flows.stats import RunStats, merge_progress, merge_summaries
+from marketflow.flows.worker import Job, run_process
+from marketflow.schemas.recovery import START_AGAIN
+from marketflow.sinks.dsn import redacted
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.url import check_place, parse_sink, place
+from marketflow.sources.errors import SourceError
+from marketflow.sources.url import SourceSpec
 from rich.console import Console
-
-from flows import checkpoints, run_identity
-from flows import feeds as decoders
-from flows import recovery as recovery_folder
-from flows import settings as settings_module
-from flows.compiling import COMPILING
-from flows.errors import RunFailed, UsageError
-from flows.kernels import parts_of, prepare
-from flows.partitions import Feed, list_feeds
-from flows.progress import Progress
-from flows.rescale import rescale, shut_out
-from flows.settings import Settings
-from flows.signals import on_signals
-from flows.stats import RunStats, merge_progress, merge_summaries
-from flows.worker import Job, run_process
-from schemas.recovery import START_AGAIN
-from sinks.dsn import redacted
-from sinks.errors import SinkError
-from sinks.url import check_place, parse_sink, place
-from sources.errors import SourceError
-from sources.url import SourceSpec
 
 FLOWS = ("market_data",)
 _STOP_GRACE_S = 60
@@ -239,7 +238,7 @@ class _Crew:
 
     def _start(self, job: Job) -> threading.Thread:
         child = subprocess.Popen(
-            [sys.executable, "-m", "flows.worker"],
+            [sys.executable, "-m", "marketflow.flows.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from flows.errors import UsageError
-from flows.settings import Settings
-from schemas.recovery import OTHER_RELEASE, START_ANEW
-from sinks.url import place
-from sources import marks
-from sources.errors import SourceError
-from sources.url import SourceSpec
+from marketflow.flows.errors import UsageError
+from marketflow.flows.settings import Settings
+from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
+from marketflow.sinks.url import place
+from marketflow.sources import marks
+from marketflow.sources.errors import SourceError
+from marketflow.sources.url import SourceSpec
 
 #: Of the note in a recovery folder.
 FORMAT: Final = 2

@@ -7,13 +7,12 @@ from shlex import quote
 from types import ModuleType
 from typing import Any
 
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.variables import variable
+from marketflow.infra.services import docker, manager
+from marketflow.infra.services.base import ServiceError
 from rich.console import Console
 from rich.table import Table
-
-from flows.errors import RunFailed, UsageError
-from flows.variables import variable
-from infra.services import docker, manager
-from infra.services.base import ServiceError
 
 ACTIONS = ("up", "down", "status", "env", "reset")
 #: Which variable the address of a service is, and that of its login that only reads.

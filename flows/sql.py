@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import duckdb
 import pyarrow as pa
+from marketflow.flows.answers import Answer, print_answer
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.lake import lake_cursor
+from marketflow.flows.readonly import lake_statement
+from marketflow.schemas.tables import TABLES
 from rich.console import Console
-
-from flows.answers import Answer, print_answer
-from flows.errors import RunFailed, UsageError
-from flows.lake import lake_cursor
-from flows.readonly import lake_statement
-from schemas.tables import TABLES
 
 if TYPE_CHECKING:
     import polars as pl
@@ -122,7 +121,7 @@ def print_query(
         if dsn is None:
             _ask(query, lake, lambda con, relation: use(_answer(con, relation)))
         else:
-            from flows.database import query_database
+            from marketflow.flows.database import query_database
 
             query_database(query, dsn, use)
 
@@ -132,13 +131,12 @@ def print_query(
 def query_frame(query: str, lake: Path | None, dsn: str | None, floats: bool) -> pl.DataFrame:
     """The result as a polars frame, from the lake or else from the database."""
     import polars as pl
-
-    from flows.frames import told
+    from marketflow.flows.frames import told
 
     if lake is not None:
         frame_of = _ask(query, lake, lambda con, relation: _interruptible(con, relation.pl))
         return told(frame_of, floats)
-    from flows.database import query_database
+    from marketflow.flows.database import query_database
 
     assert dsn is not None
 

@@ -12,11 +12,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from flows.compiling import COMPILING
-from operators.events import Rows
-from operators.normalise import ROWLESS
-from schemas.recovery import OTHER_RELEASE, StateError
+from marketflow.flows.compiling import COMPILING
+from marketflow.operators.events import Rows
+from marketflow.operators.normalise import ROWLESS
+from marketflow.schemas.recovery import OTHER_RELEASE, StateError
 
 #: Stats that are a level, not a sum: the latest per shard counts.
 _LEVELS: Final = frozenset({"stale_books", "books", "orders", "levels", "memory_bytes"})

@@ -7,11 +7,10 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from marketflow.flows.describe import COLUMNS, cells, described, page
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from flows.describe import COLUMNS, cells, described, page
 
 
 def tables(

@@ -8,15 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from marketflow.flows import feeds
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.infra import topics
+from marketflow.schemas.kafka import KafkaAddressError, parse_address
+from marketflow.schemas.wire import FORMATS
+from marketflow.sources.errors import SourceError
 from rich.console import Console
 from rich.table import Table
-
-from flows import feeds
-from flows.errors import RunFailed, UsageError
-from infra import topics
-from schemas.kafka import KafkaAddressError, parse_address
-from schemas.wire import FORMATS
-from sources.errors import SourceError
 
 
 def run_topics(

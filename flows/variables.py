@@ -14,8 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from flows.errors import UsageError
-from schemas.kafka import SECURITY_PARAMS
+from marketflow.flows.errors import UsageError
+from marketflow.schemas.kafka import SECURITY_PARAMS
 
 PREFIX: Final = "MARKETFLOW_"
 FILE: Final = "marketflow.toml"

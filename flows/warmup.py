@@ -6,11 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from marketflow.flows.compiling import COMPILING
+from marketflow.flows.kernels import PARTS, prepare
+from marketflow.flows.run import run
 from rich.console import Console
-
-from flows.compiling import COMPILING
-from flows.kernels import PARTS, prepare
-from flows.run import run
 
 _FEEDS = ("sim:?events=20000&symbols=20&seed=1", "sim:?events=4000&symbols=3&format=binance")
 

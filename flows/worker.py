@@ -1,7 +1,7 @@
 """One process of a run: builds the flow over its shards and drives it to the end.
 
-Run alone (``python -m flows.worker``) it is a child of flows.run: it reads a job as JSON from
-stdin and writes one JSON line per event to stdout: progress, then summary or error.
+Run alone (``python -m marketflow.flows.worker``) it is a child of flows.run: it reads a job as JSON
+from stdin and writes one JSON line per event to stdout: progress, then summary or error.
 """
 
 from __future__ import annotations
@@ -18,35 +18,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bytewax.run import cli_main
-
-from flows import feeds, market_data, recovery
-from flows.aside import AsideCore
-from flows.checkpoints import Checkpointer
-from flows.errors import RunFailed, UsageError
-from flows.market_data import MarketDataConfig
-from flows.memory import keep_memory
-from flows.partitions import Feed
-from flows.progress import show_warnings, stderr_console
-from flows.quiet import engine_noise, replay
-from flows.settings import Settings
-from flows.signals import die_with_parent
-from flows.stats import RunStats
-from operators.bars import BarsConfig
-from operators.book import BookConfig
-from operators.normalise import Normaliser
-from operators.warmup import Warmup
-from schemas.recovery import StateError
-from schemas.units import NS_PER_MS, interval_ns
-from sinks.errors import SinkError
-from sinks.outputs import WriterSink
-from sinks.url import open_writer
-from sources.errors import SourceError
-from sources.inputs import FeedSource, ReplaySource
-from sources.reader import DEFAULT_LIMITS, Limits
-from sources.url import SourceSpec
+from marketflow.flows import feeds, market_data, recovery
+from marketflow.flows.aside import AsideCore
+from marketflow.flows.checkpoints import Checkpointer
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.market_data import MarketDataConfig
+from marketflow.flows.memory import keep_memory
+from marketflow.flows.partitions import Feed
+from marketflow.flows.progress import show_warnings, stderr_console
+from marketflow.flows.quiet import engine_noise, replay
+from marketflow.flows.settings import Settings
+from marketflow.flows.signals import die_with_parent
+from marketflow.flows.stats import RunStats
+from marketflow.operators.bars import BarsConfig
+from marketflow.operators.book import BookConfig
+from marketflow.operators.normalise import Normaliser
+from marketflow.operators.warmup import Warmup
+from marketflow.schemas.recovery import StateError
+from marketflow.schemas.units import NS_PER_MS, interval_ns
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.outputs import WriterSink
+from marketflow.sinks.url import open_writer
+from marketflow.sources.errors import SourceError
+from marketflow.sources.inputs import FeedSource, ReplaySource
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits
+from marketflow.sources.url import SourceSpec
 
 if TYPE_CHECKING:
-    from flows.plan import ReplayPlan
+    from marketflow.flows.plan import ReplayPlan
 
 _PROGRESS_S = 0.5
 _NO_EPOCHS = timedelta(days=1)
@@ -138,7 +137,7 @@ def _source(
     job: Job, specs: list[SourceSpec], stop: threading.Event, limits: Limits, stats: RunStats
 ) -> FeedSource | ReplaySource:
     if job.replay is not None:
-        from sources.kafka_url import parse_feed
+        from marketflow.sources.kafka_url import parse_feed
 
         places = [(span, specs[span.feed]) for span in job.replay.plan.spans]
         spans = [(span, parse_feed(spec.place, spec.params)) for span, spec in places]

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any, Final, LiteralString, cast
 
 import psycopg
-
-from infra.reader import ROLE, let_read
-from sinks import dsn as dsn_module
+from marketflow.infra.reader import ROLE, let_read
+from marketflow.sinks import dsn as dsn_module
 
 FOLDER: Final = Path(__file__).resolve().with_name("migrations")
 EDITIONS: Final = ("apache", "timescale")

@@ -12,9 +12,8 @@ import secrets
 from typing import Any, Final, LiteralString, cast
 
 import psycopg
+from marketflow.schemas.tables import TABLES
 from psycopg import sql
-
-from schemas.tables import TABLES
 
 ROLE: Final = "marketflow_reader"
 #: Views beside those of the tables (infra/migrations).

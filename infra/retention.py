@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Final
 
-from schemas.tables import TABLES
+from marketflow.schemas.tables import TABLES
 
 #: Days that are kept; None: for ever. Books and quotes can be had again from the recorded feed;
 #: trades, bars and what was said of instruments are small and are what people look back at.

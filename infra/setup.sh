@@ -43,8 +43,10 @@ if $pip config list | grep -q "index" || ! $install --require-hashes $locked; th
     $install --require-hashes $locked
 fi
 $install --no-deps --no-build-isolation -e .
+# By its package's name mypy finds the root, whatever its folder is called.
+mkdir -p .cache/package && ln -sfn ../.. .cache/package/marketflow
 # Python writes byte code at the first import; where images forbid it (PYTHONDONTWRITEBYTECODE),
 # every start would compile what it imports anew, for seconds.
 if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ]; then
-    "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" flows operators schemas sinks sources || true
+    "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" __init__.py flows operators schemas sinks sources || true
 fi

@@ -33,14 +33,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from marketflow.operators.kernels import arbiter_state as kernels
+from marketflow.operators.kernels.arbiter import arbitrate
+from marketflow.schemas.codes import QualityKind
+from marketflow.schemas.frames import FRAMES, FrameKind
+from marketflow.schemas.redundancy import PACKET, LineNote, PacketKind, to_line_note, to_start
+from marketflow.schemas.units import NS_PER_MS, NS_PER_S
 from numpy.typing import NDArray
-
-from operators.kernels import arbiter_state as kernels
-from operators.kernels.arbiter import arbitrate
-from schemas.codes import QualityKind
-from schemas.frames import FRAMES, FrameKind
-from schemas.redundancy import PACKET, LineNote, PacketKind, to_line_note, to_start
-from schemas.units import NS_PER_MS, NS_PER_S
 
 SNAPSHOT_VERSION: Final = 1
 _LEAST_BYTES: Final = 1 << 20

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from marketflow.operators.kernels import bars as kernels
+from marketflow.operators.kernels import bars_layout as layout
+from marketflow.operators.names import NameTable, Packed, grown
 from numpy.typing import NDArray
-
-from operators.kernels import bars as kernels
-from operators.kernels import bars_layout as layout
-from operators.names import NameTable, Packed, grown
 
 #: Rows that a pool begins with, and has free before a kernel call.
 _LEAST: Final = 256

@@ -20,19 +20,18 @@ import numpy as np
 import pyarrow as pa
 from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream
+from marketflow.operators import book_pack
+from marketflow.operators.book_rows import Place, dead_letters, passing
+from marketflow.operators.book_state import ShardState
+from marketflow.operators.events import EVENT, EventBatch, Instruments, Rows
+from marketflow.operators.kernels import engine
+from marketflow.operators.kernels import engine_state as es
+from marketflow.operators.output import rows_to_batch
+from marketflow.operators.step import Dress, as_it_is, core_step
+from marketflow.schemas.recovery import OTHER_RELEASE, StateError
+from marketflow.schemas.tables import DEPTH_LEVELS, TABLES
+from marketflow.schemas.units import NS_PER_MS, NS_PER_S
 from numpy.typing import NDArray
-
-from operators import book_pack
-from operators.book_rows import Place, dead_letters, passing
-from operators.book_state import ShardState
-from operators.events import EVENT, EventBatch, Instruments, Rows
-from operators.kernels import engine
-from operators.kernels import engine_state as es
-from operators.output import rows_to_batch
-from operators.step import Dress, as_it_is, core_step
-from schemas.recovery import OTHER_RELEASE, StateError
-from schemas.tables import DEPTH_LEVELS, TABLES
-from schemas.units import NS_PER_MS, NS_PER_S
 
 SNAPSHOT_VERSION: Final = 3
 _OF_ALL_BOOKS: Final = 2

@@ -6,14 +6,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.events import Instruments
+from marketflow.operators.kernels import engine_state as es
+from marketflow.schemas import arrow
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.tables import DEAD_LETTERS, TABLES
+from marketflow.schemas.units import NO_PRICE, text_of
 from numpy.typing import NDArray
-
-from operators.events import Instruments
-from operators.kernels import engine_state as es
-from schemas import arrow
-from schemas.codes import RejectReason
-from schemas.tables import DEAD_LETTERS, TABLES
-from schemas.units import NO_PRICE, text_of
 
 _WHY: Final = {
     es.WHAT_PRICE: (RejectReason.OUT_OF_RANGE, "price fits neither the book nor the column"),

@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from marketflow.operators.events import NO_SEQUENCE, BookType, Instruments, SnapshotRule
+from marketflow.operators.kernels import engine_state as es
+from marketflow.operators.kernels import levels, orders
+from marketflow.operators.kernels.arrays import aligned
+from marketflow.operators.kernels.engine_pack import (
+    PACKED_LEVEL,
+    PACKED_ORDER,
+    measure,
+    pack,
+    unpack,
+)
+from marketflow.schemas.units import INT64_MAX, NO_PRICE
 from numpy.typing import NDArray
-
-from operators.events import NO_SEQUENCE, BookType, Instruments, SnapshotRule
-from operators.kernels import engine_state as es
-from operators.kernels import levels, orders
-from operators.kernels.arrays import aligned
-from operators.kernels.engine_pack import PACKED_LEVEL, PACKED_ORDER, measure, pack, unpack
-from schemas.units import INT64_MAX, NO_PRICE
 
 _POLICIES: Final = (
     "max_levels",

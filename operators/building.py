@@ -12,18 +12,24 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 import pyarrow as pa
+from marketflow.operators import ids
+from marketflow.operators.event_rows import NO_ID, NO_VALUE, EventRows, Value, Words
+from marketflow.operators.events import EventBatch, EventKind, IdKind
+from marketflow.operators.kernels import numbers
+from marketflow.operators.passing import BadValueError, PassingRows
+from marketflow.operators.registry import Registry, Seen
+from marketflow.operators.rejects import Rejects
+from marketflow.operators.text_numbers import Number, exact, reason_of
+from marketflow.schemas.codes import (
+    AggressorSide,
+    QualityKind,
+    RejectReason,
+    RowFlag,
+    Side,
+    TradeStatus,
+)
+from marketflow.schemas.units import NO_PRICE
 from numpy.typing import NDArray
-
-from operators import ids
-from operators.event_rows import NO_ID, NO_VALUE, EventRows, Value, Words
-from operators.events import EventBatch, EventKind, IdKind
-from operators.kernels import numbers
-from operators.passing import BadValueError, PassingRows
-from operators.registry import Registry, Seen
-from operators.rejects import Rejects
-from operators.text_numbers import Number, exact, reason_of
-from schemas.codes import AggressorSide, QualityKind, RejectReason, RowFlag, Side, TradeStatus
-from schemas.units import NO_PRICE
 
 __all__ = ["EventBuilder", "Number"]
 

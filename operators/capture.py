@@ -8,17 +8,16 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
-
-from operators.events import EVENT, NO_INSTRUMENTS, EventBatch, EventKind
-from operators.feeds import Decoded, FrameColumns, JsonFeed
-from operators.registry import MAX_INSTRUMENTS
-from operators.rejects import Rejects
-from operators.venues import DECODERS, VENUES
-from operators.venues.binance import Binance, BinanceFeed
-from schemas.codes import RejectReason
-from schemas.frames import FrameKind
-from schemas.recovery import OTHER_RELEASE, StateError
-from schemas.shards import DEFAULT_SHARDS
+from marketflow.operators.events import EVENT, NO_INSTRUMENTS, EventBatch, EventKind
+from marketflow.operators.feeds import Decoded, FrameColumns, JsonFeed
+from marketflow.operators.registry import MAX_INSTRUMENTS
+from marketflow.operators.rejects import Rejects
+from marketflow.operators.venues import DECODERS, VENUES
+from marketflow.operators.venues.binance import Binance, BinanceFeed
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.recovery import OTHER_RELEASE, StateError
+from marketflow.schemas.shards import DEFAULT_SHARDS
 
 SNAPSHOT_VERSION: Final = 1
 

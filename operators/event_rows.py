@@ -6,11 +6,10 @@ import struct
 from typing import Any, Final
 
 import numpy as np
+from marketflow.operators.events import EVENT, NO_SEQUENCE, EventKind
+from marketflow.schemas.codes import RowFlag
+from marketflow.schemas.units import NO_PRICE
 from numpy.typing import NDArray
-
-from operators.events import EVENT, NO_SEQUENCE, EventKind
-from schemas.codes import RowFlag
-from schemas.units import NO_PRICE
 
 #: EVENT as struct knows it: packing a row at once is several times faster than numpy's fields.
 #: The id words of BEGIN hold sequences and are signed.

@@ -23,9 +23,8 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.names import Names, NameTable
 from numpy.typing import NDArray
-
-from operators.names import Names, NameTable
 
 
 class EventKind(IntEnum):

@@ -11,18 +11,17 @@ from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.building import EventBuilder
+from marketflow.operators.events import BookType, EventBatch, EventKind
+from marketflow.operators.guard import verdict
+from marketflow.operators.message_kinds import kind_of
+from marketflow.operators.registry import BookRules, Registry, Seen
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.frames import FRAMES, FrameKind
+from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
+from marketflow.schemas.redundancy import LINE_PREFIX, from_line_note
+from marketflow.schemas.shards import DEFAULT_SHARDS
 from numpy.typing import NDArray
-
-from operators.building import EventBuilder
-from operators.events import BookType, EventBatch, EventKind
-from operators.guard import verdict
-from operators.message_kinds import kind_of
-from operators.registry import BookRules, Registry, Seen
-from schemas.codes import RejectReason
-from schemas.frames import FRAMES, FrameKind
-from schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
-from schemas.redundancy import LINE_PREFIX, from_line_note
-from schemas.shards import DEFAULT_SHARDS
 
 __all__ = [
     "BookRules",

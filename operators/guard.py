@@ -10,11 +10,10 @@ import struct
 from typing import Final
 
 import msgspec
-
-from operators.passing import BadValueError
-from operators.registry import RefusedInstrumentError
-from operators.venues.times import TimestampError
-from schemas.codes import RejectReason
+from marketflow.operators.passing import BadValueError
+from marketflow.operators.registry import RefusedInstrumentError
+from marketflow.operators.venues.times import TimestampError
+from marketflow.schemas.codes import RejectReason
 
 #: These say nothing about the input.
 _NOT_OF_THE_INPUT: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)

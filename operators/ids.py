@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.events import IdKind
+from marketflow.operators.kernels import ids as kernels
 from numpy.typing import NDArray
-
-from operators.events import IdKind
-from operators.kernels import ids as kernels
 
 _UINT = re.compile(r"(?:0|[1-9][0-9]{0,38})\Z")
 _HEX = re.compile(r"[0-9a-f]{24}\Z")

@@ -25,12 +25,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-
-from operators.sequences import SEQUENCES, Sequenced, sequence_of
-from schemas.codes import QualityKind
-from schemas.frames import FRAMES, FrameKind
-from schemas.redundancy import LineNote, to_line_note
-from schemas.units import NS_PER_MS, NS_PER_S
+from marketflow.operators.sequences import SEQUENCES, Sequenced, sequence_of
+from marketflow.schemas.codes import QualityKind
+from marketflow.schemas.frames import FRAMES, FrameKind
+from marketflow.schemas.redundancy import LineNote, to_line_note
+from marketflow.schemas.units import NS_PER_MS, NS_PER_S
 
 #: Times kept of a stream, at most one in lag_ns / _MARKS_PER_LAG.
 RECENT: Final = 64

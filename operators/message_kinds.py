@@ -11,8 +11,7 @@ import zlib
 from typing import Any, Final
 
 import msgspec
-
-from schemas.frames import FrameKind
+from marketflow.schemas.frames import FrameKind
 
 _MOST_BYTES: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"

@@ -12,10 +12,9 @@ import struct
 from typing import Any, Final
 
 import numpy as np
+from marketflow.operators.kernels import framing
+from marketflow.schemas.redundancy import PACKET
 from numpy.typing import NDArray
-
-from operators.kernels import framing
-from schemas.redundancy import PACKET
 
 _HEADER: Final = struct.Struct(">10sQH")
 HEARTBEAT: Final = 0

@@ -16,16 +16,15 @@ import numpy as np
 import pyarrow as pa
 from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream
-
-from operators.events import EventBatch, Instruments, Rows
-from operators.feeds import FeedDecoder, SelectiveDecoder
-from operators.kernels.split import split_rows
-from operators.step import core_step
-from schemas import arrow
-from schemas.frames import FRAMES, FrameKind
-from schemas.recovery import OTHER_RELEASE, StateError
-from schemas.tables import DEAD_LETTERS
-from schemas.units import END_OF_TIME_NS
+from marketflow.operators.events import EventBatch, Instruments, Rows
+from marketflow.operators.feeds import FeedDecoder, SelectiveDecoder
+from marketflow.operators.kernels.split import split_rows
+from marketflow.operators.step import core_step
+from marketflow.schemas import arrow
+from marketflow.schemas.frames import FRAMES, FrameKind
+from marketflow.schemas.recovery import OTHER_RELEASE, StateError
+from marketflow.schemas.tables import DEAD_LETTERS
+from marketflow.schemas.units import END_OF_TIME_NS
 
 SNAPSHOT_VERSION: Final = 1
 #: Before the kind of a message that made no row: the name of its count among the stats.

@@ -12,14 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.events import Instruments
+from marketflow.operators.kernels import widen
+from marketflow.operators.names import Names
+from marketflow.schemas import arrow, units
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.rows import scale_of
 from numpy.typing import NDArray
-
-from operators.events import Instruments
-from operators.kernels import widen
-from operators.names import Names
-from schemas import arrow, units
-from schemas.fields import Field, Kind, Table
-from schemas.rows import scale_of
 
 # What a column's buffers are put together to.
 _PLAIN, _CODED, _NAMED, _STRING, _LIST = range(5)

@@ -12,14 +12,13 @@ from functools import cache
 from typing import Any, Final
 
 import pyarrow as pa
-
-from operators.kernels import numbers
-from operators.text_numbers import exact, reason_of
-from schemas import arrow
-from schemas.codes import RejectReason
-from schemas.fields import Field, Kind, Table
-from schemas.tables import table as table_of
-from schemas.units import END_OF_TIME_NS, to_decimal
+from marketflow.operators.kernels import numbers
+from marketflow.operators.text_numbers import exact, reason_of
+from marketflow.schemas import arrow
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.tables import table as table_of
+from marketflow.schemas.units import END_OF_TIME_NS, to_decimal
 
 _NOTHING: Final[dict[str, int]] = {}
 #: Bytes of UTF-8 of a text: with its row it fits a message of every broker.

@@ -13,9 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-
-from operators.events import (
+from marketflow.operators.events import (
     INSTRUMENT,
     NO_INSTRUMENTS,
     BookType,
@@ -24,11 +22,12 @@ from operators.events import (
     Instruments,
     SnapshotRule,
 )
-from operators.names import NameTable, Packed, grown
-from schemas.codes import RejectReason
-from schemas.names import name_fault
-from schemas.recovery import START_ANEW, StateError
-from schemas.shards import shard_of
+from marketflow.operators.names import NameTable, Packed, grown
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.names import name_fault
+from marketflow.schemas.recovery import START_ANEW, StateError
+from marketflow.schemas.shards import shard_of
+from numpy.typing import NDArray
 
 #: Instruments of a feed, where the settings do not say otherwise.
 MAX_INSTRUMENTS: Final = 1_000_000

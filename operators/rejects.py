@@ -14,11 +14,10 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-
-from schemas import arrow
-from schemas.codes import RejectReason
-from schemas.letters import RAW_BYTES, cut_note
-from schemas.tables import DEAD_LETTERS
+from marketflow.schemas import arrow
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.letters import RAW_BYTES, cut_note
+from marketflow.schemas.tables import DEAD_LETTERS
 
 __all__ = ["OFFSET_BYTES", "RAW_BYTES", "SCHEMA", "Rejects"]
 

@@ -18,11 +18,10 @@ from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from marketflow.operators.kernels import framing
+from marketflow.schemas.redundancy import PACKET, PacketKind
+from marketflow.schemas.units import NS_PER_S
 from numpy.typing import NDArray
-
-from operators.kernels import framing
-from schemas.redundancy import PACKET, PacketKind
-from schemas.units import NS_PER_S
 
 HEARTBEAT_NS: Final = NS_PER_S
 SILENCE_NS: Final = 15 * NS_PER_S

@@ -9,10 +9,9 @@ from typing import Final
 
 import msgspec
 import numpy as np
-
-from operators.kernels import numbers
-from schemas.codes import RejectReason
-from schemas.units import COLUMN_SCALE
+from marketflow.operators.kernels import numbers
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.units import COLUMN_SCALE
 
 #: Text as sent, a JSON value left raw (its quotes are taken off), or a whole JSON number.
 Number = str | bytes | int | msgspec.Raw

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
-
-from operators.events import EventBatch, Rows
-from operators.normalise import Normalised
+from marketflow.operators.events import EventBatch, Rows
+from marketflow.operators.normalise import Normalised
 
 NORMALISE: Final = "normalise"
 BOOKS: Final = "books"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import pyarrow as pa
-
-from schemas import units
-from schemas.codes import words
-from schemas.fields import Field, Kind, Table
+from marketflow.schemas import units
+from marketflow.schemas.codes import words
+from marketflow.schemas.fields import Field, Kind, Table
 
 DECIMAL = pa.decimal128(units.PRICE_PRECISION, units.COLUMN_SCALE)
 SUM = pa.decimal128(units.SUM_PRECISION, units.COLUMN_SCALE)

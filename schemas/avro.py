@@ -10,9 +10,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from schemas import units
-from schemas.codes import words
-from schemas.fields import Field, Kind, Table
+from marketflow.schemas import units
+from marketflow.schemas.codes import words
+from marketflow.schemas.fields import Field, Kind, Table
 
 NAMESPACE: Final = "marketflow"
 

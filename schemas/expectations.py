@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.codes import RowFlag, words
-from schemas.fields import Field, Kind, Table
+from marketflow.schemas.codes import RowFlag, words
+from marketflow.schemas.fields import Field, Kind, Table
 
 Expectation = dict[str, Any]
 

@@ -22,8 +22,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
-
-from schemas.codes import QualityKind
+from marketflow.schemas.codes import QualityKind
 
 #: In front of a line's name: the symbol of its ``quality_events``.
 LINE_PREFIX: Final = "line:"

@@ -12,8 +12,7 @@ from typing import Final
 
 import msgspec
 import pyarrow as pa
-
-from schemas.codes import QualityKind
+from marketflow.schemas.codes import QualityKind
 
 TOPIC: Final = "resync_requests"
 #: A book became stale, or never had a full state.

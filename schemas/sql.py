@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from schemas import units
-from schemas.codes import words
-from schemas.fields import Field, Kind, Table
+from marketflow.schemas import units
+from marketflow.schemas.codes import words
+from marketflow.schemas.fields import Field, Kind, Table
 
 STORE: Final = "store"
 #: Interval of a hypertable's chunks: many rows make many chunks, rare ones few.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from schemas import codes
-from schemas.fields import Field, Kind, Table
+from marketflow.schemas import codes
+from marketflow.schemas.fields import Field, Kind, Table
 
 DEPTH_LEVELS: Final = 10
 

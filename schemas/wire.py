@@ -28,11 +28,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-
-from schemas import arrow
-from schemas.fields import Kind, Table
-from schemas.frames import FrameKind
-from schemas.tables import TABLES
+from marketflow.schemas import arrow
+from marketflow.schemas.fields import Kind, Table
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.tables import TABLES
 
 RAW_PREFIX: Final = "raw."
 TS_RECV: Final = "ts_recv"

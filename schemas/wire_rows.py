@@ -22,12 +22,11 @@ from typing import Any, Final
 import fastavro
 import msgspec
 import pyarrow as pa
-
-from schemas import arrow, avro, units
-from schemas.codes import words
-from schemas.fields import Field, Kind, Table
-from schemas.tables import TABLES
-from schemas.wire import AVRO_MAGIC, WireError
+from marketflow.schemas import arrow, avro, units
+from marketflow.schemas.codes import words
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.wire import AVRO_MAGIC, WireError
 
 Row = dict[str, Any]
 _HEAD: Final = 5

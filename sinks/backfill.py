@@ -23,13 +23,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-
-from schemas.tables import TABLES
-from schemas.units import NS_PER_MS
-from sinks.atomic import sync_folder
-from sinks.compact import FILE, RUN_AGAIN, alone, carry_out
-from sinks.errors import SinkError, disk_failed
-from sinks.lake import (
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.units import NS_PER_MS
+from marketflow.sinks.atomic import sync_folder
+from marketflow.sinks.compact import FILE, RUN_AGAIN, alone, carry_out
+from marketflow.sinks.errors import SinkError, disk_failed
+from marketflow.sinks.lake import (
     Partition,
     check_lake,
     list_partitions,
@@ -37,9 +36,9 @@ from sinks.lake import (
     read_journal,
     write_journal,
 )
-from sinks.parquet_file import read_file, sorted_rows, write_unnamed
-from sinks.parquet_run import WriterFolder
-from sinks.parquet_shape import Names, shape, to_bare
+from marketflow.sinks.parquet_file import read_file, sorted_rows, write_unnamed
+from marketflow.sinks.parquet_run import WriterFolder
+from marketflow.sinks.parquet_shape import Names, shape, to_bare
 
 _MAX_DAYS_OFF: Final = 1
 _MAX_NS: Final = 2**63 - 1

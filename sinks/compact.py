@@ -27,11 +27,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from schemas.tables import TABLES
-from sinks.atomic import sweep, sync_folder
-from sinks.errors import SinkError, disk_failed
-from sinks.lake import (
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.atomic import sweep, sync_folder
+from marketflow.sinks.errors import SinkError, disk_failed
+from marketflow.sinks.lake import (
     Partition,
     check_lake,
     list_files,
@@ -41,9 +40,9 @@ from sinks.lake import (
     read_journal,
     write_journal,
 )
-from sinks.parquet_file import FileOptions, read_file, sorted_rows, write_unnamed
-from sinks.parquet_run import safe_below
-from sinks.parquet_shape import Names, row_width, shape, to_bare
+from marketflow.sinks.parquet_file import FileOptions, read_file, sorted_rows, write_unnamed
+from marketflow.sinks.parquet_run import safe_below
+from marketflow.sinks.parquet_shape import Names, row_width, shape, to_bare
 
 _MERGED: Final = re.compile(r"merged-(\d{8})\.parquet")
 _EPOCH: Final = date(1970, 1, 1)

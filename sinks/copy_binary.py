@@ -14,13 +14,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from marketflow.schemas.arrow import arrow_type, dictionary, schema
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.sinks import copy_kernels as kernels
+from marketflow.sinks.copy_bytes import SLACK
+from marketflow.sinks.parquet_shape import Bare, Names
 from numpy.typing import NDArray
-
-from schemas.arrow import arrow_type, dictionary, schema
-from schemas.fields import Field, Kind, Table
-from sinks import copy_kernels as kernels
-from sinks.copy_bytes import SLACK
-from sinks.parquet_shape import Bare, Names
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"

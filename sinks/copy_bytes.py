@@ -15,11 +15,10 @@ from typing import Any, Final, TypeVar
 
 import numba
 from llvmlite import ir
+from marketflow.schemas.cache import cache_folder
 from numba import types
 from numba.core import config
 from numba.extending import intrinsic
-
-from schemas.cache import cache_folder
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _HERE: Final = Path(__file__).resolve()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from sinks.errors import SinkError
+from marketflow.sinks.errors import SinkError
 
 if TYPE_CHECKING:  # a run without a database does not load the driver
     import psycopg

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from schemas.recovery import START_AGAIN
+from marketflow.schemas.recovery import START_AGAIN
 
 #: A recording that is started again adds to what is there.
 RECORD_AGAIN: Final = "start the same command again: what was sealed stays"

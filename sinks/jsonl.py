@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import pyarrow as pa
-
-from schemas.recovery import START_ANEW
-from schemas.units import NS_PER_S
-from sinks.errors import SinkError, disk_failed
-from sinks.writer import RowsLike
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.schemas.units import NS_PER_S
+from marketflow.sinks.errors import SinkError, disk_failed
+from marketflow.sinks.writer import RowsLike
 
 _FEW: Final = 1000
 _NAIVE_NS: Final = pa.timestamp("ns")

@@ -31,18 +31,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-
-from schemas import resync, wire_rows
-from schemas.fields import Table
-from schemas.recovery import OTHER_RELEASE, START_ANEW
-from schemas.tables import QUALITY_EVENTS, TABLES
-from schemas.wire import Message, partition_of_shard
-from sinks import kafka_messages
-from sinks.errors import SinkError
-from sinks.kafka_link import Link
-from sinks.kafka_scan import Offsets, Scanner, Written
-from sinks.kafka_url import KafkaSinkSpec
-from sinks.writer import RowsLike
+from marketflow.schemas import resync, wire_rows
+from marketflow.schemas.fields import Table
+from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
+from marketflow.schemas.tables import QUALITY_EVENTS, TABLES
+from marketflow.schemas.wire import Message, partition_of_shard
+from marketflow.sinks import kafka_messages
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.kafka_link import Link
+from marketflow.sinks.kafka_scan import Offsets, Scanner, Written
+from marketflow.sinks.kafka_url import KafkaSinkSpec
+from marketflow.sinks.writer import RowsLike
 
 log = logging.getLogger("marketflow.kafka")
 

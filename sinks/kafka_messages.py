@@ -8,14 +8,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
-
-from schemas import wire, wire_rows
-from schemas.fields import Table
-from schemas.tables import DEAD_LETTERS
-from schemas.units import NS_PER_MS
-from schemas.wire import Message, WireError
-from sinks.errors import KafkaFailed, SinkError
-from sinks.jsonl import json_rows
+from marketflow.schemas import wire, wire_rows
+from marketflow.schemas.fields import Table
+from marketflow.schemas.tables import DEAD_LETTERS
+from marketflow.schemas.units import NS_PER_MS
+from marketflow.schemas.wire import Message, WireError
+from marketflow.sinks.errors import KafkaFailed, SinkError
+from marketflow.sinks.jsonl import json_rows
 
 #: A message is cut to about this many bytes: below what brokers take by default.
 TARGET_BYTES: Final = 900_000

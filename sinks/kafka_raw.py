@@ -14,11 +14,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Producer
-
-from schemas.kafka import KafkaAddress
-from schemas.wire import partition_of_connection, raw_messages
-from sinks.errors import KafkaFailed, SinkError
-from sinks.kafka_link import MAX_MESSAGE_BYTES
+from marketflow.schemas.kafka import KafkaAddress
+from marketflow.schemas.wire import partition_of_connection, raw_messages
+from marketflow.sinks.errors import KafkaFailed, SinkError
+from marketflow.sinks.kafka_link import MAX_MESSAGE_BYTES
 
 log = logging.getLogger("marketflow.kafka")
 

@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
-
-from schemas import wire
-from schemas.recovery import START_AGAIN, START_ANEW
-from schemas.tables import table
-from schemas.wire import WireError
-from sinks.errors import KafkaFailed, SinkError
-from sinks.kafka_link import Link
-from sinks.kafka_messages import identity
+from marketflow.schemas import wire
+from marketflow.schemas.recovery import START_AGAIN, START_ANEW
+from marketflow.schemas.tables import table
+from marketflow.schemas.wire import WireError
+from marketflow.sinks.errors import KafkaFailed, SinkError
+from marketflow.sinks.kafka_link import Link
+from marketflow.sinks.kafka_messages import identity
 
 _CALL_S: Final = 5.0
 _BATCH: Final = 1000

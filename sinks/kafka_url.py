@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
-from schemas.kafka import (
+from marketflow.schemas.kafka import (
     SECURITY_PARAMS,
     KafkaAddress,
     KafkaAddressError,
     parse_address,
     redacted,
 )
-from schemas.wire import FORMATS
-from sinks.errors import SinkError
+from marketflow.schemas.wire import FORMATS
+from marketflow.sinks.errors import SinkError
 
 EXAMPLE: Final = "//HOST:PORT/PREFIX"
 _NUMBERS: Final[dict[str, Callable[[str], int | float]]] = {

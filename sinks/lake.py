@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
-from schemas.names import venue_folder
-from schemas.tables import TABLES
-from sinks.atomic import replacing
-from sinks.errors import SinkError, disk_failed
+from marketflow.schemas.names import venue_folder
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.atomic import replacing
+from marketflow.sinks.errors import SinkError, disk_failed
 
 FORMAT: Final = 1
 OWN_FOLDER: Final = "_marketflow"

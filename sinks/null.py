@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sinks.writer import RowsLike
+from marketflow.sinks.writer import RowsLike
 
 
 class NullWriter:

@@ -14,9 +14,8 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-
-from sinks.errors import SinkError
-from sinks.writer import HoldingWriter, Writer
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.writer import HoldingWriter, Writer
 
 MAX_QUEUED_ROWS: Final = 1 << 17
 _IDLE_S: Final = 1.0

@@ -23,23 +23,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-
-from schemas.recovery import OTHER_RELEASE, START_ANEW
-from sinks.errors import SinkError, disk_failed
-from sinks.lake import Partition, prepare_lake, writer_file_name
-from sinks.parquet_file import FileOptions, sorted_rows, sync_folders, write_file
-from sinks.parquet_log import AsideLog, Position, Record
-from sinks.parquet_pending import STAGE_ROWS, Pending, PendingRows
-from sinks.parquet_rollback import (
+from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
+from marketflow.sinks.errors import SinkError, disk_failed
+from marketflow.sinks.lake import Partition, prepare_lake, writer_file_name
+from marketflow.sinks.parquet_file import FileOptions, sorted_rows, sync_folders, write_file
+from marketflow.sinks.parquet_log import AsideLog, Position, Record
+from marketflow.sinks.parquet_pending import STAGE_ROWS, Pending, PendingRows
+from marketflow.sinks.parquet_rollback import (
     Target,
     pending_records,
     remove_unfinished,
     roll_back,
     wipe_run,
 )
-from sinks.parquet_run import Marks, Progress, Run, WriterFolder
-from sinks.parquet_shape import concat, shape, to_file
-from sinks.writer import RowsLike, moved_marks
+from marketflow.sinks.parquet_run import Marks, Progress, Run, WriterFolder
+from marketflow.sinks.parquet_shape import concat, shape, to_file
+from marketflow.sinks.writer import RowsLike, moved_marks
 
 SNAPSHOT_VERSION: Final = 1
 #: Number of the run in a state that no run of this writer has come to yet.

@@ -15,13 +15,11 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
-
-from schemas.fields import Kind, Table
-from sinks.atomic import sync_folder
-from sinks.errors import disk_failed
-from sinks.parquet_order import ordered
-from sinks.parquet_shape import (
+from marketflow.schemas.fields import Kind, Table
+from marketflow.sinks.atomic import sync_folder
+from marketflow.sinks.errors import disk_failed
+from marketflow.sinks.parquet_order import ordered
+from marketflow.sinks.parquet_shape import (
     Bare,
     Names,
     Shape,
@@ -32,6 +30,7 @@ from sinks.parquet_shape import (
     take,
     to_file,
 )
+from numpy.typing import NDArray
 
 WRITER_VERSION: Final = "1"
 _UINT16_VALUES: Final = 1 << 16

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import pyarrow as pa
-
-from schemas.recovery import START_ANEW
-from sinks.atomic import sync_folder
-from sinks.errors import SinkError, disk_failed
-from sinks.lake import Partition
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.sinks.atomic import sync_folder
+from marketflow.sinks.errors import SinkError, disk_failed
+from marketflow.sinks.lake import Partition
 
 _MAGIC: Final = b"MFLOG001"
 _HEAD: Final = struct.Struct("<8sQ")

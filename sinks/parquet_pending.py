@@ -14,10 +14,19 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from schemas.units import NS_PER_DAY
-from sinks.lake import Partition
-from sinks.parquet_shape import Bare, Names, Shape, concat, filled, shape, size, take, to_bare
+from marketflow.schemas.units import NS_PER_DAY
+from marketflow.sinks.lake import Partition
+from marketflow.sinks.parquet_shape import (
+    Bare,
+    Names,
+    Shape,
+    concat,
+    filled,
+    shape,
+    size,
+    take,
+    to_bare,
+)
 
 STAGE_ROWS: Final = 1 << 16
 #: A batch of at least this part of a block is split by itself, without being copied first.

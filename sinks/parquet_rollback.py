@@ -17,17 +17,16 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.atomic import sweep
+from marketflow.sinks.errors import disk_failed
+from marketflow.sinks.lake import Partition, files_of_run, own_folder
+from marketflow.sinks.parquet_file import read_file, sync_folders
+from marketflow.sinks.parquet_log import AsideLog, Position, Record
+from marketflow.sinks.parquet_pending import PendingRows, keep
+from marketflow.sinks.parquet_run import Marks, WriterFolder
+from marketflow.sinks.parquet_shape import Bare, concat, filled, shape, to_bare, to_file
 from numpy.typing import NDArray
-
-from schemas.tables import TABLES
-from sinks.atomic import sweep
-from sinks.errors import disk_failed
-from sinks.lake import Partition, files_of_run, own_folder
-from sinks.parquet_file import read_file, sync_folders
-from sinks.parquet_log import AsideLog, Position, Record
-from sinks.parquet_pending import PendingRows, keep
-from sinks.parquet_run import Marks, WriterFolder
-from sinks.parquet_shape import Bare, concat, filled, shape, to_bare, to_file
 
 _SHARDS: Final = 1 << 16
 

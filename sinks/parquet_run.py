@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from schemas.recovery import START_ANEW
-from sinks.atomic import lock, sync_folder
-from sinks.errors import SinkError, disk_failed
-from sinks.lake import own_folder, read_json, write_json
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.sinks.atomic import lock, sync_folder
+from marketflow.sinks.errors import SinkError, disk_failed
+from marketflow.sinks.lake import own_folder, read_json, write_json
 
 _LOCK: Final = "lock"
 _PAUSE_S: Final = 0.01

@@ -19,11 +19,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from marketflow.schemas.arrow import dictionary, schema
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.tables import DEPTH_LEVELS, TABLES
 from numpy.typing import NDArray
-
-from schemas.arrow import dictionary, schema
-from schemas.fields import Field, Kind, Table
-from schemas.tables import DEPTH_LEVELS, TABLES
 
 _KNOWN_DICTIONARIES: Final = 64
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-
-from schemas.frames import FrameKind
-from schemas.units import NS_PER_S
-from sinks.errors import RECORD_AGAIN, SinkError, disk_failed
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.units import NS_PER_S
+from marketflow.sinks.errors import RECORD_AGAIN, SinkError, disk_failed
 
 _WORDS: Final = {
     FrameKind.DATA: "recv",

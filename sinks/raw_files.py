@@ -20,10 +20,9 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from schemas.frames import FRAMES
-from sinks.atomic import replacing, sweep
-from sinks.errors import RECORD_AGAIN, SinkError, disk_failed
+from marketflow.schemas.frames import FRAMES
+from marketflow.sinks.atomic import replacing, sweep
+from marketflow.sinks.errors import RECORD_AGAIN, SinkError, disk_failed
 
 FOLDER: Final = "frames"
 

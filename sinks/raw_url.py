@@ -13,11 +13,16 @@ from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
 import pyarrow as pa
-
-from schemas.kafka import SECURITY_PARAMS, KafkaAddress, KafkaAddressError, parse_address, redacted
-from schemas.wire import RAW_PREFIX
-from sinks.errors import SinkError
-from sinks.raw_files import RawFileOptions, RawFileWriter
+from marketflow.schemas.kafka import (
+    SECURITY_PARAMS,
+    KafkaAddress,
+    KafkaAddressError,
+    parse_address,
+    redacted,
+)
+from marketflow.schemas.wire import RAW_PREFIX
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.raw_files import RawFileOptions, RawFileWriter
 
 FORMS: Final = "kafka://HOST:PORT/raw, parquet:DIR, capture:PATH"
 _NUMBERS: Final[dict[str, Callable[[str], int | float]]] = {
@@ -51,7 +56,7 @@ def open_raw(text: str, venues: Sequence[str]) -> dict[str, RawWriter]:
             options = _options(text, params)
             return {venue: RawFileWriter(Path(place), venue, options) for venue in venues}
         case "capture":
-            from sinks.raw_capture import CaptureWriter
+            from marketflow.sinks.raw_capture import CaptureWriter
 
             if params:
                 raise SinkError(f"sink {text!r}: capture: takes no parameters")
@@ -63,7 +68,7 @@ def open_raw(text: str, venues: Sequence[str]) -> dict[str, RawWriter]:
 def _topics(
     text: str, place: str, params: dict[str, str], venues: Sequence[str]
 ) -> dict[str, RawWriter]:
-    from sinks.kafka_raw import RawTopicWriter
+    from marketflow.sinks.kafka_raw import RawTopicWriter
 
     for name in params:
         if name not in SECURITY_PARAMS:

@@ -37,17 +37,16 @@ from typing import Any, Final, LiteralString, cast
 import numpy as np
 import psycopg
 import pyarrow as pa
+from marketflow.schemas import sql
+from marketflow.schemas.fields import Table
+from marketflow.schemas.recovery import OTHER_RELEASE, START_AGAIN, START_ANEW
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.copy_binary import HEADER, TRAILER, Words, encode, to_columns
+from marketflow.sinks.errors import DatabaseFailed, SinkError
+from marketflow.sinks.parquet_shape import Bare, concat, size, take
+from marketflow.sinks.timescale_link import Flight, Link, unmigrated
+from marketflow.sinks.writer import RowsLike, moved_marks
 from psycopg.types.json import Jsonb
-
-from schemas import sql
-from schemas.fields import Table
-from schemas.recovery import OTHER_RELEASE, START_AGAIN, START_ANEW
-from schemas.tables import TABLES
-from sinks.copy_binary import HEADER, TRAILER, Words, encode, to_columns
-from sinks.errors import DatabaseFailed, SinkError
-from sinks.parquet_shape import Bare, concat, size, take
-from sinks.timescale_link import Flight, Link, unmigrated
-from sinks.writer import RowsLike, moved_marks
 
 SNAPSHOT_VERSION: Final = 1
 

@@ -13,13 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, LiteralString, cast
 
 import psycopg
-
-from schemas import sql
-from schemas.fields import Table
-from schemas.tables import TABLES
-from sinks.backfill import Arrived, other_rows
-from sinks.errors import SinkError
-from sinks.timescale_link import Link
+from marketflow.schemas import sql
+from marketflow.schemas.fields import Table
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.backfill import Arrived, other_rows
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.timescale_link import Link
 
 _OUTAGE_S: Final = 300.0
 #: One statement replaces all rows of a table: it may take long.

@@ -19,10 +19,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
-
-from schemas.recovery import START_AGAIN
-from sinks import dsn as dsn_module
-from sinks.errors import DatabaseFailed, SinkError
+from marketflow.schemas.recovery import START_AGAIN
+from marketflow.sinks import dsn as dsn_module
+from marketflow.sinks.errors import DatabaseFailed, SinkError
 
 _T = TypeVar("_T")
 

@@ -18,20 +18,20 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
-from schemas import sql
-from sinks import backfill
-from sinks.dsn import EXAMPLE as DSN_EXAMPLE
-from sinks.dsn import check as check_dsn
-from sinks.dsn import place as dsn_place
-from sinks.dsn import redacted
-from sinks.errors import SinkError
-from sinks.jsonl import JsonlWriter
-from sinks.kafka_url import EXAMPLE as KAFKA_EXAMPLE
-from sinks.kafka_url import parse_kafka_sink
-from sinks.lake import check_writable
-from sinks.null import NullWriter
-from sinks.parquet import ParquetOptions, ParquetWriter
-from sinks.writer import Writer
+from marketflow.schemas import sql
+from marketflow.sinks import backfill
+from marketflow.sinks.dsn import EXAMPLE as DSN_EXAMPLE
+from marketflow.sinks.dsn import check as check_dsn
+from marketflow.sinks.dsn import place as dsn_place
+from marketflow.sinks.dsn import redacted
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.jsonl import JsonlWriter
+from marketflow.sinks.kafka_url import EXAMPLE as KAFKA_EXAMPLE
+from marketflow.sinks.kafka_url import parse_kafka_sink
+from marketflow.sinks.lake import check_writable
+from marketflow.sinks.null import NullWriter
+from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
+from marketflow.sinks.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +168,15 @@ def open_writer(
     if spec.scheme == "null":
         return NullWriter()
     if spec.scheme == "kafka":
-        from sinks.kafka import KafkaWriter
+        from marketflow.sinks.kafka import KafkaWriter
 
         return KafkaWriter(parse_kafka_sink(text), writer, recovery, midway)
     if spec.scheme == "jsonl":
         return JsonlWriter(_jsonl_path(spec.path, writer))
     numbers = {name: _number(spec.scheme, text, name, v) for name, v in spec.options.items()}
     if spec.scheme == "timescale":
-        from sinks import timescale_backfill
-        from sinks.timescale import TimescaleOptions, TimescaleWriter
+        from marketflow.sinks import timescale_backfill
+        from marketflow.sinks.timescale import TimescaleOptions, TimescaleWriter
 
         chosen = dataclasses.replace(TimescaleOptions(), **numbers)  # type: ignore[arg-type]
         store = sql.STORE if aside is None else timescale_backfill.aside(aside)
@@ -201,7 +201,7 @@ def prepare_back_fill(text: str, key: str) -> None:
         with backfill.quiet(Path(spec.path)):
             backfill.aside(Path(spec.path), key).mkdir(exist_ok=True)
     elif spec.scheme == "timescale":
-        from sinks import timescale_backfill
+        from marketflow.sinks import timescale_backfill
 
         timescale_backfill.prepare(spec.path, key)
 
@@ -213,7 +213,7 @@ def back_fill(text: str, key: str, arrived: backfill.Arrived) -> dict[str, int]:
     if spec.scheme == "parquet":
         return backfill.replace(Path(spec.path), key, arrived)
     if spec.scheme == "timescale":
-        from sinks import timescale_backfill
+        from marketflow.sinks import timescale_backfill
 
         return timescale_backfill.replace(spec.path, key, arrived)
     return {"rows_replaced": 0, "rows_written": 0}

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-
-from schemas.frames import FrameKind
-from sources import framing
-from sources.kernels import take_stamps
-from sources.lines import LineReader, Spans, packed
+from marketflow.schemas.frames import FrameKind
+from marketflow.sources import framing
+from marketflow.sources.kernels import take_stamps
+from marketflow.sources.lines import LineReader, Spans, packed
 
 _NO_STAMP = "the line does not start with a time in ns and a blank"
 

@@ -13,13 +13,12 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.letters import RAW_BYTES
+from marketflow.sources import framing
+from marketflow.sources.files import ByteFile, Damage, Place, size_read
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 from numpy.typing import NDArray
-
-from schemas.frames import FrameKind
-from schemas.letters import RAW_BYTES
-from sources import framing
-from sources.files import ByteFile, Damage, Place, size_read
-from sources.reader import DEFAULT_LIMITS, Limits
 
 _EMPTY: Final = np.zeros(0, np.uint8)
 

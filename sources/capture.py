@@ -27,15 +27,14 @@ from typing import BinaryIO, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.units import END_OF_TIME_NS, NS_PER_S
+from marketflow.sources import framing
+from marketflow.sources.files import compression, size_read
+from marketflow.sources.files import head as head_of
+from marketflow.sources.lines import LineReader
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 from numpy.typing import NDArray
-
-from schemas.frames import FrameKind
-from schemas.units import END_OF_TIME_NS, NS_PER_S
-from sources import framing
-from sources.files import compression, size_read
-from sources.files import head as head_of
-from sources.lines import LineReader
-from sources.reader import DEFAULT_LIMITS, Limits
 
 _SECONDS: Final = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?", re.ASCII)
 _KINDS: Final = {

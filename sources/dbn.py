@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-
-from schemas.frames import FrameKind
-from sources import files, framing
-from sources.blocks import BlockReader, Blocks
-from sources.kernels import cut_records
-from sources.lines import HeadedLineReader
+from marketflow.schemas.frames import FrameKind
+from marketflow.sources import files, framing
+from marketflow.sources.blocks import BlockReader, Blocks
+from marketflow.sources.kernels import cut_records
+from marketflow.sources.lines import HeadedLineReader
 
 _MAGIC = b"DBN"
 #: Magic, version, length of what follows (4 bytes, little endian).

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pyarrow as pa
-
-from schemas.frames import FrameKind
-from schemas.recovery import START_ANEW
-from sources.errors import SourceError
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.sources.errors import SourceError
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"

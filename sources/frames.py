@@ -13,11 +13,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from schemas.frames import FRAMES
-from sources.errors import SourceError
-from sources.reader import DEFAULT_LIMITS, Limits
-from sources.row_files import RowFilesReader
+from marketflow.schemas.frames import FRAMES
+from marketflow.sources.errors import SourceError
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits
+from marketflow.sources.row_files import RowFilesReader
 
 TABLE: Final = "frames"
 _COLUMNS: Final = [name for name in FRAMES.names if name != "offset"]

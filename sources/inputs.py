@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-
-from schemas.recovery import OTHER_RELEASE, START_ANEW
-from sources.errors import SourceError
-from sources.open import open_reader
-from sources.reader import DEFAULT_LIMITS, Limits, MeasuredReader, Reader, SettlingReader
-from sources.url import SourceSpec
+from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
+from marketflow.sources.errors import SourceError
+from marketflow.sources.open import open_reader
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits, MeasuredReader, Reader, SettlingReader
+from marketflow.sources.url import SourceSpec
 
 if TYPE_CHECKING:
-    from sources.kafka_fetcher import Hub
-    from sources.kafka_url import KafkaFeed
-    from sources.replay import Position, Replay, Span
+    from marketflow.sources.kafka_fetcher import Hub
+    from marketflow.sources.kafka_url import KafkaFeed
+    from marketflow.sources.replay import Position, Replay, Span
 
 SNAPSHOT_VERSION: Final = 1
 #: A constant in the past: the engine asks again at once instead of resting for a millisecond.
@@ -105,7 +104,7 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
 
     def _shared(self) -> Hub:
         if self._hub is None:
-            from sources.kafka_fetcher import Hub
+            from marketflow.sources.kafka_fetcher import Hub
 
             self._hub = Hub(self._stop, self._limits)
         return self._hub
@@ -194,7 +193,7 @@ class ReplaySource(FixedPartitionedSource[tuple[str, pa.RecordBatch], "Position"
     def build_part(
         self, step_id: str, for_part: str, resume_state: Position | None
     ) -> StatefulSourcePartition[tuple[str, pa.RecordBatch], Position]:
-        from sources.replay import Replay
+        from marketflow.sources.replay import Replay
 
         self._replay = Replay(self._spans, self._speed, self._stop, resume_state, self._limits)
         return _ReplayPart(self._replay, self._stop)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-
-from sources import framing
-from sources.blocks import BlockReader, Blocks
-from sources.kernels import cut_prefixed
+from marketflow.sources import framing
+from marketflow.sources.blocks import BlockReader, Blocks
+from marketflow.sources.kernels import cut_prefixed
 
 
 class ItchReader(BlockReader):

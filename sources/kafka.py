@@ -20,15 +20,14 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-
-from schemas.frames import FRAMES, FrameKind
-from schemas.recovery import START_ANEW
-from sources import framing
-from sources.errors import SourceError
-from sources.kafka_fetcher import REMEDY, Hub
-from sources.kafka_rows import translator
-from sources.kafka_url import EARLIEST, Bound, KafkaFeed
-from sources.librdkafka import Part, Place
+from marketflow.schemas.frames import FRAMES, FrameKind
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.sources import framing
+from marketflow.sources.errors import SourceError
+from marketflow.sources.kafka_fetcher import REMEDY, Hub
+from marketflow.sources.kafka_rows import translator
+from marketflow.sources.kafka_url import EARLIEST, Bound, KafkaFeed
+from marketflow.sources.librdkafka import Part, Place
 
 #: Readers listed beyond the partitions there are, for those that are added while a run goes on.
 SPARE_PARTITIONS: Final = 4

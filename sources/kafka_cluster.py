@@ -16,10 +16,9 @@ from typing import Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
-
-from schemas.kafka import KafkaAddress
-from schemas.recovery import START_AGAIN
-from sources.errors import FeedFailed, SourceError
+from marketflow.schemas.kafka import KafkaAddress
+from marketflow.schemas.recovery import START_AGAIN
+from marketflow.sources.errors import FeedFailed, SourceError
 
 log = logging.getLogger("marketflow.kafka")
 

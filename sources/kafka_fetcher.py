@@ -13,13 +13,12 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from confluent_kafka import KafkaError
-
-from schemas.recovery import START_AGAIN, START_ANEW
-from sources.errors import FeedFailed, SourceError
-from sources.kafka_cluster import Cluster, log, refusal
-from sources.kafka_url import KafkaFeed
-from sources.librdkafka import Consumer, Event, Part, Place
-from sources.reader import DEFAULT_LIMITS, Limits
+from marketflow.schemas.recovery import START_AGAIN, START_ANEW
+from marketflow.sources.errors import FeedFailed, SourceError
+from marketflow.sources.kafka_cluster import Cluster, log, refusal
+from marketflow.sources.kafka_url import KafkaFeed
+from marketflow.sources.librdkafka import Consumer, Event, Part, Place
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 
 _POLL_MS: Final = 5
 _FIRST_ASK: Final = 256

@@ -16,11 +16,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 import llvmlite.binding
 import numba
 import numpy as np
+from marketflow.schemas.cache import cache_folder
+from marketflow.schemas.units import END_OF_TIME_NS, NS_PER_MS
 from numba.core import config, types
 from numpy.typing import NDArray
-
-from schemas.cache import cache_folder
-from schemas.units import END_OF_TIME_NS, NS_PER_MS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _HERE: Final = Path(__file__).resolve()

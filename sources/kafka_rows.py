@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from schemas import wire, wire_rows
-from schemas.fields import Table
-from schemas.frames import FrameKind
-from schemas.tables import DEAD_LETTERS, table
-from schemas.wire import WireError
-from sources import framing
-from sources.errors import FeedFailed
-from sources.kafka_url import KafkaFeed
+from marketflow.schemas import wire, wire_rows
+from marketflow.schemas.fields import Table
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.tables import DEAD_LETTERS, table
+from marketflow.schemas.wire import WireError
+from marketflow.sources import framing
+from marketflow.sources.errors import FeedFailed
+from marketflow.sources.kafka_url import KafkaFeed
 
 
 def translator(feed: KafkaFeed) -> RowFrames | LetterFrames | None:

@@ -27,11 +27,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from schemas.kafka import KafkaAddress, KafkaAddressError, parse_address
-from schemas.tables import TABLES
-from schemas.units import NS_PER_MS, NS_PER_S
-from schemas.wire import RAW_PREFIX, table_of_topic
-from sources.errors import SourceError
+from marketflow.schemas.kafka import KafkaAddress, KafkaAddressError, parse_address
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.units import NS_PER_MS, NS_PER_S
+from marketflow.schemas.wire import RAW_PREFIX, table_of_topic
+from marketflow.sources.errors import SourceError
 
 DEFAULT_GROUP: Final = "marketflow"
 _OFFSET: Final = re.compile(r"\d{1,18}", re.ASCII)

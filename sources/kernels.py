@@ -14,11 +14,10 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from marketflow.schemas.cache import cache_folder
+from marketflow.schemas.units import END_OF_TIME_NS
 from numba.core import config
 from numpy.typing import NDArray
-
-from schemas.cache import cache_folder
-from schemas.units import END_OF_TIME_NS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _HERE = Path(__file__).resolve()

@@ -18,13 +18,12 @@ from typing import Final, NamedTuple
 import duckdb
 import msgspec
 import pyarrow as pa
-
-from schemas.frames import FrameKind
-from schemas.recovery import START_ANEW
-from schemas.tables import table as table_of
-from sources import framing
-from sources.errors import SourceError
-from sources.reader import DEFAULT_LIMITS, Limits
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.schemas.tables import table as table_of
+from marketflow.sources import framing
+from marketflow.sources.errors import SourceError
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 
 _MEMORY: Final = "1GB"
 Position = tuple[str, str, int, int]

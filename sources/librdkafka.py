@@ -19,13 +19,12 @@ from typing import Any, Final, NamedTuple
 import confluent_kafka
 import numpy as np
 import pyarrow as pa
+from marketflow.schemas import wire
+from marketflow.schemas.frames import FrameKind
+from marketflow.sources import framing, kafka_kernels
+from marketflow.sources.errors import SourceError
+from marketflow.sources.kafka_kernels import MESSAGE, Columns, Slots
 from numpy.typing import NDArray
-
-from schemas import wire
-from schemas.frames import FrameKind
-from sources import framing, kafka_kernels
-from sources.errors import SourceError
-from sources.kafka_kernels import MESSAGE, Columns, Slots
 
 Place = tuple[str, int]
 _CONSUMER: Final = 1

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote
 
-from sources.errors import SourceError
+from marketflow.sources.errors import SourceError
 
 SCHEMES: Final = ("mold", "soup")
 #: Settings of the feed: the same for all of its lines.

@@ -13,13 +13,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.letters import RAW_BYTES, cut_note
+from marketflow.sources import framing
+from marketflow.sources.blocks import BlockReader, Blocks
+from marketflow.sources.kernels import pack, split_lines
 from numpy.typing import NDArray
-
-from schemas.frames import FrameKind
-from schemas.letters import RAW_BYTES, cut_note
-from sources import framing
-from sources.blocks import BlockReader, Blocks
-from sources.kernels import pack, split_lines
 
 _PIECE_BYTES: Final = 1 << 20
 

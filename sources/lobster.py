@@ -12,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-
-from schemas.frames import FrameKind
-from schemas.letters import RAW_BYTES
-from sources import framing
-from sources.blocks import Blocks
-from sources.files import Place, size_read
-from sources.kernels import pack_pairs
-from sources.lines import Spans, take_lines
-from sources.reader import DEFAULT_LIMITS, Limits
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.letters import RAW_BYTES
+from marketflow.sources import framing
+from marketflow.sources.blocks import Blocks
+from marketflow.sources.files import Place, size_read
+from marketflow.sources.kernels import pack_pairs
+from marketflow.sources.lines import Spans, take_lines
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 
 
 class _Rows:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from schemas.recovery import START_ANEW
-from sources.errors import SourceError
-from sources.url import SourceSpec
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.sources.errors import SourceError
+from marketflow.sources.url import SourceSpec
 
 #: Of either end of a file.
 _END_BYTES: Final = 1 << 16

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sources import frames
-from sources.errors import SourceError
-from sources.reader import DEFAULT_LIMITS, Limits, Reader
-from sources.url import SourceSpec
+from marketflow.sources import frames
+from marketflow.sources.errors import SourceError
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits, Reader
+from marketflow.sources.url import SourceSpec
 
 if TYPE_CHECKING:
-    from sources.kafka_fetcher import Hub
+    from marketflow.sources.kafka_fetcher import Hub
 
 
 def open_reader(
@@ -27,54 +27,54 @@ def open_reader(
     """
     match spec.scheme:
         case "itch":
-            from sources.itch import ItchReader
+            from marketflow.sources.itch import ItchReader
 
             return ItchReader(spec.paths, position, limits)
         case "binance":
-            from sources.binance import BinanceReader
+            from marketflow.sources.binance import BinanceReader
 
             return BinanceReader(spec.paths, position, limits)
         case "capture":
-            from sources.capture import CaptureReader
+            from marketflow.sources.capture import CaptureReader
 
             return CaptureReader(spec.paths, position, limits)
         case "lobster":
             if not spec.book_paths:
-                from sources.lines import LineReader
+                from marketflow.sources.lines import LineReader
 
                 return LineReader(spec.paths, position, limits)
-            from sources.lobster import LobsterReader
+            from marketflow.sources.lobster import LobsterReader
 
             return LobsterReader(spec.paths, spec.book_paths, position, limits)
         case "dbn":
-            from sources.dbn import DbnReader
+            from marketflow.sources.dbn import DbnReader
 
             return DbnReader(spec.paths, position, limits)
         case "csv":
-            from sources.tables import CsvReader, constants
+            from marketflow.sources.tables import CsvReader, constants
 
             return CsvReader(spec.paths, position, limits, constants(spec.params))
         case "parquet" if spec.params["table"] == frames.TABLE:
             return frames.FramesReader(spec.paths, position, limits)
         case "parquet" if spec.lake is not None:
-            from sources.lake_rows import LakeReader
+            from marketflow.sources.lake_rows import LakeReader
 
             chosen = {
                 name: spec.params[name] for name in ("venue", "symbol") if name in spec.params
             }
             return LakeReader(spec.paths, spec.params["table"], position, limits, chosen)
         case "parquet":
-            from sources.tables import ParquetReader, constants
+            from marketflow.sources.tables import ParquetReader, constants
 
             given = constants(spec.params)
             return ParquetReader(spec.paths, spec.params["table"], position, limits, given)
         case "sim":
-            from sources.simulator import open_simulator
+            from marketflow.sources.simulator import open_simulator
 
             return open_simulator(spec, position, limits)
         case "kafka":
-            from sources.kafka import KafkaReader
-            from sources.kafka_url import parse_feed
+            from marketflow.sources.kafka import KafkaReader
+            from marketflow.sources.kafka_url import parse_feed
 
             assert hub is not None and spec.partition is not None, spec
             feed = parse_feed(spec.place, spec.params)

@@ -24,18 +24,17 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
-
-from schemas.frames import FrameKind
-from schemas.recovery import OTHER_RELEASE
-from schemas.units import NS_PER_S
-from sources import framing
-from sources.errors import SourceError
-from sources.kafka import KafkaReader
-from sources.kafka_fetcher import Hub
-from sources.kafka_rows import translator
-from sources.kafka_url import Bound, KafkaFeed
-from sources.merge import Given, Merge
-from sources.reader import DEFAULT_LIMITS, Limits
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.recovery import OTHER_RELEASE
+from marketflow.schemas.units import NS_PER_S
+from marketflow.sources import framing
+from marketflow.sources.errors import SourceError
+from marketflow.sources.kafka import KafkaReader
+from marketflow.sources.kafka_fetcher import Hub
+from marketflow.sources.kafka_rows import translator
+from marketflow.sources.kafka_url import Bound, KafkaFeed
+from marketflow.sources.merge import Given, Merge
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 
 POSITION_VERSION: Final = 1
 #: Longest rest: a stop and a snapshot must not wait for the next frame.

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from schemas.frames import FrameKind
-from sources import framing
-from sources.files import size_read
-from sources.reader import Limits
+from marketflow.schemas.frames import FrameKind
+from marketflow.sources import framing
+from marketflow.sources.files import size_read
+from marketflow.sources.reader import Limits
 
 
 class RowFilesReader:

@@ -17,14 +17,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-
-from schemas.frames import FrameKind
-from schemas.recovery import OTHER_RELEASE, START_ANEW
-from sources import framing
-from sources.errors import SourceError
-from sources.reader import DEFAULT_LIMITS, Limits, Reader
-from sources.simulator_parts import TICKERS
-from sources.url import SourceSpec
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
+from marketflow.sources import framing
+from marketflow.sources.errors import SourceError
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits, Reader
+from marketflow.sources.simulator_parts import TICKERS
+from marketflow.sources.url import SourceSpec
 
 FORM: Final = "sim:?events=N&seed=S&symbols=K&format=itch|binance&date=YYYY-MM-DD"
 SNAPSHOT_VERSION: Final = 1
@@ -139,7 +138,7 @@ class ItchSimulator(_SimulatorReader):
     """Blocks of ITCH messages as of a file: no arrival times."""
 
     def __init__(self, config: SimulatorConfig, position: Any, limits: Limits) -> None:
-        from sources.simulator_itch import ItchSession
+        from marketflow.sources.simulator_itch import ItchSession
 
         self._most = limits.max_rows
         super().__init__(config, ItchSession(config.events, config.seed, config.symbols), position)
@@ -158,7 +157,7 @@ class BinanceSimulator(_SimulatorReader):
     """A frame per message, received 2.5 ms after its event."""
 
     def __init__(self, config: SimulatorConfig, position: Any, limits: Limits) -> None:
-        from sources.simulator_binance import BinanceSession
+        from marketflow.sources.simulator_binance import BinanceSession
 
         self._most = limits.max_rows
         super().__init__(
@@ -198,7 +197,7 @@ def open_simulator(
 
 def write_itch(path: Path, events: int, seed: int = 1, symbols: int = 100) -> None:
     """Write a simulated day as an ITCH 5.0 file, readable as ``itch:PATH?date=...``."""
-    from sources.simulator_itch import ItchSession
+    from marketflow.sources.simulator_itch import ItchSession
 
     session = ItchSession(events, seed, symbols)
     with path.open("wb") as file:

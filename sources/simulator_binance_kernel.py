@@ -14,10 +14,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-
-from schemas.frames import FrameKind
-from sources.simulator_book import FLOOR, LEAST, MASK, REACH
-from sources.simulator_parts import (
+from marketflow.schemas.frames import FrameKind
+from marketflow.sources.simulator_book import FLOOR, LEAST, MASK, REACH
+from marketflow.sources.simulator_parts import (
     BURST_SYMBOL,
     LEFT,
     ONE,

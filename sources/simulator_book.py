@@ -12,8 +12,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-
-from sources.simulator_parts import ONE, below, compiled, exponential
+from marketflow.sources.simulator_parts import ONE, below, compiled, exponential
 
 CAPACITY: Final = 448
 WINDOW: Final = 256

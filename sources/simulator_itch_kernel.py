@@ -10,10 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
-
-from sources.simulator_book import (
+from marketflow.sources.simulator_book import (
     CAPACITY,
     LEAST,
     MASK,
@@ -25,7 +22,7 @@ from sources.simulator_book import (
     price_tick,
     remove,
 )
-from sources.simulator_parts import (
+from marketflow.sources.simulator_parts import (
     BURST_SYMBOL,
     LEFT,
     ONE,
@@ -37,6 +34,8 @@ from sources.simulator_parts import (
     draw,
     exponential,
 )
+from numba import types
+from numba.extending import intrinsic
 
 LARGEST: Final = 52
 

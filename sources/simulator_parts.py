@@ -14,10 +14,9 @@ from typing import Any, Final, TypeVar
 
 import numba
 import numpy as np
+from marketflow.schemas.cache import cache_folder
 from numba.core import config
 from numpy.typing import NDArray
-
-from schemas.cache import cache_folder
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _HERE: Final = Path(__file__).resolve()

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from sources import files
-from sources.errors import SourceError
+from marketflow.sources import files
+from marketflow.sources.errors import SourceError
 
 _HEAD_BYTES: Final = 1 << 16
 #: A whole book of a REST answer may stand first.
@@ -72,7 +72,7 @@ def check(
     if scheme == "binance":
         _check_market(paths, params["market"])
     if scheme in ("csv", "parquet"):
-        from sources import tables
+        from marketflow.sources import tables
 
         for path in paths:
             tables.check(scheme, path, params)
@@ -80,7 +80,7 @@ def check(
 
 def _check_market(paths: Sequence[Path], market: str) -> None:
     """One file is enough: a session may be cut so that another tells nothing."""
-    from sources import markets
+    from marketflow.sources import markets
 
     for path in paths:
         lines = files.head(path, _MARKET_BYTES).split(b"\n")

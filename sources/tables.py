@@ -18,16 +18,15 @@ from typing import Final
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from schemas.fields import Field, Kind
-from schemas.frames import FrameKind
-from schemas.tables import table as table_of
-from sources import files, framing
-from sources.blocks import Blocks
-from sources.errors import SourceError
-from sources.lines import HeadedLineReader
-from sources.reader import DEFAULT_LIMITS, Limits
-from sources.row_files import RowFilesReader
+from marketflow.schemas.fields import Field, Kind
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.tables import table as table_of
+from marketflow.sources import files, framing
+from marketflow.sources.blocks import Blocks
+from marketflow.sources.errors import SourceError
+from marketflow.sources.lines import HeadedLineReader
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits
+from marketflow.sources.row_files import RowFilesReader
 
 #: Columns that must be there, besides those a URL parameter gives.
 REQUIRED: Final[dict[str, tuple[str, ...]]] = {

@@ -19,10 +19,9 @@ import struct
 from typing import Final, NamedTuple
 
 import numpy as np
+from marketflow.sources.errors import SourceError
+from marketflow.sources.kernels import read_stamps
 from numpy.typing import NDArray
-
-from sources.errors import SourceError
-from sources.kernels import read_stamps
 
 _SO_RCVBUFFORCE: Final = 33
 _SO_TIMESTAMPNS: Final = 35

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from schemas.kafka import SECURITY_PARAMS
-from schemas.kafka import redacted as redacted_url
-from schemas.names import name_fault
-from schemas.tables import TABLES
-from sources import frames, sniff
-from sources.errors import SourceError
-from sources.kafka_url import parse_feed
-from sources.line_url import is_line
-from sources.tables import renames
+from marketflow.schemas.kafka import SECURITY_PARAMS
+from marketflow.schemas.kafka import redacted as redacted_url
+from marketflow.schemas.names import name_fault
+from marketflow.schemas.tables import TABLES
+from marketflow.sources import frames, sniff
+from marketflow.sources.errors import SourceError
+from marketflow.sources.kafka_url import parse_feed
+from marketflow.sources.line_url import is_line
+from marketflow.sources.tables import renames
 
 __all__ = ["SourceError", "SourceSpec", "parse_source"]
 

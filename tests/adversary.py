@@ -13,11 +13,11 @@ from typing import Any
 import databento_dbn
 import pyarrow as pa
 import pyarrow.parquet as pq
+from marketflow.operators.kernels.itch_layout import LENGTHS
+from marketflow.operators.venues import VENUES
+from marketflow.schemas.fields import Kind, Table
+from marketflow.schemas.tables import TABLES
 
-from operators.kernels.itch_layout import LENGTHS
-from operators.venues import VENUES
-from schemas.fields import Kind, Table
-from schemas.tables import TABLES
 from tests.decoded import examples
 
 #: Numbers, names and shapes that no venue documents.
@@ -61,7 +61,7 @@ def corpus(exchange: str) -> list[Any]:
         name: function
         for base in type(VENUES[exchange]()).__mro__
         for name, function in vars(base).items()
-        if base.__module__.startswith("operators.venues") and callable(function)
+        if base.__module__.startswith("marketflow.operators.venues") and callable(function)
     }
     return [json.loads(text) for f in functions.values() for text in examples(f)]
 

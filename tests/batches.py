@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+from marketflow.schemas.arrow import arrow_type, dictionary, schema
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.tables import DEPTH_LEVELS, TABLES
+from marketflow.schemas.units import NS_PER_DAY
 from numpy.random import Generator
-
-from schemas.arrow import arrow_type, dictionary, schema
-from schemas.fields import Field, Kind, Table
-from schemas.tables import DEPTH_LEVELS, TABLES
-from schemas.units import NS_PER_DAY
 
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01
 

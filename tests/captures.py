@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-
-from schemas.frames import FRAMES, FrameKind
-from sources.capture import CaptureReader
+from marketflow.schemas.frames import FRAMES, FrameKind
+from marketflow.sources.capture import CaptureReader
 
 
 class TestFrame(NamedTuple):

@@ -26,7 +26,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 @pytest.fixture(scope="session")
 def kernels() -> None:
     """Kernels are compiled before any run is timed: cold they take minutes on a busy machine."""
-    command = [sys.executable, "-m", "flows.cli", "warmup"]
+    command = [sys.executable, "-m", "marketflow", "warmup"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr
 

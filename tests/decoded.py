@@ -9,13 +9,14 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from operators import ids
-from operators.events import NO_SEQUENCE, EventBatch, EventKind
-from operators.feeds import Decoded, JsonFeed
-from operators.venues import VENUES
-from schemas.codes import AggressorSide, RowFlag, Side
-from schemas.frames import FrameKind
-from schemas.units import NO_PRICE
+from marketflow.operators import ids
+from marketflow.operators.events import NO_SEQUENCE, EventBatch, EventKind
+from marketflow.operators.feeds import Decoded, JsonFeed
+from marketflow.operators.venues import VENUES
+from marketflow.schemas.codes import AggressorSide, RowFlag, Side
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.units import NO_PRICE
+
 from tests.captures import TestFrame, frames
 
 Level = tuple[Decimal, Decimal]

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-
-from operators.feeds import FeedDecoder
-from sources.open import open_reader
-from sources.reader import DEFAULT_LIMITS, Limits, Reader
-from sources.url import parse_source
+from marketflow.operators.feeds import FeedDecoder
+from marketflow.sources.open import open_reader
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits, Reader
+from marketflow.sources.url import parse_source
 
 
 class Found(NamedTuple):

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from operators import mold, soup
-from schemas.frames import FrameKind
-from sources.open import open_reader
-from sources.url import parse_source
+from marketflow.operators import mold, soup
+from marketflow.schemas.frames import FrameKind
+from marketflow.sources.open import open_reader
+from marketflow.sources.url import parse_source
 
 SESSION = b"FAKE000001"
 _DATAGRAM_BYTES = 1_400

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from infra.services.base import ServiceError, program, run_tool
+from marketflow.infra.services.base import ServiceError, program, run_tool
 
 _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _CONF: Final = """Dir::Etc::SourceList "{here}/sources.list";

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from infra.services.base import Service, ServiceError, State
-from infra.services.timescale import Timescale
+from marketflow.infra.services.base import Service, ServiceError, State
+from marketflow.infra.services.timescale import Timescale
 
 _COMPOSE: Final = Path(__file__).resolve().parents[1] / "compose.yaml"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import ClassVar, Final
 
-from infra.services.base import Service, port_open, program, run_tool
+from marketflow.infra.services.base import Service, port_open, program, run_tool
 
 KAFKA_VERSION: Final = "4.3.1"
 LOG4J_VERSION: Final = "2.25.4"

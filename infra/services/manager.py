@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from infra.services.base import Service, ServiceError, State
-from infra.services.kafka import Kafka
-from infra.services.prometheus import Prometheus
-from infra.services.timescale import Timescale
-from schemas.cache import cache_folder
+from marketflow.infra.services.base import Service, ServiceError, State
+from marketflow.infra.services.kafka import Kafka
+from marketflow.infra.services.prometheus import Prometheus
+from marketflow.infra.services.timescale import Timescale
+from marketflow.schemas.cache import cache_folder
 
 SERVICES: Final[dict[str, type[Service]]] = {
     service.name: service for service in (Kafka, Timescale, Prometheus)

@@ -7,8 +7,8 @@ import urllib.request
 from pathlib import Path
 from typing import ClassVar, Final
 
-from infra.services.base import Service
-from infra.services.debian import unpack
+from marketflow.infra.services.base import Service
+from marketflow.infra.services.debian import unpack
 
 _SUITE: Final = "trixie"
 _CONFIG: Final = Path(__file__).resolve().parents[1] / "prometheus.yml"

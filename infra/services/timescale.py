@@ -12,8 +12,8 @@ import subprocess
 from pathlib import Path
 from typing import ClassVar, Final
 
-from infra.services.base import Service, ServiceError, port_open
-from infra.services.debian import unpack, wrapper
+from marketflow.infra.services.base import Service, ServiceError, port_open
+from marketflow.infra.services.debian import unpack, wrapper
 
 _PACKAGE: Final = "postgresql-17-timescaledb"
 _SUITE: Final = "trixie"
@@ -62,8 +62,8 @@ class Timescale(Service):
     @property
     def reader_url(self) -> str:
         """DSN of the login that only reads (infra.reader); its password is kept in the folder."""
-        from infra.reader import ROLE
-        from sinks.dsn import with_login
+        from marketflow.infra.reader import ROLE
+        from marketflow.sinks.dsn import with_login
 
         secret = self.folder / "reader_password"
         return with_login(self.url, ROLE, secret.read_text() if secret.is_file() else None)
@@ -71,8 +71,7 @@ class Timescale(Service):
     def make_reader(self, dsn: str) -> None:
         """Make that login on the server of ``dsn``, or give it the password that is kept."""
         import psycopg
-
-        from infra.reader import make_reader
+        from marketflow.infra.reader import make_reader
 
         with psycopg.connect(dsn, autocommit=True) as connection:
             make_reader(connection, self._secret("reader_password"))

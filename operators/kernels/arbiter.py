@@ -10,10 +10,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
-
-from operators.kernels.arbiter_lines import mark, pass_time, watch
-from operators.kernels.arbiter_state import (
+from marketflow.operators.kernels.arbiter_lines import mark, pass_time, watch
+from marketflow.operators.kernels.arbiter_state import (
     BAD_PACKETS,
     BYTES,
     CLOCK,
@@ -49,10 +47,11 @@ from operators.kernels.arbiter_state import (
     frame,
     hole,
 )
-from operators.kernels.jit import bare_kernel
-from schemas.codes import QualityKind
-from schemas.frames import FrameKind
-from schemas.redundancy import PacketKind
+from marketflow.operators.kernels.jit import bare_kernel
+from marketflow.schemas.codes import QualityKind
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.redundancy import PacketKind
+from numpy.typing import NDArray
 
 _DATA, _BROKEN, _END = int(FrameKind.DATA), int(FrameKind.BROKEN), int(FrameKind.END)
 _GAP, _FILLED, _LOST = int(FrameKind.GAP), int(FrameKind.FILLED), int(FrameKind.LOST)

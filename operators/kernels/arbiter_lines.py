@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from operators.kernels.arbiter_state import (
+from marketflow.operators.kernels.arbiter_state import (
     CLOCK,
     DOWN,
     HIGHEST,
@@ -20,9 +20,9 @@ from operators.kernels.arbiter_state import (
     Made,
     event,
 )
-from operators.kernels.jit import bare_kernel
-from schemas.codes import QualityKind
-from schemas.redundancy import PacketKind
+from marketflow.operators.kernels.jit import bare_kernel
+from marketflow.schemas.codes import QualityKind
+from marketflow.schemas.redundancy import PacketKind
 
 _SESSION_END: Final = int(PacketKind.END)
 _LINE_DOWN, _LINE_LAGGING = int(QualityKind.LINE_DOWN), int(QualityKind.LINE_LAGGING)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from marketflow.operators.kernels.jit import bare_kernel
+from marketflow.schemas.frames import FrameKind
 from numpy.typing import NDArray
-
-from operators.kernels.jit import bare_kernel
-from schemas.frames import FrameKind
 
 #: Slots of the int64 state.
 (

@@ -16,10 +16,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-
-from operators.kernels import int256
-from operators.kernels.bars_layout import (
+from marketflow.operators.kernels import int256
+from marketflow.operators.kernels.bars_layout import (
     AHEAD,
     BARS_FREE,
     BARS_LIVE,
@@ -32,9 +30,10 @@ from operators.kernels.bars_layout import (
     SEEDS_LIVE,
     SEEDS_USED,
 )
-from operators.kernels.int128 import Word, add, compare
-from operators.kernels.jit import kernel
-from schemas.codes import AggressorSide, TradeStatus
+from marketflow.operators.kernels.int128 import Word, add, compare
+from marketflow.operators.kernels.jit import kernel
+from marketflow.schemas.codes import AggressorSide, TradeStatus
+from numpy.typing import NDArray
 
 _NORMAL: Final = int(TradeStatus.NORMAL)
 _BUY: Final = int(AggressorSide.BUY)

@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from marketflow.operators.events import ChecksumRule
+from marketflow.operators.kernels.int128 import Word
+from marketflow.operators.kernels.jit import kernel
 from numpy.typing import NDArray
-
-from operators.events import ChecksumRule
-from operators.kernels.int128 import Word
-from operators.kernels.jit import kernel
 
 KRAKEN_LEVELS: Final = 10
 OKX_LEVELS: Final = 25

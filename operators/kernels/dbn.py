@@ -21,12 +21,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from marketflow.operators.events import NO_SEQUENCE, BookType, EventKind, IdKind
+from marketflow.operators.kernels.jit import bare_kernel
+from marketflow.schemas.codes import AggressorSide, RejectReason, RowFlag, Side
+from marketflow.schemas.units import END_OF_TIME_NS, INT64_MAX, NO_PRICE
 from numpy.typing import NDArray
-
-from operators.events import NO_SEQUENCE, BookType, EventKind, IdKind
-from operators.kernels.jit import bare_kernel
-from schemas.codes import AggressorSide, RejectReason, RowFlag, Side
-from schemas.units import END_OF_TIME_NS, INT64_MAX, NO_PRICE
 
 #: What becomes of a record, by rtype.
 UNKNOWN, BOOK, PLAIN, IGNORED, MAPPING, BARS = range(6)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from operators.events import NO_SEQUENCE, EventKind
-from operators.kernels import (
+from marketflow.operators.events import NO_SEQUENCE, EventKind
+from marketflow.operators.kernels import (
     engine_close,
     engine_levels,
     engine_orders,
@@ -20,15 +20,21 @@ from operators.kernels import (
     orders,
     sync,
 )
-from operators.kernels import engine_state as es
-from operators.kernels.engine_bbo import settle_at_end, venue_quote
-from operators.kernels.engine_report import check_time, fault, time_of
-from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import bare_kernel, kernel_part
-from operators.kernels.levels import LEVELS, LEVELS_LIVE, NODES, NODES_LIVE, NODES_PER_INSERT
-from operators.kernels.orders import ORDERS, ORDERS_LIVE
-from schemas.codes import QualityKind, RowFlag
-from schemas.units import NO_PRICE
+from marketflow.operators.kernels import engine_state as es
+from marketflow.operators.kernels.engine_bbo import settle_at_end, venue_quote
+from marketflow.operators.kernels.engine_report import check_time, fault, time_of
+from marketflow.operators.kernels.engine_state import Array, Word
+from marketflow.operators.kernels.jit import bare_kernel, kernel_part
+from marketflow.operators.kernels.levels import (
+    LEVELS,
+    LEVELS_LIVE,
+    NODES,
+    NODES_LIVE,
+    NODES_PER_INSERT,
+)
+from marketflow.operators.kernels.orders import ORDERS, ORDERS_LIVE
+from marketflow.schemas.codes import QualityKind, RowFlag
+from marketflow.schemas.units import NO_PRICE
 
 _ADD: Final = int(EventKind.ADD)
 _EXECUTE: Final = int(EventKind.EXECUTE)

@@ -19,15 +19,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from operators.events import NO_SEQUENCE, EventKind
-from operators.kernels import engine_state as es
-from operators.kernels import levels
-from operators.kernels.engine_numbers import price_of, size_of
-from operators.kernels.engine_report import check_time, fault
-from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import kernel_part
-from schemas.codes import BookState, Origin, QualityKind
-from schemas.units import NO_PRICE
+from marketflow.operators.events import NO_SEQUENCE, EventKind
+from marketflow.operators.kernels import engine_state as es
+from marketflow.operators.kernels import levels
+from marketflow.operators.kernels.engine_numbers import price_of, size_of
+from marketflow.operators.kernels.engine_report import check_time, fault
+from marketflow.operators.kernels.engine_state import Array, Word
+from marketflow.operators.kernels.jit import kernel_part
+from marketflow.schemas.codes import BookState, Origin, QualityKind
+from marketflow.schemas.units import NO_PRICE
 
 _VENUE: Final = int(Origin.VENUE)
 _VALID: Final = int(BookState.VALID)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from operators.events import EventKind
-from operators.kernels import engine_state as es
-from operators.kernels.engine_state import Array, Word
-from operators.kernels.jit import kernel_part
-from schemas.codes import BookState, QualityKind, RowFlag
-from schemas.units import NO_PRICE
+from marketflow.operators.events import EventKind
+from marketflow.operators.kernels import engine_state as es
+from marketflow.operators.kernels.engine_state import Array, Word
+from marketflow.operators.kernels.jit import kernel_part
+from marketflow.schemas.codes import BookState, QualityKind, RowFlag
+from marketflow.schemas.units import NO_PRICE
 
 _LATE: Final = int(QualityKind.LATE)
 _CLOCK_SKEW: Final = int(QualityKind.CLOCK_SKEW)

@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-
-from operators.events import EVENT
-from operators.kernels import levels, orders
-from operators.kernels.arrays import Array, Pools, Word, aligned, row_of, view_of
-from operators.kernels.checksum import MAX_BYTES, OKX_LEVELS
-from schemas import tables
-from schemas.rows import row_dtype
+from marketflow.operators.events import EVENT
+from marketflow.operators.kernels import levels, orders
+from marketflow.operators.kernels.arrays import Array, Pools, Word, aligned, row_of, view_of
+from marketflow.operators.kernels.checksum import MAX_BYTES, OKX_LEVELS
+from marketflow.schemas import tables
+from marketflow.schemas.rows import row_dtype
 
 __all__ = ["Array", "Word"]
 

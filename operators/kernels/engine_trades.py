@@ -15,18 +15,17 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-
-from operators.events import EventKind
-from operators.kernels import engine_state as es
-from operators.kernels import levels, orders
-from operators.kernels.engine_numbers import reject, size_of
-from operators.kernels.engine_orders import take_off, unknown
-from operators.kernels.engine_report import book_event, check_time, fault
-from operators.kernels.engine_state import Array, Word
-from operators.kernels.int128 import NO_SUM, fits_column, notional
-from operators.kernels.jit import kernel_part
-from schemas.codes import Action, AggressorSide, QualityKind, TradeStatus
-from schemas.units import NO_PRICE
+from marketflow.operators.events import EventKind
+from marketflow.operators.kernels import engine_state as es
+from marketflow.operators.kernels import levels, orders
+from marketflow.operators.kernels.engine_numbers import reject, size_of
+from marketflow.operators.kernels.engine_orders import take_off, unknown
+from marketflow.operators.kernels.engine_report import book_event, check_time, fault
+from marketflow.operators.kernels.engine_state import Array, Word
+from marketflow.operators.kernels.int128 import NO_SUM, fits_column, notional
+from marketflow.operators.kernels.jit import kernel_part
+from marketflow.schemas.codes import Action, AggressorSide, QualityKind, TradeStatus
+from marketflow.schemas.units import NO_PRICE
 
 _TRADE: Final = int(EventKind.TRADE)
 _BUST: Final = int(EventKind.BUST)

@@ -9,11 +9,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from marketflow.operators.kernels import int128, numbers
+from marketflow.operators.kernels.jit import bare_kernel
+from marketflow.schemas.units import (
+    END_OF_TIME_NS,
+    INT64_MAX,
+    NO_PRICE,
+    NS_PER_DAY,
+    NS_PER_MINUTE,
+    NS_PER_S,
+)
 from numpy.typing import NDArray
-
-from operators.kernels import int128, numbers
-from operators.kernels.jit import bare_kernel
-from schemas.units import END_OF_TIME_NS, INT64_MAX, NO_PRICE, NS_PER_DAY, NS_PER_MINUTE, NS_PER_S
 
 Bytes = NDArray[np.uint8]
 Indices = NDArray[np.int64]

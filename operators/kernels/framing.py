@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from marketflow.operators.kernels.big_endian import be16, be64
+from marketflow.operators.kernels.jit import kernel
+from marketflow.schemas.redundancy import PacketKind
 from numpy.typing import NDArray
-
-from operators.kernels.big_endian import be16, be64
-from operators.kernels.jit import kernel
-from schemas.redundancy import PacketKind
 
 MOLD_HEADER: Final = 20
 _MOLD_END: Final = 0xFFFF

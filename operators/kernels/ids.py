@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from marketflow.operators.events import IdKind
+from marketflow.operators.kernels.int128 import Word, divide_small, multiply_unsigned
+from marketflow.operators.kernels.jit import kernel
 from numpy.typing import NDArray
-
-from operators.events import IdKind
-from operators.kernels.int128 import Word, divide_small, multiply_unsigned
-from operators.kernels.jit import kernel
 
 #: ``kind`` of a text that no form can hold.
 NOT_AN_ID: Final = -1

@@ -11,11 +11,10 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
+from marketflow.operators.kernels.jit import kernel
+from marketflow.schemas import units
 from numba import types
 from numba.extending import intrinsic
-
-from operators.kernels.jit import kernel
-from schemas import units
 
 #: An int64 or uint64 inside a kernel.
 Word: TypeAlias = Any

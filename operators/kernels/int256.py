@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Final, TypeAlias
 
 import numpy as np
-
-from operators.kernels.int128 import Word, magnitude, multiply_unsigned, negate
-from operators.kernels.jit import kernel
+from marketflow.operators.kernels.int128 import Word, magnitude, multiply_unsigned, negate
+from marketflow.operators.kernels.jit import kernel
 
 Wide: TypeAlias = tuple[Word, Word, Word, Word]
 

@@ -11,12 +11,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba.extending import register_jitable
-from numpy.typing import NDArray
-
-from operators.events import NO_SEQUENCE, EventKind, IdKind
-from operators.kernels.big_endian import be16, be32, be64
-from operators.kernels.itch_layout import (
+from marketflow.operators.events import NO_SEQUENCE, EventKind, IdKind
+from marketflow.operators.kernels.big_endian import be16, be32, be64
+from marketflow.operators.kernels.itch_layout import (
     ASK_SLOT,
     ASK_WORD,
     AT,
@@ -64,10 +61,12 @@ from operators.kernels.itch_layout import (
     WHY_TYPE,
     WHY_UNPACKED,
 )
-from operators.kernels.jit import kernel
-from schemas.codes import RowFlag
-from schemas.frames import FrameKind
-from schemas.units import NO_PRICE, NS_PER_DAY
+from marketflow.operators.kernels.jit import kernel
+from marketflow.schemas.codes import RowFlag
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.units import NO_PRICE, NS_PER_DAY
+from numba.extending import register_jitable
+from numpy.typing import NDArray
 
 _C, _Q, _S, _I, _R = (ord(c) for c in "CQSIR")
 _BUY, _SELL, _YES, _NO, _SPACE = (ord(c) for c in "BSYN ")

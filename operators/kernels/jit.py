@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from marketflow.schemas.cache import cache_folder
 from numba.core import config, types
-
-from schemas.cache import cache_folder
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _ROOT = Path(__file__).resolve().parents[2]

@@ -14,9 +14,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-
-from operators.kernels.arrays import Array, Pools, Word, aligned, prefetch_of, row_of, view_of
-from operators.kernels.jit import bare_kernel, kernel_part
+from marketflow.operators.kernels.arrays import (
+    Array,
+    Pools,
+    Word,
+    aligned,
+    prefetch_of,
+    row_of,
+    view_of,
+)
+from marketflow.operators.kernels.jit import bare_kernel, kernel_part
 
 #: 64 bytes, one cache line. ``size`` at the instrument's exponent; ``level``: index into the level
 #: pool; ``prev``/``next``: neighbours in the level's queue, oldest first; -1: none.

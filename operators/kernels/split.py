@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from marketflow.operators.kernels.jit import kernel
 from numpy.typing import NDArray
-
-from operators.kernels.jit import kernel
 
 
 @kernel

@@ -10,14 +10,13 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
+from marketflow.operators.events import IdKind
+from marketflow.operators.kernels.ids import text_length, write_text
+from marketflow.operators.kernels.int128 import Word, fits_column, widen
+from marketflow.operators.kernels.jit import kernel
+from marketflow.schemas import units
+from marketflow.schemas.tables import DEPTH_LEVELS
 from numpy.typing import NDArray
-
-from operators.events import IdKind
-from operators.kernels.ids import text_length, write_text
-from operators.kernels.int128 import Word, fits_column, widen
-from operators.kernels.jit import kernel
-from schemas import units
-from schemas.tables import DEPTH_LEVELS
 
 # What a plan line does.
 SEQUENCE: Final = 0  # first_sequence + row

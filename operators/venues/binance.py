@@ -8,16 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
-from operators.building import EventBuilder
-from operators.feeds import FrameColumns, JsonFeed
-from operators.kernels.binance import DONE, FULL, Batch, decode_frames, rows_wanted
-from operators.kernels.symbols import make_symbols, with_symbols
-from operators.kernels.words import SPARE
-from operators.registry import Seen
-from operators.venues.binance_decoder import Binance
-from schemas.frames import FrameKind
-from schemas.shards import DEFAULT_SHARDS
+from marketflow.operators.building import EventBuilder
+from marketflow.operators.feeds import FrameColumns, JsonFeed
+from marketflow.operators.kernels.binance import DONE, FULL, Batch, decode_frames, rows_wanted
+from marketflow.operators.kernels.symbols import make_symbols, with_symbols
+from marketflow.operators.kernels.words import SPARE
+from marketflow.operators.registry import Seen
+from marketflow.operators.venues.binance_decoder import Binance
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.shards import DEFAULT_SHARDS
 
 __all__ = ["Binance", "BinanceFeed"]
 

@@ -33,12 +33,10 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
-
-from operators.building import EventBuilder
-from operators.events import BookType, Continuity, EventKind, SnapshotRule
-from operators.feeds import BookRules, Frame
-from operators.kernels.binance import (
+from marketflow.operators.building import EventBuilder
+from marketflow.operators.events import BookType, Continuity, EventKind, SnapshotRule
+from marketflow.operators.feeds import BookRules, Frame
+from marketflow.operators.kernels.binance import (
     DIFF_DEPTH,
     MAX_MS,
     MAX_US,
@@ -47,14 +45,15 @@ from operators.kernels.binance import (
     PARTIAL_SHOWN,
     RAW_TRADES,
 )
-from operators.kernels.numbers import OK
-from operators.text_numbers import exact
-from operators.venues import binance_messages as messages
-from operators.venues.listing import ListedVenue
-from operators.venues.times import TimestampError
-from schemas.codes import AggressorSide, RejectReason, Side
-from schemas.frames import FrameKind
-from schemas.units import NS_PER_MS, NS_PER_US
+from marketflow.operators.kernels.numbers import OK
+from marketflow.operators.text_numbers import exact
+from marketflow.operators.venues import binance_messages as messages
+from marketflow.operators.venues.listing import ListedVenue
+from marketflow.operators.venues.times import TimestampError
+from marketflow.schemas.codes import AggressorSide, RejectReason, Side
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.units import NS_PER_MS, NS_PER_US
+from numpy.typing import NDArray
 
 VENUES: Final = {
     "spot": "BINANCE",

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
-
-from operators.feeds import Frame
-from operators.venues.listing import Facts
-from schemas.codes import MarketStatus
+from marketflow.operators.feeds import Frame
+from marketflow.operators.venues.listing import Facts
+from marketflow.schemas.codes import MarketStatus
 
 #: Markets whose instruments are contracts.
 _CONTRACTS: Final = frozenset({"usdm", "coinm"})

@@ -22,17 +22,16 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-
-from operators.building import EventBuilder
-from operators.events import ChecksumRule, Continuity, EventKind, SnapshotRule
-from operators.feeds import BookRules, Frame
-from operators.venues import bitget_messages as messages
-from operators.venues.bitget_messages import Integer, Message, Trade
-from operators.venues.listing import Facts, increment
-from operators.venues.one_book import OneBookVenue
-from operators.venues.times import ms_ns
-from schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
-from schemas.frames import FrameKind
+from marketflow.operators.building import EventBuilder
+from marketflow.operators.events import ChecksumRule, Continuity, EventKind, SnapshotRule
+from marketflow.operators.feeds import BookRules, Frame
+from marketflow.operators.venues import bitget_messages as messages
+from marketflow.operators.venues.bitget_messages import Integer, Message, Trade
+from marketflow.operators.venues.listing import Facts, increment
+from marketflow.operators.venues.one_book import OneBookVenue
+from marketflow.operators.venues.times import ms_ns
+from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.frames import FrameKind
 
 SPOT: Final = "BITGET"
 MIX: Final = "BITGET_MIX"

@@ -19,14 +19,13 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-
-from operators.building import EventBuilder
-from operators.events import Continuity, SnapshotRule
-from operators.feeds import BookRules, Frame
-from operators.venues.listing import Facts, ListedVenue
-from operators.venues.times import rfc3339_ns
-from schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
-from schemas.frames import FrameKind
+from marketflow.operators.building import EventBuilder
+from marketflow.operators.events import Continuity, SnapshotRule
+from marketflow.operators.feeds import BookRules, Frame
+from marketflow.operators.venues.listing import Facts, ListedVenue
+from marketflow.operators.venues.times import rfc3339_ns
+from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.frames import FrameKind
 
 _SIDES: Final = {"bid": Side.BID, "offer": Side.ASK}
 _AGGRESSORS: Final = {"BUY": AggressorSide.SELL, "SELL": AggressorSide.BUY}

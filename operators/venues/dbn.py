@@ -31,25 +31,31 @@ from typing import Any, Final
 import databento_dbn
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.events import (
+    EVENT,
+    NO_SEQUENCE,
+    BookType,
+    EventBatch,
+    EventKind,
+    SnapshotRule,
+)
+from marketflow.operators.feeds import Decoded, FrameColumns
+from marketflow.operators.guard import verdict
+from marketflow.operators.kernels import dbn as kernels
+from marketflow.operators.passing import PassingRows
+from marketflow.operators.registry import BookRules, RefusedInstrumentError, Registry
+from marketflow.operators.rejects import Rejects
+from marketflow.operators.venues import dbn_bars, dbn_csv, dbn_tables
+from marketflow.operators.venues.dbn_names import Names
+from marketflow.operators.venues.dbn_publishers import may_be_negative, publisher
+from marketflow.operators.venues.dbn_records import Records, fitting
+from marketflow.operators.venues.table_columns import run_end
+from marketflow.schemas.codes import RejectReason, RowFlag
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.recovery import OTHER_RELEASE, StateError
+from marketflow.schemas.shards import DEFAULT_SHARDS
+from marketflow.schemas.units import END_OF_TIME_NS, NO_PRICE
 from numpy.typing import NDArray
-
-from operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind, SnapshotRule
-from operators.feeds import Decoded, FrameColumns
-from operators.guard import verdict
-from operators.kernels import dbn as kernels
-from operators.passing import PassingRows
-from operators.registry import BookRules, RefusedInstrumentError, Registry
-from operators.rejects import Rejects
-from operators.venues import dbn_bars, dbn_csv, dbn_tables
-from operators.venues.dbn_names import Names
-from operators.venues.dbn_publishers import may_be_negative, publisher
-from operators.venues.dbn_records import Records, fitting
-from operators.venues.table_columns import run_end
-from schemas.codes import RejectReason, RowFlag
-from schemas.frames import FrameKind
-from schemas.recovery import OTHER_RELEASE, StateError
-from schemas.shards import DEFAULT_SHARDS
-from schemas.units import END_OF_TIME_NS, NO_PRICE
 
 SNAPSHOT_VERSION: Final = 1
 _MAGIC: Final = b"DBN"

@@ -11,15 +11,14 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 import numpy as np
+from marketflow.operators.feeds import FrameColumns
+from marketflow.operators.kernels import dbn as kernels
+from marketflow.operators.kernels import fields, numbers
+from marketflow.operators.venues.dbn_names import Names
+from marketflow.operators.venues.dbn_records import Records
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.units import INT64_MAX
 from numpy.typing import NDArray
-
-from operators.feeds import FrameColumns
-from operators.kernels import dbn as kernels
-from operators.kernels import fields, numbers
-from operators.venues.dbn_names import Names
-from operators.venues.dbn_records import Records
-from schemas.codes import RejectReason
-from schemas.units import INT64_MAX
 
 
 class Reject(Protocol):

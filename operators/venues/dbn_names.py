@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
-from schemas.units import NS_PER_S
+from marketflow.schemas.units import NS_PER_S
 
 _FOREVER: Final = 2**63 - 1
 

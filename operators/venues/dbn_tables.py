@@ -10,10 +10,9 @@ from decimal import Decimal
 from typing import Any, Final
 
 import databento_dbn
-
-from operators.passing import PassingRows
-from schemas.codes import MarketStatus, Side
-from schemas.units import INT64_MAX, to_decimal
+from marketflow.operators.passing import PassingRows
+from marketflow.schemas.codes import MarketStatus, Side
+from marketflow.schemas.units import INT64_MAX, to_decimal
 
 _UNDEF_QUANTITY: Final = 2**32 - 1
 _UNDEF_INT32: Final = 2**31 - 1

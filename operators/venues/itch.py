@@ -37,22 +37,21 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.events import EVENT, BookType, EventBatch, EventKind, SnapshotRule
+from marketflow.operators.feeds import Decoded
+from marketflow.operators.kernels import itch_layout as layout
+from marketflow.operators.kernels.itch import decode
+from marketflow.operators.registry import BookRules, RefusedInstrumentError, Registry
+from marketflow.operators.rejects import Rejects
+from marketflow.operators.venues import itch_notes as notes
+from marketflow.operators.venues.itch_tables import tables_of
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
+from marketflow.schemas.redundancy import LINE_PREFIX
+from marketflow.schemas.shards import DEFAULT_SHARDS
+from marketflow.schemas.units import NS_PER_S
 from numpy.typing import NDArray
-
-from operators.events import EVENT, BookType, EventBatch, EventKind, SnapshotRule
-from operators.feeds import Decoded
-from operators.kernels import itch_layout as layout
-from operators.kernels.itch import decode
-from operators.registry import BookRules, RefusedInstrumentError, Registry
-from operators.rejects import Rejects
-from operators.venues import itch_notes as notes
-from operators.venues.itch_tables import tables_of
-from schemas.codes import RejectReason
-from schemas.frames import FrameKind
-from schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
-from schemas.redundancy import LINE_PREFIX
-from schemas.shards import DEFAULT_SHARDS
-from schemas.units import NS_PER_S
 
 EASTERN: Final = ZoneInfo("America/New_York")
 SNAPSHOT_VERSION: Final = 2

@@ -11,14 +11,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from marketflow.operators.events import EVENT, NO_SEQUENCE, EventKind
+from marketflow.operators.kernels import itch_layout as layout
+from marketflow.operators.registry import RefusedInstrumentError, Registry
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.redundancy import LINE_PREFIX, from_hole, from_line_note, from_start
+from marketflow.schemas.units import NO_PRICE
 from numpy.typing import NDArray
-
-from operators.events import EVENT, NO_SEQUENCE, EventKind
-from operators.kernels import itch_layout as layout
-from operators.registry import RefusedInstrumentError, Registry
-from schemas.frames import FrameKind
-from schemas.redundancy import LINE_PREFIX, from_hole, from_line_note, from_start
-from schemas.units import NO_PRICE
 
 #: More messages than there will ever be.
 _ALL = 2**62

@@ -19,13 +19,12 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from marketflow.operators import passing
+from marketflow.schemas import arrow
+from marketflow.schemas.codes import MarketStatus, Side
+from marketflow.schemas.fields import Kind, Table
+from marketflow.schemas.tables import IMBALANCES, INSTRUMENTS, MARKET_STATUS, STATISTICS
 from numpy.typing import NDArray
-
-from operators import passing
-from schemas import arrow
-from schemas.codes import MarketStatus, Side
-from schemas.fields import Kind, Table
-from schemas.tables import IMBALANCES, INSTRUMENTS, MARKET_STATUS, STATISTICS
 
 _HEAD: Final = [("type", "S1"), ("locate", ">u2"), ("tracking", ">u2"), ("time", "S6")]
 

@@ -14,15 +14,14 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-
-from operators.building import EventBuilder
-from operators.events import ChecksumRule, SnapshotRule
-from operators.feeds import BookRules, Frame
-from operators.venues.kraken_v2 import DEFAULT_DEPTH, Depth, KrakenV2, Result
-from operators.venues.listing import Facts, increment
-from operators.venues.times import seconds_ns
-from schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
-from schemas.frames import FrameKind
+from marketflow.operators.building import EventBuilder
+from marketflow.operators.events import ChecksumRule, SnapshotRule
+from marketflow.operators.feeds import BookRules, Frame
+from marketflow.operators.venues.kraken_v2 import DEFAULT_DEPTH, Depth, KrakenV2, Result
+from marketflow.operators.venues.listing import Facts, increment
+from marketflow.operators.venues.times import seconds_ns
+from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.frames import FrameKind
 
 _AGGRESSORS: Final = {"b": AggressorSide.BUY, "s": AggressorSide.SELL}
 _STATUS: Final = {

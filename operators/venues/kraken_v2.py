@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 import msgspec
-
-from operators.building import EventBuilder
-from operators.feeds import Frame
-from operators.venues.listing import ListedVenue
-from operators.venues.times import rfc3339_ns
-from schemas.codes import AggressorSide, RejectReason, Side
+from marketflow.operators.building import EventBuilder
+from marketflow.operators.feeds import Frame
+from marketflow.operators.venues.listing import ListedVenue
+from marketflow.operators.venues.times import rfc3339_ns
+from marketflow.schemas.codes import AggressorSide, RejectReason, Side
 
 #: Levels per side where a subscription names no depth, in both versions.
 DEFAULT_DEPTH: Final = 10

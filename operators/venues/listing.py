@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from operators.building import EventBuilder, Number
-from operators.feeds import VenueDecoder
-from schemas.codes import MarketStatus
-from schemas.units import COLUMN_SCALE
+from marketflow.operators.building import EventBuilder, Number
+from marketflow.operators.feeds import VenueDecoder
+from marketflow.schemas.codes import MarketStatus
+from marketflow.schemas.units import COLUMN_SCALE
 
 
 class Facts(NamedTuple):

@@ -27,19 +27,18 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.events import EVENT, BookType, EventBatch, SnapshotRule
+from marketflow.operators.feeds import Decoded, FrameColumns
+from marketflow.operators.kernels import lobster as kernels
+from marketflow.operators.kernels import lobster_text as text
+from marketflow.operators.passing import PassingRows
+from marketflow.operators.registry import BookRules, Registry
+from marketflow.operators.rejects import Rejects
+from marketflow.operators.venues.itch import midnight_ns
+from marketflow.schemas.codes import MarketStatus, RejectReason
+from marketflow.schemas.recovery import START_ANEW, StateError
+from marketflow.schemas.shards import DEFAULT_SHARDS
 from numpy.typing import NDArray
-
-from operators.events import EVENT, BookType, EventBatch, SnapshotRule
-from operators.feeds import Decoded, FrameColumns
-from operators.kernels import lobster as kernels
-from operators.kernels import lobster_text as text
-from operators.passing import PassingRows
-from operators.registry import BookRules, Registry
-from operators.rejects import Rejects
-from operators.venues.itch import midnight_ns
-from schemas.codes import MarketStatus, RejectReason
-from schemas.recovery import START_ANEW, StateError
-from schemas.shards import DEFAULT_SHARDS
 
 SNAPSHOT_VERSION: Final = 1
 _ROOM: Final = 4 * text.MAX_LEVELS + 8

@@ -17,15 +17,14 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-
-from operators.building import EventBuilder
-from operators.events import ChecksumRule, Continuity, SnapshotRule
-from operators.feeds import BookRules, Frame
-from operators.venues.listing import Facts
-from operators.venues.okx_v3 import AGGRESSORS, OkxTables
-from operators.venues.times import ms_ns
-from schemas.codes import MarketStatus, RejectReason, Side
-from schemas.frames import FrameKind
+from marketflow.operators.building import EventBuilder
+from marketflow.operators.events import ChecksumRule, Continuity, SnapshotRule
+from marketflow.operators.feeds import BookRules, Frame
+from marketflow.operators.venues.listing import Facts
+from marketflow.operators.venues.okx_v3 import AGGRESSORS, OkxTables
+from marketflow.operators.venues.times import ms_ns
+from marketflow.schemas.codes import MarketStatus, RejectReason, Side
+from marketflow.schemas.frames import FrameKind
 
 _STATUS: Final = {
     "live": MarketStatus.OPEN,

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-
-from operators.building import EventBuilder
-from operators.feeds import Frame
-from operators.venues.one_book import OneBookVenue
-from operators.venues.times import rfc3339_ns
-from schemas.codes import AggressorSide, RejectReason, Side
+from marketflow.operators.building import EventBuilder
+from marketflow.operators.feeds import Frame
+from marketflow.operators.venues.one_book import OneBookVenue
+from marketflow.operators.venues.times import rfc3339_ns
+from marketflow.schemas.codes import AggressorSide, RejectReason, Side
 
 AGGRESSORS: Final = {"buy": AggressorSide.BUY, "sell": AggressorSide.SELL}
 _SNAPSHOT_TABLES: Final = frozenset({"depth5"})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from operators.feeds import Frame
-from operators.venues.listing import ListedVenue
-from schemas.frames import FrameKind
+from marketflow.operators.feeds import Frame
+from marketflow.operators.venues.listing import ListedVenue
+from marketflow.schemas.frames import FrameKind
 
 
 class OneBookVenue(ListedVenue):

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.events import NO_SEQUENCE
+from marketflow.operators.passing import schema
+from marketflow.operators.venues.table_columns import Columns
+from marketflow.schemas import arrow
+from marketflow.schemas.codes import BookState, Origin, RejectReason
+from marketflow.schemas.tables import QUOTES
+from marketflow.schemas.units import NO_PRICE, to_decimal
 from numpy.typing import NDArray
-
-from operators.events import NO_SEQUENCE
-from operators.passing import schema
-from operators.venues.table_columns import Columns
-from schemas import arrow
-from schemas.codes import BookState, Origin, RejectReason
-from schemas.tables import QUOTES
-from schemas.units import NO_PRICE, to_decimal
 
 
 def codes(columns: Columns) -> dict[str, NDArray[np.int8]]:

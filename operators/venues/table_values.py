@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-
-from operators.events import NO_SEQUENCE
-from operators.venues.table_columns import Columns
-from schemas.codes import RejectReason
-from schemas.fields import Field, Kind, Table
-from schemas.units import NO_PRICE, text_of
+from marketflow.operators.events import NO_SEQUENCE
+from marketflow.operators.venues.table_columns import Columns
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.units import NO_PRICE, text_of
 
 _SHARED: Final = frozenset({"shard", "row_sequence", "venue", "symbol", "ts_event", "ts_recv"})
 

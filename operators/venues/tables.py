@@ -19,23 +19,28 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind, IdKind
+from marketflow.operators.feeds import Decoded, FrameColumns
+from marketflow.operators.guard import verdict
+from marketflow.operators.passing import BadValueError, PassingRows
+from marketflow.operators.registry import BookRules, Registry
+from marketflow.operators.rejects import Rejects
+from marketflow.operators.venues import table_quotes, table_values
+from marketflow.operators.venues.dbn_publishers import may_be_negative
+from marketflow.operators.venues.table_columns import (
+    ArrowSource,
+    Columns,
+    LineSource,
+    our_names,
+    run_end,
+)
+from marketflow.schemas.codes import Action, AggressorSide, RejectReason, RowFlag, Side, TradeStatus
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.recovery import START_ANEW, StateError
+from marketflow.schemas.shards import DEFAULT_SHARDS
+from marketflow.schemas.tables import table as table_of
+from marketflow.schemas.units import NO_PRICE
 from numpy.typing import NDArray
-
-from operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind, IdKind
-from operators.feeds import Decoded, FrameColumns
-from operators.guard import verdict
-from operators.passing import BadValueError, PassingRows
-from operators.registry import BookRules, Registry
-from operators.rejects import Rejects
-from operators.venues import table_quotes, table_values
-from operators.venues.dbn_publishers import may_be_negative
-from operators.venues.table_columns import ArrowSource, Columns, LineSource, our_names, run_end
-from schemas.codes import Action, AggressorSide, RejectReason, RowFlag, Side, TradeStatus
-from schemas.frames import FrameKind
-from schemas.recovery import START_ANEW, StateError
-from schemas.shards import DEFAULT_SHARDS
-from schemas.tables import table as table_of
-from schemas.units import NO_PRICE
 
 SNAPSHOT_VERSION: Final = 1
 _LAST: Final = int(RowFlag.LAST)

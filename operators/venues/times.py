@@ -12,7 +12,14 @@ from datetime import date
 from functools import lru_cache
 from typing import Final
 
-from schemas.units import END_OF_TIME_NS, NS_PER_DAY, NS_PER_MINUTE, NS_PER_MS, NS_PER_S, NS_PER_US
+from marketflow.schemas.units import (
+    END_OF_TIME_NS,
+    NS_PER_DAY,
+    NS_PER_MINUTE,
+    NS_PER_MS,
+    NS_PER_S,
+    NS_PER_US,
+)
 
 _RFC3339: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))?",

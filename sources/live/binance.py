@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
-
-from sources.live.venue import HEAD, LiveVenue, Subscription, chunks, decoded
+from marketflow.sources.live.venue import HEAD, LiveVenue, Subscription, chunks, decoded
 
 _DIFFERENCES: Final = re.compile(r"depth(@\d+ms)?")
 _LAST_ID: Final = re.compile(rb'"lastUpdateId"\s*:\s*(\d+)')

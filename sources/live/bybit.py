@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
-
-from sources.live.venue import HEAD, LiveVenue, chunks, decoded
+from marketflow.sources.live.venue import HEAD, LiveVenue, chunks, decoded
 
 
 class _Levels(msgspec.Struct):

@@ -14,8 +14,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 import msgspec
-
-from sources.live.venue import HEAD, LiveVenue, chunks, decoded
+from marketflow.sources.live.venue import HEAD, LiveVenue, chunks, decoded
 
 
 class _Event(msgspec.Struct):

@@ -15,14 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from marketflow.schemas.frames import FrameKind
+from marketflow.sources.live.outbox import Outbox, Received
+from marketflow.sources.live.pacing import STEADY_S, SnapshotPlan, backoff_s
+from marketflow.sources.live.rest import RestFailed, ask
+from marketflow.sources.live.url import LiveSpec
+from marketflow.sources.live.websocket import StampedConnection, open_socket, why_closed, why_not
 from websockets.exceptions import ConnectionClosed, WebSocketException
-
-from schemas.frames import FrameKind
-from sources.live.outbox import Outbox, Received
-from sources.live.pacing import STEADY_S, SnapshotPlan, backoff_s
-from sources.live.rest import RestFailed, ask
-from sources.live.url import LiveSpec
-from sources.live.websocket import StampedConnection, open_socket, why_closed, why_not
 
 log = logging.getLogger("marketflow.live")
 

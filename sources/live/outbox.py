@@ -14,9 +14,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-
-from schemas.frames import FrameKind
-from sources import framing
+from marketflow.schemas.frames import FrameKind
+from marketflow.sources import framing
 
 MAX_BYTES: Final = 64 << 20
 #: What a small frame takes beside its payload.

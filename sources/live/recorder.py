@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
-
-from sources.errors import FeedFailed
-from sources.live.line import Line, LineReport
-from sources.live.outbox import MAX_BYTES, Outbox
-from sources.live.url import LiveSpec
+from marketflow.sources.errors import FeedFailed
+from marketflow.sources.live.line import Line, LineReport
+from marketflow.sources.live.outbox import MAX_BYTES, Outbox
+from marketflow.sources.live.url import LiveSpec
 
 #: How long the first connection of a recording may take to come about.
 PATIENCE_S: Final = 30.0

@@ -18,8 +18,8 @@ from importlib import import_module
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from sources.errors import SourceError
-from sources.live.venue import CHANNELS, LiveVenue, Subscription
+from marketflow.sources.errors import SourceError
+from marketflow.sources.live.venue import CHANNELS, LiveVenue, Subscription
 
 #: ``ws:NAME`` -> "module:class" below this package.
 _VENUES: Final = {
@@ -87,7 +87,7 @@ def _parse(text: str, line: str) -> LiveSpec:
         hint = f"did you mean ws:{near[0]} ?" if near else "known: " + ", ".join(_VENUES)
         raise SourceError(f"ws: there is no live venue {name!r}; {hint}")
     module, _, kind = _VENUES[name].partition(":")
-    venue: type[LiveVenue] = getattr(import_module(f"sources.live.{module}"), kind)
+    venue: type[LiveVenue] = getattr(import_module(f"marketflow.sources.live.{module}"), kind)
     params = _params(name, query)
     symbols = _symbols(venue, params)
     channels = _channels(venue, params)

@@ -9,8 +9,9 @@ import json
 import os
 import pkgutil
 
+from marketflow.flows.memory import keep_memory
+
 import tests.benchmarks
-from flows.memory import keep_memory
 from tests.benchmarks.harness import REGISTRY, pinned
 
 

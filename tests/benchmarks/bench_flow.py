@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.parquet as pq
+from marketflow.flows import settings
+from marketflow.flows.run import run
+from marketflow.sources.simulator import write_itch
 
-from flows import settings
-from flows.run import run
-from sources.simulator import write_itch
 from tests.benchmarks import feeds, per_event
 from tests.benchmarks.harness import Result, benchmark, rate
 
@@ -154,8 +154,7 @@ def _command(
     os.sched_setaffinity(0, cores or before)  # children inherit it
     try:
         done = subprocess.run(
-            [sys.executable, "-c", "from flows.cli import main; main()", "run", "market_data",
-             *arguments, "--json"],
+            [sys.executable, "-m", "marketflow", "run", "market_data", *arguments, "--json"],
             cwd=_ROOT, capture_output=True, text=True, check=False,
             env={**os.environ, **environment},
         )  # fmt: skip

@@ -21,22 +21,22 @@ from typing import Final
 import numpy as np
 import psycopg
 from confluent_kafka import Consumer, Producer, TopicPartition
+from marketflow.flows import settings
+from marketflow.flows.plan import Wanted
+from marketflow.flows.replay import Order, replay
+from marketflow.flows.run import run
+from marketflow.infra.migrate import migrate
+from marketflow.infra.services.base import ServiceError
+from marketflow.infra.services.kafka import Kafka
+from marketflow.sinks.kafka import KafkaWriter
+from marketflow.sinks.kafka_url import parse_kafka_sink
+from marketflow.sinks.timescale import copy_statement
+from marketflow.sources.kafka import KafkaReader
+from marketflow.sources.kafka_fetcher import Hub
+from marketflow.sources.kafka_url import parse_feed
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits
+from marketflow.sources.url import parse_source
 
-from flows import settings
-from flows.plan import Wanted
-from flows.replay import Order, replay
-from flows.run import run
-from infra.migrate import migrate
-from infra.services.base import ServiceError
-from infra.services.kafka import Kafka
-from sinks.kafka import KafkaWriter
-from sinks.kafka_url import parse_kafka_sink
-from sinks.timescale import copy_statement
-from sources.kafka import KafkaReader
-from sources.kafka_fetcher import Hub
-from sources.kafka_url import parse_feed
-from sources.reader import DEFAULT_LIMITS, Limits
-from sources.url import parse_source
 from tests.batches import Feed
 from tests.benchmarks import feeds, peers
 from tests.benchmarks.harness import Result, benchmark
@@ -356,7 +356,7 @@ def _round_trips(cluster: Cluster, ticks: int) -> list[float]:
     topic, prefix = cluster.topic(1), cluster.tables(1)
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "run", "market_data", "--json",
+            [sys.executable, "-m", "marketflow", "run", "market_data", "--json",
              "--source", f"kafka://{cluster.brokers}/{topic}?venue=binance",
              "--sink", f"kafka://{cluster.brokers}/{prefix}?commit_ms=1&format=json"],
             stdout=subprocess.DEVNULL, stderr=errors, env=dict(os.environ),

@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+from marketflow.schemas.arrow import arrow_type, dictionary, schema
+from marketflow.schemas.fields import Field, Kind
+from marketflow.schemas.tables import DEPTH_LEVELS, TABLES
+from marketflow.sinks.parquet import ParquetWriter
 
-from schemas.arrow import arrow_type, dictionary, schema
-from schemas.fields import Field, Kind
-from schemas.tables import DEPTH_LEVELS, TABLES
-from sinks.parquet import ParquetWriter
 from tests.batches import START_NS, Item, decimals
 from tests.benchmarks.harness import Result, benchmark, rate
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import duckdb
-
 import marketflow as mf
-from schemas.units import NS_PER_DAY, NS_PER_S
-from sinks.parquet import ParquetWriter
+from marketflow.schemas.units import NS_PER_DAY, NS_PER_S
+from marketflow.sinks.parquet import ParquetWriter
+
 from tests.batches import START_NS
 from tests.benchmarks.bench_parquet import ROUND_ROWS, Day
 from tests.benchmarks.harness import Result, benchmark
@@ -143,6 +143,6 @@ def queries(quick: bool) -> Iterator[Result]:
 
 def mf_rows(plain: Any) -> list[tuple[Any, ...]]:
     """Rows of a plain answer with times as ours have them."""
-    from flows.frames import told
+    from marketflow.flows.frames import told
 
     return told(plain, False).rows()

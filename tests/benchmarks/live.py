@@ -21,8 +21,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-
-from sources import framing
+from marketflow.sources import framing
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _WAIT_S: Final = 0.001

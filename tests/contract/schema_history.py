@@ -14,10 +14,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from schemas import codes
-from schemas.codes import words
-from schemas.fields import Table
-from schemas.tables import TABLES
+from marketflow.schemas import codes
+from marketflow.schemas.codes import words
+from marketflow.schemas.fields import Table
+from marketflow.schemas.tables import TABLES
 
 RECORD = Path(__file__).with_name("schema_history.json")
 

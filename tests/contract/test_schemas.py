@@ -15,9 +15,9 @@ import fastavro
 import numpy as np
 import pyarrow as pa
 import pytest
+from marketflow.schemas import arrow, avro, codes, expectations, rows, sql, tables, units
+from marketflow.schemas.fields import Field, Kind, Table
 
-from schemas import arrow, avro, codes, expectations, rows, sql, tables, units
-from schemas.fields import Field, Kind, Table
 from tests.contract import schema_history
 
 TABLES = pytest.mark.parametrize("table", tables.TABLES.values(), ids=lambda t: t.name)

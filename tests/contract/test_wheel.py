@@ -82,13 +82,18 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     migrations = {Path(n).name for n in names if "migrations/" in n}
     assert migrations == {path.name for path in (ROOT / "infra" / "migrations").glob("*.sql")}
     assert not [name for name in names if "tests" in Path(name).parts]
+    tops = {Path(name).parts[0] for name in names}
+    assert {name for name in tops if not name.endswith(".dist-info")} == {"marketflow"}
+    rooms = ("flows", "infra", "operators", "schemas", "sinks", "sources")
+    ours = {str(path.relative_to(ROOT)) for room in rooms for path in (ROOT / room).rglob("*.py")}
+    assert ours <= {name.removeprefix("marketflow/") for name in names}
 
 
 def test_a_flow_runs_where_only_the_wheel_is(home: Path) -> None:
     """Nothing of the checkout is imported, kernels are kept in the user's folder."""
     where = subprocess.run(
         [home / "venv" / "bin" / "python", "-c",
-         "import flows, infra.migrate as m; print(flows.__file__); print(len(m.read()))"],
+         "import marketflow.infra.migrate as m; print(m.__file__); print(len(m.read()))"],
         capture_output=True, text=True, cwd=home, env=_environment(home),
     )  # fmt: skip
     assert where.returncode == 0, where.stderr

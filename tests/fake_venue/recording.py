@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from schemas.frames import FrameKind
+from marketflow.schemas.frames import FrameKind
+
 from tests.captures import capture_frames
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from operators.events import ChecksumRule
-from operators.kernels.checksum import checksum
+from marketflow.operators.events import ChecksumRule
+from marketflow.operators.kernels.checksum import checksum
 
 Levels = list[tuple[str, str]]
 #: symbol, is snapshot, bids, asks, checksum or None

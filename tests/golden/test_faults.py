@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from flows.lake import open_lake
-from flows.run import run
+from marketflow.flows.lake import open_lake
+from marketflow.flows.run import run
 
 Line = tuple[int, str]
 

@@ -8,14 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from schemas.frames import FrameKind
+from marketflow.schemas.frames import FrameKind
+
 from tests.live.recordings import CASES, capture_of, recorded, source_of, tables, until, venue_of
 from tests.patience import PATIENCE_S
 
 
 def _command(source: str, folder: Path) -> list[str]:
     return [
-        sys.executable, "-m", "flows.cli", "record", "--json",
+        sys.executable, "-m", "marketflow", "record", "--json",
         "--source", source, "--sink", f"parquet:{folder}?seal_after_s=0.1",
     ]  # fmt: skip
 

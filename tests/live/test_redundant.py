@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from operators.sequences import sequence_of
-from schemas.frames import FrameKind
+from marketflow.operators.sequences import sequence_of
+from marketflow.schemas.frames import FrameKind
+
 from tests.live.recordings import CASES, Recording, recorded, source_of, tables, until, venue_of
 
 

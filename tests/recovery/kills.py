@@ -38,7 +38,7 @@ class Outcome:
 
 
 def _command(sources: list[str], lake: Path, recovery: Path, processes: int) -> list[str]:
-    command = [sys.executable, "-m", "flows.cli", "run", "market_data", "--json"]
+    command = [sys.executable, "-m", "marketflow", "run", "market_data", "--json"]
     for source in sources:
         command += ["--source", source]
     command += ["--sink", f"parquet:{lake}", "--recovery", str(recovery)]

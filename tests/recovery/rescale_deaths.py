@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows import recovery
-from flows.rescale import rescale
-from sinks.kafka import KafkaWriter
-from sinks.parquet import ParquetWriter
-from sinks.timescale import TimescaleWriter
+from marketflow.flows import recovery
+from marketflow.flows.rescale import rescale
+from marketflow.sinks.kafka import KafkaWriter
+from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.timescale import TimescaleWriter
 
 _WRITERS = (ParquetWriter, TimescaleWriter, KafkaWriter)
 _OF_WRITERS = ("fence", "restore", "snapshot", "close", "finish", "moved")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from marketflow.infra.services.timescale import Timescale
 
-from infra.services.timescale import Timescale
 from tests.services.local import back_up
 from tests.services.topics import Cluster
 
@@ -66,7 +66,7 @@ class Flow:
     started_s: float = 0.0
 
     def start(self) -> None:
-        line = [sys.executable, "-m", "flows.cli", "run", "market_data", "--json"]
+        line = [sys.executable, "-m", "marketflow", "run", "market_data", "--json"]
         for source in self.sources:
             line += ["--source", source]
         for sink in self.sinks:

@@ -24,8 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infra.services.kafka import Kafka
-from infra.services.timescale import Timescale
+from marketflow.infra.services.kafka import Kafka
+from marketflow.infra.services.timescale import Timescale
+
 from tests.recovery.outputs import (
     Outputs,
     assert_same_outputs,

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from marketflow.schemas.recovery import START_AGAIN
 
-from schemas.recovery import START_AGAIN
 from tests.disks import remount, small_disk
 from tests.lakes import assert_same_lakes
 
@@ -19,7 +19,7 @@ _ENVIRONMENT = {"MARKETFLOW_BATCH_ROWS": "300", "MARKETFLOW_EPOCH_MS": "20"}
 
 def _marketflow(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+        [sys.executable, "-m", "marketflow", *map(str, arguments)],
         capture_output=True, text=True, timeout=550,
         env={**os.environ, **_ENVIRONMENT, "COLUMNS": "1000"},
     )  # fmt: skip

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from operators.arbiter import ArbiterConfig
-from schemas.redundancy import PacketKind as K
+from marketflow.operators.arbiter import ArbiterConfig
+from marketflow.schemas.redundancy import PacketKind as K
 
 MARKS_PER_LAG = 32
 

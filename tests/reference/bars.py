@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
-from schemas.units import interval_ns
+from marketflow.schemas.units import interval_ns
 
 EXACT = Context(prec=100, rounding=ROUND_HALF_EVEN)
 STEP = Decimal("1E-12")

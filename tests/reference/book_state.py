@@ -7,11 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
-
-from operators import ids
-from operators.events import NO_SEQUENCE, EventKind
-from schemas.codes import QualityKind, RejectReason
-from schemas.units import INT64_MAX, NO_PRICE, text_of, to_decimal
+from marketflow.operators import ids
+from marketflow.operators.events import NO_SEQUENCE, EventKind
+from marketflow.schemas.codes import QualityKind, RejectReason
+from marketflow.schemas.units import INT64_MAX, NO_PRICE, text_of, to_decimal
 
 Q = QualityKind
 Row = dict[str, Any]

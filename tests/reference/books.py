@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-
-from operators.events import EventKind
-from schemas.codes import RowFlag, Side
-from schemas.units import NO_PRICE
+from marketflow.operators.events import EventKind
+from marketflow.schemas.codes import RowFlag, Side
+from marketflow.schemas.units import NO_PRICE
 
 #: (price, size, orders), best first.
 Levels = list[tuple[int, int, int]]

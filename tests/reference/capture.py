@@ -8,8 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
-
-from schemas.frames import FrameKind
+from marketflow.schemas.frames import FrameKind
 
 KINDS = {
     "header": FrameKind.HEADER,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from operators.events import ChecksumRule
+from marketflow.operators.events import ChecksumRule
 
 Level = tuple[str, str]
 

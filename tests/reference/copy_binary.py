@@ -10,9 +10,8 @@ from decimal import Context, Decimal
 from typing import Any
 
 import pyarrow as pa
-
-from schemas.codes import words
-from schemas.fields import Field, Kind, Table
+from marketflow.schemas.codes import words
+from marketflow.schemas.fields import Field, Kind, Table
 
 _EPOCH_2000_US = 946_684_800_000_000
 _EXACT = Context(prec=80)

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import databento_dbn as dbn
 import pyarrow as pa
-
-from operators.events import NO_SEQUENCE, EventKind
-from schemas.codes import AggressorSide, RowFlag, Side
-from schemas.units import NO_PRICE
+from marketflow.operators.events import NO_SEQUENCE, EventKind
+from marketflow.schemas.codes import AggressorSide, RowFlag, Side
+from marketflow.schemas.units import NO_PRICE
 
 UNDEFINED = 2**63 - 1
 SIDES = {"B": Side.BID, "A": Side.ASK, "N": Side.NONE}

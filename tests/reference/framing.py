@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from operators.kernels import framing as f
-from schemas.redundancy import PacketKind as K
+from marketflow.operators.kernels import framing as f
+from marketflow.schemas.redundancy import PacketKind as K
 
 
 def mold(data: bytes, session: bytes | None) -> tuple[int, int, list[bytes] | int]:

@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from operators.events import EventKind, IdKind
-from schemas.codes import RejectReason
-from schemas.frames import FrameKind
-from schemas.units import NO_PRICE
+from marketflow.operators.events import EventKind, IdKind
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.units import NO_PRICE
 
 #: Body of each message behind type, locate, tracking number and 6-byte time.
 BODIES = {

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
-from operators import ids
-from operators.events import Instruments
-from schemas import units
-from schemas.codes import words
-from schemas.fields import Field, Kind, Table
-from schemas.rows import scale_of
+from marketflow.operators import ids
+from marketflow.operators.events import Instruments
+from marketflow.schemas import units
+from marketflow.schemas.codes import words
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.rows import scale_of
 
 
 def value_of(field: Field, row: np.void, instruments: Instruments) -> Any:

@@ -17,11 +17,11 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from marketflow.schemas import wire
+from marketflow.schemas.tables import TABLES, TRADES
+from marketflow.sources.open import open_reader
+from marketflow.sources.url import parse_source
 
-from schemas import wire
-from schemas.tables import TABLES, TRADES
-from sources.open import open_reader
-from sources.url import parse_source
 from tests.batches import Feed
 from tests.chance import chance
 from tests.lakes import last_change, table_rows, until_it_writes
@@ -53,7 +53,16 @@ def record(kafka: Cluster, topic: str, connections: int) -> int:
 
 
 def command(source: str, sinks: Sequence[str], *more: str) -> list[str]:
-    line = [sys.executable, "-m", "flows.cli", "run", "market_data", "--json", "--source", source]
+    line = [
+        sys.executable,
+        "-m",
+        "marketflow",
+        "run",
+        "market_data",
+        "--json",
+        "--source",
+        source,
+    ]
     for sink in sinks:
         line += ["--sink", sink]
     return [*line, *more]

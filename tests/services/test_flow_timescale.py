@@ -23,7 +23,7 @@ _KILLS = 2
 
 
 def command(*more: str) -> list[str]:
-    start = [sys.executable, "-m", "flows.cli", "run", "market_data", "--json"]
+    start = [sys.executable, "-m", "marketflow", "run", "market_data", "--json"]
     return [*start, "--source", _SOURCE, *more]
 
 

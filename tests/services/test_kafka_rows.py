@@ -12,15 +12,15 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from marketflow.operators.venues.tables import TableDecoder
+from marketflow.schemas import wire, wire_rows
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.tables import TABLES, TRADES
+from marketflow.sinks.kafka import KafkaWriter
+from marketflow.sinks.kafka_messages import json_values
+from marketflow.sinks.kafka_url import parse_kafka_sink
+from marketflow.sources.errors import FeedFailed
 
-from operators.venues.tables import TableDecoder
-from schemas import wire, wire_rows
-from schemas.frames import FrameKind
-from schemas.tables import TABLES, TRADES
-from sinks.kafka import KafkaWriter
-from sinks.kafka_messages import json_values
-from sinks.kafka_url import parse_kafka_sink
-from sources.errors import FeedFailed
 from tests.batches import Feed, Item
 from tests.patience import PATIENCE_S
 from tests.reference.kafka import read_messages

@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.topics import run_topics
+from marketflow.schemas.tables import TABLES
 
-from flows.errors import RunFailed, UsageError
-from flows.topics import run_topics
-from schemas.tables import TABLES
 from tests.patience import PATIENCE_S
 from tests.services.topics import Cluster
 
@@ -45,7 +45,7 @@ def test_created_once_then_compared(kafka: Cluster) -> None:
 def test_the_command(kafka: Cluster) -> None:
     sasl = f"127.0.0.1:{kafka.service.sasl_port}"
     command = [
-        sys.executable, "-m", "flows.cli", "topics", "--brokers", sasl, "--prefix", "topics-cli",
+        sys.executable, "-m", "marketflow", "topics", "--brokers", sasl, "--prefix", "topics-cli",
         "--partitions", "1", "--security", "sasl_plaintext", "--json",
     ]  # fmt: skip
     env = {**os.environ, "MARKETFLOW_KAFKA_USERNAME": "marketflow"}

@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from marketflow.schemas.kafka import KafkaAddress
+from marketflow.schemas.resync import TOPIC, from_message
+from marketflow.sources.errors import FeedFailed, SourceError
+from marketflow.sources.live.requests import ResyncRequests
 
-from schemas.kafka import KafkaAddress
-from schemas.resync import TOPIC, from_message
-from sources.errors import FeedFailed, SourceError
-from sources.live.requests import ResyncRequests
 from tests.lakes import table_rows
 from tests.live.recordings import (
     CASES,
@@ -56,7 +56,7 @@ class Setting:
             f"&group={self.raw}"
         )
         line = [
-            sys.executable, "-m", "flows.cli", "run", "market_data", "--json",
+            sys.executable, "-m", "marketflow", "run", "market_data", "--json",
             "--source", source, "--sink", f"kafka://{self.kafka.brokers}/{self.prefix}",
             "--sink", f"parquet:{self.lake}", "--recovery", str(self.lake.with_name("recovery")),
         ]  # fmt: skip

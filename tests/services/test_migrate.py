@@ -10,11 +10,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-
-from infra import migrate as migrate_module
-from infra.migrate import MigrationError, migrate
-from schemas import sql
-from schemas.tables import TABLES
+from marketflow.infra import migrate as migrate_module
+from marketflow.infra.migrate import MigrationError, migrate
+from marketflow.schemas import sql
+from marketflow.schemas.tables import TABLES
 
 pytestmark = pytest.mark.services
 Ask = Callable[[str], list[tuple]]
@@ -51,8 +50,8 @@ def test_the_migrated_tables_are_those_of_the_schemas(ask: Ask) -> None:
 
 
 def test_the_views_show_what_the_lake_shows(ask: Ask, tmp_path: Path) -> None:
-    from flows.lake import open_lake
-    from sinks.lake import prepare_lake
+    from marketflow.flows.lake import open_lake
+    from marketflow.sinks.lake import prepare_lake
 
     prepare_lake(tmp_path)
     lake = open_lake(tmp_path)
@@ -175,7 +174,15 @@ def replace_password(dsn: str, password: str) -> str:
 
 
 def test_the_command_line(bare_database: str) -> None:
-    command = [sys.executable, "-m", "flows.cli", "migrate", "--json", "--dsn", bare_database]
+    command = [
+        sys.executable,
+        "-m",
+        "marketflow",
+        "migrate",
+        "--json",
+        "--dsn",
+        bare_database,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert '"0001_store"' in done.stdout

@@ -22,21 +22,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import KafkaException
+from marketflow.flows.errors import UsageError
+from marketflow.flows.plan import Wanted, make_plan, specs_of
+from marketflow.flows.replay import Order, replay
+from marketflow.flows.settings import Settings, load
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.backfill import Arrived
+from marketflow.sinks.url import back_fill
+from marketflow.sources.kafka_url import parse_feed
+from marketflow.sources.open import open_reader
+from marketflow.sources.reader import Limits
+from marketflow.sources.replay import Replay
+from marketflow.sources.url import parse_source
 from rich.console import Console
 
-from flows.errors import UsageError
-from flows.plan import Wanted, make_plan, specs_of
-from flows.replay import Order, replay
-from flows.settings import Settings, load
-from schemas.frames import FrameKind
-from schemas.tables import TABLES
-from sinks.backfill import Arrived
-from sinks.url import back_fill
-from sources.kafka_url import parse_feed
-from sources.open import open_reader
-from sources.reader import Limits
-from sources.replay import Replay
-from sources.url import parse_source
 from tests.chance import chance
 from tests.lakes import table_rows
 from tests.patience import PATIENCE_S
@@ -132,7 +132,7 @@ def history(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory) -> History
     topics = (kafka.topic(2), kafka.topic(2))
     folder = tmp_path_factory.mktemp("history")
     line = [
-        sys.executable, "-m", "flows.cli", "run", "market_data", "--checkpoint-every", "1d",
+        sys.executable, "-m", "marketflow", "run", "market_data", "--checkpoint-every", "1d",
         "--sink", f"parquet:{folder / 'lake'}", "--recovery", str(folder / "recovery"),
     ]  # fmt: skip
     for topic in topics:
@@ -201,7 +201,7 @@ def test_neither_pace_nor_kills_change_a_row(history: History, tmp_path: Path) -
     replay(paced, settings=_settings())
     assert _whole([tmp_path / "paced"]) == expected
     line = [
-        sys.executable, "-m", "flows.cli", "replay", "--brokers", history.brokers, "--json",
+        sys.executable, "-m", "marketflow", "replay", "--brokers", history.brokers, "--json",
         "--sink", f"parquet:{tmp_path / 'rough'}", "--from", start, "--to", end,
         "--recovery", str(tmp_path / "recovery"), "--checkpoints", str(history.recovery),
     ]  # fmt: skip
@@ -287,7 +287,7 @@ def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
         return back_fill(text, key, arrived)
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.replay.back_fill", lost)
+        patch.setattr("marketflow.flows.replay.back_fill", lost)
         with pytest.raises(ConnectionError):
             replay(order, settings=_settings())
     # Each store is the old one or the new one.

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import marketflow as mf
 import psycopg
 import pytest
+from marketflow.flows.database import query_database
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.infra.migrate import migrate
+from marketflow.infra.reader import ROLE, power
+from marketflow.infra.services.timescale import Timescale
+from marketflow.sinks.dsn import with_login
 
-import marketflow as mf
-from flows.database import query_database
-from flows.errors import RunFailed, UsageError
-from infra.migrate import migrate
-from infra.reader import ROLE, power
-from infra.services.timescale import Timescale
-from sinks.dsn import with_login
 from tests.services.local import new_database, reader_of
 from tests.services.test_migrate import replace_password
 
@@ -285,7 +285,7 @@ def test_migrate_makes_the_login_and_shows_it_once(bare_database: str) -> None:
 
 
 def migrated(dsn: str, *flags: str) -> str:
-    command = [sys.executable, "-m", "flows.cli", "migrate", "--dsn", dsn, *flags]
+    command = [sys.executable, "-m", "marketflow", "migrate", "--dsn", dsn, *flags]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stderr

@@ -10,23 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import marketflow as mf
 import numpy as np
 import psycopg
 import pyarrow.parquet as pq
 import pytest
+from marketflow.flows.answers import Answer
+from marketflow.flows.database import query_database
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.retention import Wanted, forget
+from marketflow.flows.sql import _answer, _ask, print_query
+from marketflow.infra.migrate import migrate
+from marketflow.infra.services.base import Service
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.timescale import TimescaleWriter
 from rich.console import Console
 
-import marketflow as mf
-from flows.answers import Answer
-from flows.database import query_database
-from flows.errors import RunFailed, UsageError
-from flows.retention import Wanted, forget
-from flows.sql import _answer, _ask, print_query
-from infra.migrate import migrate
-from infra.services.base import Service
-from schemas.tables import TABLES
-from sinks.parquet import ParquetWriter
-from sinks.timescale import TimescaleWriter
 from tests.batches import Feed
 from tests.services.local import new_database, reader_of
 from tests.services.test_migrate import replace_password
@@ -187,7 +187,16 @@ def test_every_form_is_the_same(stores: tuple[Path, str], tmp_path: Path) -> Non
 
 
 def said(query: str, *where: str) -> str:
-    command = [sys.executable, "-m", "flows.cli", "sql", "--format", "json", *where, query]
+    command = [
+        sys.executable,
+        "-m",
+        "marketflow",
+        "sql",
+        "--format",
+        "json",
+        *where,
+        query,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -315,7 +324,17 @@ def test_mistakes_about_the_database_are_explained(stores: tuple[Path, str]) -> 
         with pytest.raises(kind, match=fix) as caught:
             rows_of("SELECT 1", None, wrong)
         assert "sesame" not in str(caught.value)
-    command = [sys.executable, "-m", "flows.cli", "sql", "--dsn", dsn, "--lake", "x", "SELECT 1"]
+    command = [
+        sys.executable,
+        "-m",
+        "marketflow",
+        "sql",
+        "--dsn",
+        dsn,
+        "--lake",
+        "x",
+        "SELECT 1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, "--lake or --dsn, not both" in done.stderr) == (2, True)
 

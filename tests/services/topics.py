@@ -14,18 +14,18 @@ from typing import Any
 import pyarrow as pa
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from marketflow.infra.services.kafka import Kafka
+from marketflow.infra.topics import declared
+from marketflow.schemas import wire, wire_rows
+from marketflow.schemas.kafka import KafkaAddress
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.kafka_raw import RawTopicWriter
+from marketflow.sources.kafka import KafkaReader, Position
+from marketflow.sources.kafka_fetcher import Hub
+from marketflow.sources.kafka_url import parse_feed
+from marketflow.sources.reader import Limits
+from marketflow.sources.url import parse_source
 
-from infra.services.kafka import Kafka
-from infra.topics import declared
-from schemas import wire, wire_rows
-from schemas.kafka import KafkaAddress
-from schemas.tables import TABLES
-from sinks.kafka_raw import RawTopicWriter
-from sources.kafka import KafkaReader, Position
-from sources.kafka_fetcher import Hub
-from sources.kafka_url import parse_feed
-from sources.reader import Limits
-from sources.url import parse_source
 from tests.patience import PATIENCE_S
 from tests.reference.kafka import Row, read_messages
 

@@ -7,12 +7,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from marketflow.operators.event_rows import NO_ID, NO_VALUE, EventRows, Value, Words
+from marketflow.operators.events import (
+    INSTRUMENT,
+    BookType,
+    EventBatch,
+    EventKind,
+    Instruments,
+    Rows,
+)
+from marketflow.operators.registry import BookRules
+from marketflow.schemas.units import NO_PRICE
 from numpy.typing import NDArray
-
-from operators.event_rows import NO_ID, NO_VALUE, EventRows, Value, Words
-from operators.events import INSTRUMENT, BookType, EventBatch, EventKind, Instruments, Rows
-from operators.registry import BookRules
-from schemas.units import NO_PRICE
 
 T0 = 1_700_000_000_000_000_000
 _TIMES = ("ts_event", "ts_recv", "ts_until")

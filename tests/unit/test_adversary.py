@@ -14,18 +14,18 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marketflow.flows import feeds
+from marketflow.operators.bars import BarsConfig, BarsShard
+from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.feeds import FeedDecoder, JsonFeed
+from marketflow.operators.normalise import Normaliser, ShardPlan
+from marketflow.operators.venues import VENUES
+from marketflow.operators.venues.binance import BinanceFeed
+from marketflow.schemas.frames import FrameKind
+from marketflow.sources.errors import SourceError
+from marketflow.sources.reader import Limits
+from marketflow.sources.url import parse_source
 
-from flows import feeds
-from operators.bars import BarsConfig, BarsShard
-from operators.book import BookConfig, BookShard
-from operators.feeds import FeedDecoder, JsonFeed
-from operators.normalise import Normaliser, ShardPlan
-from operators.venues import VENUES
-from operators.venues.binance import BinanceFeed
-from schemas.frames import FrameKind
-from sources.errors import SourceError
-from sources.reader import Limits
-from sources.url import parse_source
 from tests import adversary
 from tests.captures import TestFrame, frames
 from tests.decoding import cut, frames_of

@@ -8,17 +8,17 @@ from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
+import marketflow as mf
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from marketflow.flows.frames import moment_ns
+from marketflow.schemas.arrow import schema
+from marketflow.schemas.tables import DEPTH, TABLES
+from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
+from marketflow.sinks.parquet_file import FileOptions
 
-import marketflow as mf
-from flows.frames import moment_ns
-from schemas.arrow import schema
-from schemas.tables import DEPTH, TABLES
-from sinks.parquet import ParquetOptions, ParquetWriter
-from sinks.parquet_file import FileOptions
 from tests.batches import START_NS, Feed, Item
 
 HOUR_NS = 3_600_000_000_000
@@ -230,7 +230,7 @@ def test_run_delegates_to_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_flow(*args: object, **options: object) -> dict[str, object]:
         return {"args": args, "options": options}
 
-    monkeypatch.setitem(sys.modules, "flows.run", SimpleNamespace(run=run_flow))
+    monkeypatch.setitem(sys.modules, "marketflow.flows.run", SimpleNamespace(run=run_flow))
     assert mf.run("market_data", source="sim:", sinks=["null:"], processes=2) == {
         "args": ("market_data", ["sim:"], ["null:"]),
         "options": {"processes": 2},

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from operators.book import BookConfig, BookShard
-from operators.events import (
+from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.events import (
     BookType,
     ChecksumRule,
     Continuity,
     Instruments,
     SnapshotRule,
 )
-from operators.events import (
+from marketflow.operators.events import (
     EventKind as K,
 )
-from operators.registry import BookRules
-from schemas.codes import QualityKind as Q
+from marketflow.operators.registry import BookRules
+from marketflow.schemas.codes import QualityKind as Q
+
 from tests.reference.book import TwinShard
 from tests.unit.books import T0, Script, batch, collect, instruments
 

@@ -14,21 +14,21 @@ from typing import Any
 
 import databento_dbn
 import pytest
+from marketflow.operators.feeds import JsonFeed
+from marketflow.operators.normalise import Normaliser, ShardPlan
+from marketflow.operators.rejects import OFFSET_BYTES, RAW_BYTES, Rejects
+from marketflow.operators.venues.binance import BinanceFeed
+from marketflow.operators.venues.dbn import DbnDecoder
+from marketflow.operators.venues.kraken import Kraken
+from marketflow.operators.venues.tables import TableDecoder
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.names import MAX_NAME_BYTES, name_fault
+from marketflow.schemas.units import END_OF_TIME_NS
+from marketflow.sources.capture import CaptureReader
+from marketflow.sources.lines import LineReader
+from marketflow.sources.reader import Limits
 
-from operators.feeds import JsonFeed
-from operators.normalise import Normaliser, ShardPlan
-from operators.rejects import OFFSET_BYTES, RAW_BYTES, Rejects
-from operators.venues.binance import BinanceFeed
-from operators.venues.dbn import DbnDecoder
-from operators.venues.kraken import Kraken
-from operators.venues.tables import TableDecoder
-from schemas.codes import RejectReason
-from schemas.frames import FrameKind
-from schemas.names import MAX_NAME_BYTES, name_fault
-from schemas.units import END_OF_TIME_NS
-from sources.capture import CaptureReader
-from sources.lines import LineReader
-from sources.reader import Limits
 from tests.adversary import NOW_NS, dbn_header
 from tests.captures import TestFrame, frames
 from tests.decoding import Found, decode, frames_of
@@ -263,7 +263,7 @@ def test_a_line_of_hundreds_of_megabytes_takes_little_memory(tmp_path: Path) -> 
         file.write(b"\nshort\n")
     script = (
         "import resource, sys, pathlib, json\n"
-        "from sources.binance import BinanceReader\n"
+        "from marketflow.sources.binance import BinanceReader\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "reader = BinanceReader([pathlib.Path(sys.argv[1])])\n"
         "sizes = []\n"

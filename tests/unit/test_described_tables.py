@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from marketflow.flows.cli import app
+from marketflow.flows.describe import described, page
+from marketflow.flows.errors import UsageError
+from marketflow.flows.lake import open_lake
+from marketflow.schemas.fields import Kind
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.parquet import ParquetWriter
 from typer.testing import CliRunner
-
-from flows.cli import app
-from flows.describe import described, page
-from flows.errors import UsageError
-from flows.lake import open_lake
-from schemas.fields import Kind
-from schemas.tables import TABLES
-from sinks.parquet import ParquetWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from flows.exact_times import with_nanoseconds
+from marketflow.flows.exact_times import with_nanoseconds
 
 ASKED = [
     ("SELECT ts_event FROM trades", ["ts_event_epoch_ns"], (0,)),

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-from operators.kernels import fields, numbers
-from operators.venues.times import TimestampError, rfc3339_ns
-from schemas.units import NO_PRICE
+from marketflow.operators.kernels import fields, numbers
+from marketflow.operators.venues.times import TimestampError, rfc3339_ns
+from marketflow.schemas.units import NO_PRICE
 
 INT64_MAX = 2**63 - 1
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from operators import ids
-from operators.events import IdKind
-from operators.kernels.ids import NOT_AN_ID
+from marketflow.operators import ids
+from marketflow.operators.events import IdKind
+from marketflow.operators.kernels.ids import NOT_AN_ID
 
 HEX = "0123456789abcdef"
 TEXTS = st.one_of(

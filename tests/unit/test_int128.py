@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from operators.kernels import int128
-from operators.kernels.jit import kernel
-from schemas import units
+from marketflow.operators.kernels import int128
+from marketflow.operators.kernels.jit import kernel
+from marketflow.schemas import units
 
 EXACT = Context(prec=100, rounding=ROUND_HALF_EVEN)
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -5,13 +5,20 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.events import EventKind as K
+from marketflow.operators.normalise import Normaliser, ShardPlan
+from marketflow.operators.venues.itch import ItchDecoder
+from marketflow.schemas.frames import FrameKind as F
+from marketflow.schemas.redundancy import (
+    LineNote,
+    from_hole,
+    from_line_note,
+    to_hole,
+    to_line_note,
+    to_start,
+)
 
-from operators.book import BookConfig, BookShard
-from operators.events import EventKind as K
-from operators.normalise import Normaliser, ShardPlan
-from operators.venues.itch import ItchDecoder
-from schemas.frames import FrameKind as F
-from schemas.redundancy import LineNote, from_hole, from_line_note, to_hole, to_line_note, to_start
 from tests.captures import TestFrame
 from tests.itch_messages import DAY, add, batch_of, blocks, buried, decode, message
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-
-from schemas.kafka import KafkaAddress
-from sinks import kafka_link
-from sinks.errors import SinkError
+from marketflow.schemas.kafka import KafkaAddress
+from marketflow.sinks import kafka_link
+from marketflow.sinks.errors import SinkError
 
 #: Nobody is there: the questions are answered by the test.
 ADDRESS = KafkaAddress("127.0.0.1:1", "md")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from schemas.kafka import SECURITY_PARAMS
-from sinks.errors import SinkError
-from sinks.kafka_url import parse_kafka_sink
-from sinks.url import parse_sink
-from sources.errors import SourceError
-from sources.kafka_url import Bound, parse_feed
-from sources.url import parse_source
+from marketflow.schemas.kafka import SECURITY_PARAMS
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.kafka_url import parse_kafka_sink
+from marketflow.sinks.url import parse_sink
+from marketflow.sources.errors import SourceError
+from marketflow.sources.kafka_url import Bound, parse_feed
+from marketflow.sources.url import parse_source
 
 
 @pytest.fixture(autouse=True)

@@ -12,19 +12,18 @@ from pathlib import Path
 
 import numba
 import pytest
+from marketflow.flows.compiling import COMPILING, Compiling
+from marketflow.flows.kernels import PARTS, _crews, parts_of
+from marketflow.flows.run import timed
+from marketflow.sources.url import parse_source
 from numba.core import event
-
-from flows.compiling import COMPILING, Compiling
-from flows.kernels import PARTS, _crews, parts_of
-from flows.run import timed
-from sources.url import parse_source
 
 _ROOT = Path(__file__).resolve().parents[2]
 _COLD = """
 import json, logging, sys, time
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
-from flows.compiling import COMPILING
-from flows.kernels import PARTS, prepare
+from marketflow.flows.compiling import COMPILING
+from marketflow.flows.kernels import PARTS, prepare
 said = prepare(["itch", "lines"], "a test")
 again = prepare(["itch", "lines"], "a test")
 for name in ("itch", "lines"):

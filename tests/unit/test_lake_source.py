@@ -9,16 +9,16 @@ from typing import Any
 
 import polars as pl
 import pytest
+from marketflow.flows.errors import UsageError
+from marketflow.flows.feeds import decoder, parse
+from marketflow.flows.lake import open_lake
+from marketflow.flows.run import run
+from marketflow.sinks.lake import list_files
+from marketflow.sources.errors import SourceError
+from marketflow.sources.open import open_reader
+from marketflow.sources.reader import Limits
+from marketflow.sources.url import parse_source
 
-from flows.errors import UsageError
-from flows.feeds import decoder, parse
-from flows.lake import open_lake
-from flows.run import run
-from sinks.lake import list_files
-from sources.errors import SourceError
-from sources.open import open_reader
-from sources.reader import Limits
-from sources.url import parse_source
 from tests.decoding import read_frames
 from tests.lakes import assert_same_lakes
 from tests.reading import write

@@ -9,22 +9,22 @@ import shutil
 from decimal import Decimal, localcontext
 from pathlib import Path
 
+import marketflow as mf
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.lake import lake_cursor, open_lake
+from marketflow.flows.sql import print_query, query_lake
+from marketflow.schemas.codes import words
+from marketflow.schemas.fields import Kind
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks.lake import list_files
+from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
+from marketflow.sinks.parquet_file import FileOptions
 from rich.console import Console
 
-import marketflow as mf
-from flows.errors import RunFailed, UsageError
-from flows.lake import lake_cursor, open_lake
-from flows.sql import print_query, query_lake
-from schemas.codes import words
-from schemas.fields import Kind
-from schemas.tables import TABLES
-from sinks.lake import list_files
-from sinks.parquet import ParquetOptions, ParquetWriter
-from sinks.parquet_file import FileOptions
 from tests.batches import Feed, Item
 
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from operators.kernels import levels
-from operators.kernels.arrays import Pools
-from operators.kernels.jit import bare_kernel
-from operators.kernels.levels import FANOUT, LEVELS_LIVE, NODES_LIVE
+from marketflow.operators.kernels import levels
+from marketflow.operators.kernels.arrays import Pools
+from marketflow.operators.kernels.jit import bare_kernel
+from marketflow.operators.kernels.levels import FANOUT, LEVELS_LIVE, NODES_LIVE
 
 
 @bare_kernel

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from marketflow.flows.lines import LinePump
+from marketflow.flows.record import record
+from marketflow.flows.run import run
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.tables import TABLES
+from marketflow.sources.line_url import parse_lines
 
-from flows.lines import LinePump
-from flows.record import record
-from flows.run import run
-from schemas.frames import FrameKind
-from schemas.tables import TABLES
-from sources.line_url import parse_lines
 from tests.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
 from tests.lakes import table_rows
 from tests.patience import PATIENCE_S
@@ -369,7 +369,7 @@ def test_the_commands_of_the_readme(
     ask = free_port()
     raw = tmp_path / "raw"
     command = [
-        sys.executable, "-m", "flows.cli", "record", "--json", "--for", "60s",
+        sys.executable, "-m", "marketflow", "record", "--json", "--for", "60s",
         "--source", f"mold:127.0.0.1:{ports[0]}?rerequest=127.0.0.1:{ask}&first=1",
         "--source", f"mold:127.0.0.1:{ports[1]}", "--sink", f"parquet:{raw}",
     ]  # fmt: skip

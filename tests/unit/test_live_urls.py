@@ -6,10 +6,9 @@ import json
 from typing import Any
 
 import pytest
-
-from sources.errors import SourceError
-from sources.live.url import LiveSpec, parse_live
-from sources.url import parse_source
+from marketflow.sources.errors import SourceError
+from marketflow.sources.live.url import LiveSpec, parse_live
+from marketflow.sources.url import parse_source
 
 
 def one(text: str) -> LiveSpec:

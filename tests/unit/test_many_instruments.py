@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from marketflow.flows import aside
+from marketflow.flows.aside import AsideCore
+from marketflow.flows.errors import UsageError
+from marketflow.operators.bars import BarsConfig, BarsShard
+from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.events import Rows
+from marketflow.operators.feeds import FeedDecoder
+from marketflow.operators.names import NameTable, Packed
+from marketflow.operators.normalise import Normaliser, ShardPlan
+from marketflow.operators.registry import BookRules, RefusedInstrumentError, Registry
+from marketflow.operators.venues.binance import BinanceFeed
+from marketflow.operators.venues.itch import ItchDecoder
+from marketflow.operators.venues.tables import TableDecoder
 
-from flows import aside
-from flows.aside import AsideCore
-from flows.errors import UsageError
-from operators.bars import BarsConfig, BarsShard
-from operators.book import BookConfig, BookShard
-from operators.events import Rows
-from operators.feeds import FeedDecoder
-from operators.names import NameTable, Packed
-from operators.normalise import Normaliser, ShardPlan
-from operators.registry import BookRules, RefusedInstrumentError, Registry
-from operators.venues.binance import BinanceFeed
-from operators.venues.itch import ItchDecoder
-from operators.venues.tables import TableDecoder
 from tests.captures import frames
 from tests.decoding import cut, decode, frames_of, same
 from tests.itch_messages import DAY, add, blocks
@@ -335,11 +335,12 @@ def test_a_lost_or_damaged_file_is_told(tmp_path: Path, monkeypatch: pytest.Monk
 def test_books_merge_their_changes() -> None:
     """Orders, levels and venue quotes of many books, from a whole state and changes after it."""
     chance = np.random.default_rng(5)
-    from operators.book_pack import merge
+    from marketflow.operators.book_pack import merge
+
     from tests.unit.books import L2, L3, Script, instruments
 
     named = instruments(*(L3 if i % 2 else L2 for i in range(30)))
-    from operators.events import EventBatch
+    from marketflow.operators.events import EventBatch
 
     shard, parts = BookShard(0, BookConfig()), []
     script = Script()

@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from sources import framing
-from sources.merge import Given, Merge
+from marketflow.sources import framing
+from marketflow.sources.merge import Given, Merge
 
 Times = list[int]
 

@@ -10,11 +10,10 @@ import re
 from datetime import date
 
 import pytest
-
-from infra import retention
-from infra.migrate import Migration, MigrationError, plan, read, split
-from schemas import sql
-from schemas.tables import TABLES
+from marketflow.infra import retention
+from marketflow.infra.migrate import Migration, MigrationError, plan, read, split
+from marketflow.schemas import sql
+from marketflow.schemas.tables import TABLES
 
 FILES = {m.name: m for m in read()}
 

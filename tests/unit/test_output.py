@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from marketflow.operators.events import INSTRUMENT, IdKind, Instruments
+from marketflow.operators.names import COMPACT_FROM
+from marketflow.operators.output import rows_to_batch
+from marketflow.schemas import arrow, units
+from marketflow.schemas.fields import Kind, Table
+from marketflow.schemas.rows import row_dtype, scale_of
+from marketflow.schemas.tables import DEPTH_LEVELS, TABLES
 
-from operators.events import INSTRUMENT, IdKind, Instruments
-from operators.names import COMPACT_FROM
-from operators.output import rows_to_batch
-from schemas import arrow, units
-from schemas.fields import Kind, Table
-from schemas.rows import row_dtype, scale_of
-from schemas.tables import DEPTH_LEVELS, TABLES
 from tests.reference.output import rows_to_dicts
 
 VENUES = ("BINANCE", "BINANCE_USDM", "BINANCE", "OKX")

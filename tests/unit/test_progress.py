@@ -8,15 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from marketflow.flows.progress import Progress, fitted
+from marketflow.flows.report import print_summary
+from marketflow.flows.stats import RunStats, merge_progress, merge_summaries
+from marketflow.operators.events import Rows
+from marketflow.sources.inputs import FeedSource
+from marketflow.sources.reader import Limits
+from marketflow.sources.url import parse_source
 from rich.console import Console
-
-from flows.progress import Progress, fitted
-from flows.report import print_summary
-from flows.stats import RunStats, merge_progress, merge_summaries
-from operators.events import Rows
-from sources.inputs import FeedSource
-from sources.reader import Limits
-from sources.url import parse_source
 
 
 def _state(**more: Any) -> dict[str, Any]:

@@ -7,10 +7,9 @@ import sys
 from typing import Any
 
 import pytest
+from marketflow.flows.errors import RunFailed
+from marketflow.flows.record import check_recorded, print_recording
 from rich.console import Console
-
-from flows.errors import RunFailed
-from flows.record import check_recorded, print_recording
 
 
 def _summary(**more: Any) -> dict[str, Any]:

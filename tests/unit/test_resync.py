@@ -6,9 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-
-from schemas import resync, wire_rows
-from schemas.tables import QUALITY_EVENTS
+from marketflow.schemas import resync, wire_rows
+from marketflow.schemas.tables import QUALITY_EVENTS
 
 
 def rows(*events: tuple[str, str, int | None]) -> pa.RecordBatch:

@@ -8,16 +8,16 @@ import json
 from pathlib import Path
 
 import pytest
+from marketflow.flows.report import print_summary
+from marketflow.flows.run import run
+from marketflow.flows.stats import RunStats
+from marketflow.operators.events import Rows
+from marketflow.operators.message_kinds import kind_of
+from marketflow.operators.normalise import ROWLESS
+from marketflow.operators.venues.binance import BinanceFeed
+from marketflow.schemas.frames import FrameKind
 from rich.console import Console
 
-from flows.report import print_summary
-from flows.run import run
-from flows.stats import RunStats
-from operators.events import Rows
-from operators.message_kinds import kind_of
-from operators.normalise import ROWLESS
-from operators.venues.binance import BinanceFeed
-from schemas.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.decoded import feed
 

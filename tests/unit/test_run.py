@@ -22,7 +22,7 @@ SIM = "sim:?events=30000&symbols=6&seed=3"
 def marketflow(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does."""
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        [sys.executable, "-m", "marketflow", *arguments],
         capture_output=True, text=True, timeout=PATIENCE_S,
         env={**os.environ, "COLUMNS": "200", **env},
     )  # fmt: skip
@@ -64,7 +64,7 @@ def test_unknown_flow_and_unknown_setting(tmp_path: Path) -> None:
     assert "market_data" in done.stderr
     (tmp_path / "marketflow.toml").write_text("shard = 4\n")
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "run", "market_data", "--source", SIM,
+        [sys.executable, "-m", "marketflow", "run", "market_data", "--source", SIM,
          "--sink", "null:"],
         capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE_S,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
@@ -120,7 +120,7 @@ def test_a_signal_stops_gracefully_and_the_run_resumes(tmp_path: Path, number: i
     sim = "sim:?events=120000&symbols=6&seed=3"
     assert _run("--source", sim, "--sink", f"parquet:{calm}").returncode == 0
     command = [
-        sys.executable, "-m", "flows.cli", "run", "market_data", "--json", "--source", sim,
+        sys.executable, "-m", "marketflow", "run", "market_data", "--json", "--source", sim,
         "--sink", f"parquet:{stopped}", "--recovery", str(tmp_path / "state"),
     ]  # fmt: skip
     env = {**os.environ, "MARKETFLOW_BATCH_ROWS": "500", "MARKETFLOW_EPOCH_MS": "100"}
@@ -151,7 +151,7 @@ def _wait_for_epochs(state: Path, child: subprocess.Popen[bytes]) -> None:
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     """A parent that is killed cannot stop them: the next start would find the lake locked."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "run", "market_data", "--processes", "2",
+        [sys.executable, "-m", "marketflow", "run", "market_data", "--processes", "2",
          "--source", "sim:?events=100000000", "--sink", f"parquet:{tmp_path / 'lake'}"],
         stderr=subprocess.DEVNULL,
     )  # fmt: skip

@@ -18,15 +18,15 @@ import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, run_main
+from marketflow.schemas.tables import TABLES
+from marketflow.sinks import outputs
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.jsonl import JsonlWriter, json_rows
+from marketflow.sinks.null import NullWriter
+from marketflow.sinks.outputs import WriterSink
+from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.url import open_writer, parse_sink
 
-from schemas.tables import TABLES
-from sinks import outputs
-from sinks.errors import SinkError
-from sinks.jsonl import JsonlWriter, json_rows
-from sinks.null import NullWriter
-from sinks.outputs import WriterSink
-from sinks.parquet import ParquetWriter
-from sinks.url import open_writer, parse_sink
 from tests.batches import Feed, Item
 from tests.lake_model import Model, lake_rows
 

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-
-from sinks.dsn import one_line, redacted, shown
-from sinks.errors import SinkError
-from sinks.timescale import TimescaleWriter
-from sinks.url import open_writer, parse_sink
+from marketflow.sinks.dsn import one_line, redacted, shown
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.timescale import TimescaleWriter
+from marketflow.sinks.url import open_writer, parse_sink
 
 SECRET = "s3same"
 
@@ -86,8 +85,8 @@ def test_the_servers_words_without_libpqs_preamble() -> None:
 
 
 def test_no_password_reaches_a_recovery_folder(tmp_path: Path) -> None:
-    from flows import run as run_module
-    from flows.errors import UsageError
+    from marketflow.flows import run as run_module
+    from marketflow.flows.errors import UsageError
 
     url = f"timescale:postgresql://u:{SECRET}@127.0.0.1:1/d?outage_s=0.1"
     with pytest.raises((UsageError, OSError)):

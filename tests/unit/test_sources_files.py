@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.units import END_OF_TIME_NS
+from marketflow.sources.binance import BinanceReader
+from marketflow.sources.blocks import BlockReader
+from marketflow.sources.dbn import DbnReader
+from marketflow.sources.errors import SourceError
+from marketflow.sources.files import ByteFile, compression
+from marketflow.sources.itch import ItchReader
+from marketflow.sources.lines import HeadedLineReader, LineReader
+from marketflow.sources.reader import Limits
 
-from schemas.frames import FrameKind
-from schemas.units import END_OF_TIME_NS
-from sources.binance import BinanceReader
-from sources.blocks import BlockReader
-from sources.dbn import DbnReader
-from sources.errors import SourceError
-from sources.files import ByteFile, compression
-from sources.itch import ItchReader
-from sources.lines import HeadedLineReader, LineReader
-from sources.reader import Limits
 from tests.reading import Row, joined, read_all, read_in_pieces, write
 
 SMALL = Limits(max_rows=3, max_bytes=64, max_message_bytes=512)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from marketflow.sinks.parquet import ParquetWriter
 
-from sinks.parquet import ParquetWriter
 from tests.batches import Feed
 
-COMMAND = [sys.executable, "-m", "flows.cli"]
+COMMAND = [sys.executable, "-m", "marketflow"]
 #: Hours of work.
 SLOW = "SELECT sum(a.range * b.range) FROM range(1000000000) a, range(100000) b"
 

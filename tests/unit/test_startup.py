@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from marketflow.sinks.jsonl import json_values
+from marketflow.sinks.parquet import ParquetWriter
 
-from sinks.jsonl import json_values
-from sinks.parquet import ParquetWriter
 from tests.batches import Feed
 
 _RUN = """
 import sys
-from flows.cli import main
+from marketflow.flows.cli import main
 sys.argv = ["marketflow", *sys.argv[1:]]
 main()
 sys.stderr.write(" ".join(sys.modules))

@@ -11,15 +11,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from marketflow.operators import ids
+from marketflow.operators.events import NO_SEQUENCE, BookType, EventKind
+from marketflow.operators.venues.tables import TableDecoder
+from marketflow.schemas.codes import AggressorSide, RowFlag, Side
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.units import NO_PRICE, to_decimal
+from marketflow.sources.reader import Limits
+from marketflow.sources.tables import REQUIRED
 
-from operators import ids
-from operators.events import NO_SEQUENCE, BookType, EventKind
-from operators.venues.tables import TableDecoder
-from schemas.codes import AggressorSide, RowFlag, Side
-from schemas.tables import TABLES
-from schemas.units import NO_PRICE, to_decimal
-from sources.reader import Limits
-from sources.tables import REQUIRED
 from tests.decoding import Found, cut, decode, frames_of, same
 from tests.reading import write
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from flows.errors import UsageError
-from flows.record import record
-from sources.errors import SourceError
-from sources.kernels import read_stamps
-from sources.line_url import parse_lines
-from sources.udp import SLOT_BYTES, Datagrams, UdpSocket
-from sources.url import parse_source
+from marketflow.flows.errors import UsageError
+from marketflow.flows.record import record
+from marketflow.sources.errors import SourceError
+from marketflow.sources.kernels import read_stamps
+from marketflow.sources.line_url import parse_lines
+from marketflow.sources.udp import SLOT_BYTES, Datagrams, UdpSocket
+from marketflow.sources.url import parse_source
 
 SLOTS = 16
 

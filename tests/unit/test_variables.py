@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 import typer.main
-
-from flows.cli import app
-from flows.errors import UsageError
-from flows.options import ConfiguredGroup
-from flows.settings import load
-from flows.variables import FILE, PREFIX, check_variables, read_file
-from sinks.errors import SinkError
-from sinks.url import parse_sink
+from marketflow.flows.cli import app
+from marketflow.flows.errors import UsageError
+from marketflow.flows.options import ConfiguredGroup
+from marketflow.flows.settings import load
+from marketflow.flows.variables import FILE, PREFIX, check_variables, read_file
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.url import parse_sink
 
 ROOT = Path(__file__).resolve().parents[2]
 SIM = "sim:?events=3000&symbols=3&seed=3"
@@ -25,7 +24,7 @@ SIM = "sim:?events=3000&symbols=3&seed=3"
 
 def _marketflow(cwd: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        [sys.executable, "-m", "marketflow", *arguments],
         capture_output=True, text=True, timeout=280, cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", **env},
     )  # fmt: skip

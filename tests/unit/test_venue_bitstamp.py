@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from operators.events import EventKind
-from operators.venues.bitstamp import Bitstamp
+from marketflow.operators.events import EventKind
+from marketflow.operators.venues.bitstamp import Bitstamp
+
 from tests.decoded import Group, Other, Print, decode, events, examples, http, letters
 
 BOOK_URL = "https://www.bitstamp.net/api/v2/order_book/ethusd"

@@ -6,8 +6,9 @@ import json
 import pickle
 from decimal import Decimal
 
-from operators.venues.bybit import Bybit
-from schemas.frames import FrameKind
+from marketflow.operators.venues.bybit import Bybit
+from marketflow.schemas.frames import FrameKind
+
 from tests.captures import TestFrame, frames
 from tests.decoded import Group, Print, Quote, decode, events, examples, feed, http, letters, plain
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from operators.venues.gateio import Gateio
+from marketflow.operators.venues.gateio import Gateio
+
 from tests.decoded import Group, Other, Print, Quote, decode, events, examples, http, letters
 
 BOOK_URL = (

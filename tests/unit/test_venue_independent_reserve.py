@@ -6,9 +6,10 @@ import json
 import pickle
 from decimal import Decimal
 
-from operators.events import BookType
-from operators.venues.independent_reserve import HELD_MESSAGES, IndependentReserve
-from schemas.frames import FrameKind
+from marketflow.operators.events import BookType
+from marketflow.operators.venues.independent_reserve import HELD_MESSAGES, IndependentReserve
+from marketflow.schemas.frames import FrameKind
+
 from tests.captures import TestFrame, frames
 from tests.decoded import Group, Order, Print, decode, events, examples, feed, http, letters, plain
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from operators.events import EventKind
-from operators.venues.kraken import DEFAULT_DEPTH, Kraken
-from schemas.frames import FrameKind
+from marketflow.operators.events import EventKind
+from marketflow.operators.venues.kraken import DEFAULT_DEPTH, Kraken
+from marketflow.schemas.frames import FrameKind
+
 from tests.captures import TestFrame
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from marketflow.operators.venues.bitget import Bitget
+from marketflow.operators.venues.bybit import Bybit
+from marketflow.operators.venues.coinbase import Coinbase
+from marketflow.operators.venues.coinbase_exchange import CoinbaseExchange
+from marketflow.operators.venues.kraken import Kraken
+from marketflow.operators.venues.okx import Okx
+from marketflow.schemas.frames import FrameKind
 
-from operators.venues.bitget import Bitget
-from operators.venues.bybit import Bybit
-from operators.venues.coinbase import Coinbase
-from operators.venues.coinbase_exchange import CoinbaseExchange
-from operators.venues.kraken import Kraken
-from operators.venues.okx import Okx
-from schemas.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.decoded import examples, feed, http
 from tests.unit.test_venues_b_wild import WILD, places, replaced
@@ -47,7 +47,7 @@ def corpus(exchange: str) -> list[str]:
         name: function
         for base in HANDLERS[exchange].__mro__
         for name, function in vars(base).items()
-        if base.__module__.startswith("operators.venues") and callable(function)
+        if base.__module__.startswith("marketflow.operators.venues") and callable(function)
     }
     return [example for function in functions.values() for example in examples(function)]
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from marketflow.schemas import wire, wire_rows
+from marketflow.schemas.frames import FRAMES, FrameKind
+from marketflow.schemas.tables import TABLES, TRADES
+from marketflow.schemas.wire import WireError
+from marketflow.sinks.jsonl import json_rows
+from marketflow.sinks.kafka_messages import identity, json_values
 
-from schemas import wire, wire_rows
-from schemas.frames import FRAMES, FrameKind
-from schemas.tables import TABLES, TRADES
-from schemas.wire import WireError
-from sinks.jsonl import json_rows
-from sinks.kafka_messages import identity, json_values
 from tests.batches import Feed
 
 TABLE = pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
