@@ -14,13 +14,14 @@ from decimal import Context, Decimal
 from typing import Any, Final
 
 import pyarrow as pa
-from marketflow.flows.answers import Answer
-from marketflow.sinks.jsonl import json_values
 from rich.box import HEAVY_HEAD, SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from marketflow.flows.answers import Answer
+from marketflow.sinks.jsonl import json_values
 
 #: Rows into a file or a pipe, which has no height.
 _MOST_ROWS: Final = 1000

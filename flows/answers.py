@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import pyarrow as pa
+from rich.console import Console
+
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.sinks.atomic import replacing, sweep
 from marketflow.sinks.jsonl import json_rows
-from rich.console import Console
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
+
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.schemas.recovery import OTHER_RELEASE, START_AGAIN, START_ANEW
 from marketflow.sinks.atomic import sync_folder

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from marketflow.flows.errors import RunFailed, UsageError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from marketflow.flows.errors import RunFailed, UsageError
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TIMEOUT_S = 1800

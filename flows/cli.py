@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+
 from marketflow.flows.cli_stores import COMMANDS, LAKE, Dsn, Json, Lake, err, print_json
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.options import ConfiguredGroup
 from marketflow.flows.progress import show_warnings
 from marketflow.flows.tables import tables
-from rich.console import Console
-from rich.markup import escape
 
 app = typer.Typer(
     name="marketflow",

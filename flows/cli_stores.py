@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
 from marketflow.flows.errors import UsageError
 from marketflow.flows.progress import stderr_console
 

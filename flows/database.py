@@ -15,6 +15,9 @@ import duckdb
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
+from psycopg import pq
+from psycopg.types.string import TextLoader
+
 from marketflow.flows.answers import Answer
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.exact_times import with_nanoseconds
@@ -24,8 +27,6 @@ from marketflow.infra.reader import ROLE, power
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks import dsn as dsn_module
 from marketflow.sinks.errors import SinkError
-from psycopg import pq
-from psycopg.types.string import TextLoader
 
 _T = TypeVar("_T")
 

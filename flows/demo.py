@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from rich.console import Console
+from rich.table import Table
+
 from marketflow.flows.errors import UsageError
 from marketflow.flows.lake import open_lake
 from marketflow.flows.options import command_name
 from marketflow.flows.progress import quantity
 from marketflow.flows.run import run
-from rich.console import Console
-from rich.table import Table
 
 _NOTE: Final = "demo.json"
 _DATE: Final = "2026-03-02"

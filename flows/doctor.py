@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from marketflow.schemas.cache import cache_folder
 from rich.console import Console
 from rich.table import Table
+
+from marketflow.schemas.cache import cache_folder
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MIN_FREE_BYTES = 2 * 10**9

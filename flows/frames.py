@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import polars as pl
+
 from marketflow.flows.describe import known_table
 from marketflow.flows.errors import UsageError
 from marketflow.flows.variables import nearest
 from marketflow.schemas.fields import Kind, Table
-from marketflow.schemas.tables import DEPTH
+from marketflow.schemas.tables.market_data import DEPTH
 from marketflow.schemas.units import NS_PER_DAY, NS_PER_S, NS_PER_US
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.lake import check_lake, list_files, list_partitions
@@ -231,6 +232,7 @@ def _check_symbols(root: Path, table: Table, symbols: list[str]) -> None:
     if not symbols:
         return
     from duckdb import IOException
+
     from marketflow.flows.lake import lake_cursor
 
     try:

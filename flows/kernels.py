@@ -25,12 +25,13 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from marketflow.flows.compiling import COMPILING
-from marketflow.flows.signals import die_with_parent
-from marketflow.sources.url import SourceSpec
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from marketflow.flows.compiling import COMPILING
+from marketflow.flows.signals import die_with_parent
+from marketflow.sources.url import SourceSpec
 
 log = logging.getLogger("marketflow.kernels")
 
@@ -71,7 +72,7 @@ def _rows() -> None:
     from marketflow.operators.bars import BarsConfig, BarsShard
     from marketflow.operators.events import INSTRUMENT, Instruments, Rows
     from marketflow.operators.output import rows_to_batch
-    from marketflow.schemas.rows import row_dtype
+    from marketflow.schemas.derived.kernel_rows import row_dtype
     from marketflow.schemas.tables import TABLES
     from marketflow.sinks.url import open_writer
 
@@ -98,7 +99,7 @@ def _decoded(source: str, frames: pa.RecordBatch) -> None:
 
 
 def _frames(payload: bytes) -> pa.RecordBatch:
-    from marketflow.sources import framing
+    from marketflow.schemas.messages import frame_batches as framing
 
     bounds = np.array([0, len(payload)], np.int64)
     stamps = np.ones(1, np.int64)
@@ -147,21 +148,20 @@ def _lines() -> None:
     lines.warm()
 
 
-_K: Final = "marketflow.operators.kernels"
-_SPLIT: Final = f"{_K}.split:split_rows"
+_SPLIT: Final = "marketflow.operators.kernels.split:split_rows"
 PARTS: Final = {
-    "books": Part(42, (f"{_K}.engine:run", f"{_K}.engine_pack:pack"), _books),
+    "books": Part(42, ("marketflow.operators.kernels.engine:run", "marketflow.operators.kernels.engine_pack:pack"), _books),
     "rows": Part(
         11,
         (
-            f"{_K}.widen:fill",
-            f"{_K}.bars:emit_until",
+            "marketflow.operators.kernels.widen:fill",
+            "marketflow.operators.kernels.bars:emit_until",
             "marketflow.sinks.parquet_order:_scatter_runs",
         ),
         _rows,
     ),
-    "itch": Part(4, (f"{_K}.itch:decode", _SPLIT), _itch),
-    "binance": Part(9, (f"{_K}.binance:decode_frames", _SPLIT), _binance),
+    "itch": Part(4, ("marketflow.operators.kernels.itch:decode", _SPLIT), _itch),
+    "binance": Part(9, ("marketflow.operators.kernels.binance:decode_frames", _SPLIT), _binance),
     "simulator": Part(
         6, ("marketflow.sources.simulator_itch_kernel:run_flow",), _simulated("itch")
     ),
@@ -169,7 +169,7 @@ PARTS: Final = {
         6, ("marketflow.sources.simulator_binance_kernel:run_flow",), _simulated("binance")
     ),
     "timescale": Part(8, ("marketflow.sinks.copy_kernels:numeric_arrays",), _timescale),
-    "lines": Part(15, (f"{_K}.arbiter:arbitrate",), _lines),
+    "lines": Part(15, ("marketflow.operators.kernels.arbiter:arbitrate",), _lines),
 }
 
 

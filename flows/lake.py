@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 import duckdb
+
 from marketflow.flows.errors import UsageError
 from marketflow.schemas.codes import words
 from marketflow.schemas.fields import Field, Kind, Table

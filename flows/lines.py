@@ -13,16 +13,17 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.arbiter import Arbiter, ArbiterConfig
 from marketflow.operators.mold import WORDS, MoldDecoder, datagram
 from marketflow.operators.soup import LOGOUT, SoupClient, SoupError, State, packet
-from marketflow.schemas.redundancy import PACKET
+from marketflow.schemas.messages.lines import PACKET
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
 from marketflow.sources.errors import FeedFailed
 from marketflow.sources.line_url import LineSpec, LinesSpec
 from marketflow.sources.tcp import TcpLine
 from marketflow.sources.udp import BUFFER_BYTES, SLOT_BYTES, UdpSocket
-from numpy.typing import NDArray
 
 _SLOTS: Final = 256
 _SOUP_BYTES: Final = 1 << 20
@@ -250,7 +251,8 @@ class LinePump:
         return b""
 
     def pump(self, timeout_s: float) -> pa.RecordBatch:
-        """Frames (schemas.frames.FRAMES) of what has come within ``timeout_s``; often none."""
+        """Frames (schemas.messages.frames.FRAMES) of what has come within ``timeout_s``; often
+        none."""
         self._poll(timeout_s)
         now_ns = time.time_ns()
         molds = [line for line in self._lines if isinstance(line, _Mold)]

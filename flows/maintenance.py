@@ -7,15 +7,16 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.infra.retention import lawful_day
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.compact import compact, count_before, drop_before
 from marketflow.sinks.dsn import check, shown
 from marketflow.sinks.errors import SinkError
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 
 def compact_lake(

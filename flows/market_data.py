@@ -10,6 +10,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
+
 from marketflow.operators import bars, book, normalise, warmup
 from marketflow.operators.normalise import Normaliser
 from marketflow.operators.warmup import Warmup

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from typer.core import TyperGroup, TyperOption
+
 from marketflow.flows.errors import UsageError
 from marketflow.flows.variables import (
     COMMON_FLAGS,
@@ -22,7 +24,6 @@ from marketflow.flows.variables import (
     read_file,
     variable,
 )
-from typer.core import TyperGroup, TyperOption
 
 #: Commands whose other options are settings of a flow.
 _FLOW_COMMANDS: Final = ("run", "replay")

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from rich.console import Console
+from rich.markup import escape
+
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES
-from rich.console import Console
-from rich.markup import escape
 
 _KEPT_LINES: Final = 1000
 _HELP: Final = (

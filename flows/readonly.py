@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
+
 from marketflow.flows.errors import UsageError
 
 if TYPE_CHECKING:

@@ -16,6 +16,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.frames import moment_ns
 from marketflow.flows.kernels import prepare
@@ -32,9 +36,6 @@ from marketflow.sources.live.outbox import MAX_BYTES
 from marketflow.sources.live.recorder import PATIENCE_S, STALL_S, Recorder
 from marketflow.sources.live.requests import ResyncRequests
 from marketflow.sources.live.url import parse_live
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 log = logging.getLogger("marketflow.record")
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from marketflow.operators.message_arbiter import MessageArbiter, MessageArbiterConfig
 from marketflow.operators.sequences import SEQUENCES
-from marketflow.schemas.frames import FRAMES
+from marketflow.schemas.messages.frames import FRAMES
 from marketflow.sources.live.url import LiveSpec
 
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from marketflow.flows.lines import LinePump, LineReport
-from marketflow.schemas.frames import FRAMES, FrameKind
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.sources.errors import FeedFailed
 from marketflow.sources.line_url import LinesSpec
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bytewax.recovery import RecoveryConfig, init_db_dir
+
 from marketflow.flows import aside, run_identity
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.partitions import Feed

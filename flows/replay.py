@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from marketflow.flows import checkpoints, run_identity
 from marketflow.flows import feeds as decoders
 from marketflow.flows import recovery as recovery_folder
@@ -31,7 +33,6 @@ from marketflow.sinks.holding import Interval, holds
 from marketflow.sinks.url import back_fill, parse_sink, prepare_back_fill
 from marketflow.sources.errors import FeedFailed, SourceError
 from marketflow.sources.url import parse_source
-from rich.console import Console
 
 _REPLACEABLE = ("parquet", "timescale", "null")
 _RAN = "replayed.json"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from marketflow.flows.progress import quantity
-from marketflow.schemas.codes import QualityKind
 from rich.console import Console
 from rich.table import Table
+
+from marketflow.flows.progress import quantity
+from marketflow.schemas.codes import QualityKind
 
 #: Kinds of ``quality_events`` that say that something is over, or follows from a fault of its own.
 CONSEQUENCES: Final = frozenset(

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, LiteralString, cast
 
 import psycopg
+from rich.console import Console
+from rich.table import Table
+
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.variables import nearest as near_name
 from marketflow.infra.migrate import MigrationError, detect_edition
@@ -28,8 +31,6 @@ from marketflow.sinks import dsn as dsn_module
 from marketflow.sinks.compact import count_before, drop_before
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.lake import check_lake, list_partitions
-from rich.console import Console
-from rich.table import Table
 
 Keep = dict[str, int | None]
 _NEWEST = "newest"

@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from marketflow.flows import checkpoints, run_identity
 from marketflow.flows import feeds as decoders
 from marketflow.flows import recovery as recovery_folder
@@ -39,7 +41,6 @@ from marketflow.sinks.errors import SinkError
 from marketflow.sinks.url import check_place, parse_sink, place
 from marketflow.sources.errors import SourceError
 from marketflow.sources.url import SourceSpec
-from rich.console import Console
 
 FLOWS = ("market_data",)
 _STOP_GRACE_S = 60

@@ -7,12 +7,13 @@ from shlex import quote
 from types import ModuleType
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.variables import variable
 from marketflow.infra.services import docker, manager
 from marketflow.infra.services.base import ServiceError
-from rich.console import Console
-from rich.table import Table
 
 ACTIONS = ("up", "down", "status", "env", "reset")
 #: Which variable the address of a service is, and that of its login that only reads.

@@ -9,11 +9,6 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Final
 
-from marketflow.flows.errors import UsageError
-from marketflow.flows.variables import PREFIX, SETTINGS, check_variables, read_file
-from marketflow.operators.registry import MAX_INSTRUMENTS
-from marketflow.schemas.tables import TABLES
-from marketflow.schemas.units import interval_ns
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -22,6 +17,12 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+from marketflow.flows.errors import UsageError
+from marketflow.flows.variables import PREFIX, SETTINGS, check_variables, read_file
+from marketflow.operators.registry import MAX_INSTRUMENTS
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.units import interval_ns
 
 Names = Annotated[tuple[str, ...], NoDecode]
 #: How fast, how often and where. Every other setting decides rows, and a run that goes on must have

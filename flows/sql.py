@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import duckdb
 import pyarrow as pa
+from rich.console import Console
+
 from marketflow.flows.answers import Answer, print_answer
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.lake import lake_cursor
 from marketflow.flows.readonly import lake_statement
 from marketflow.schemas.tables import TABLES
-from rich.console import Console
 
 if TYPE_CHECKING:
     import polars as pl
@@ -131,6 +132,7 @@ def print_query(
 def query_frame(query: str, lake: Path | None, dsn: str | None, floats: bool) -> pl.DataFrame:
     """The result as a polars frame, from the lake or else from the database."""
     import polars as pl
+
     from marketflow.flows.frames import told
 
     if lake is not None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from marketflow.flows.compiling import COMPILING
 from marketflow.operators.events import Rows
 from marketflow.operators.normalise import ROWLESS

@@ -7,10 +7,11 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from marketflow.flows.describe import COLUMNS, cells, described, page
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from marketflow.flows.describe import COLUMNS, cells, described, page
 
 
 def tables(

@@ -8,14 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from marketflow.flows import feeds
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.infra import topics
-from marketflow.schemas.kafka import KafkaAddressError, parse_address
-from marketflow.schemas.wire import FORMATS
+from marketflow.schemas.kafka_address import KafkaAddressError, parse_address
+from marketflow.schemas.messages.kafka import FORMATS
 from marketflow.sources.errors import SourceError
-from rich.console import Console
-from rich.table import Table
 
 
 def run_topics(

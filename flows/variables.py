@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from marketflow.flows.errors import UsageError
-from marketflow.schemas.kafka import SECURITY_PARAMS
+from marketflow.schemas.kafka_address import SECURITY_PARAMS
 
 PREFIX: Final = "MARKETFLOW_"
 FILE: Final = "marketflow.toml"

@@ -6,10 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from marketflow.flows.compiling import COMPILING
 from marketflow.flows.kernels import PARTS, prepare
 from marketflow.flows.run import run
-from rich.console import Console
 
 _FEEDS = ("sim:?events=20000&symbols=20&seed=1", "sim:?events=4000&symbols=3&format=binance")
 

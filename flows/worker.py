@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bytewax.run import cli_main
+
 from marketflow.flows import feeds, market_data, recovery
 from marketflow.flows.aside import AsideCore
 from marketflow.flows.checkpoints import Checkpointer

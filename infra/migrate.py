@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, LiteralString, cast
 
 import psycopg
+
 from marketflow.infra.reader import ROLE, let_read
 from marketflow.sinks import dsn as dsn_module
 

@@ -12,8 +12,9 @@ import secrets
 from typing import Any, Final, LiteralString, cast
 
 import psycopg
-from marketflow.schemas.tables import TABLES
 from psycopg import sql
+
+from marketflow.schemas.tables import TABLES
 
 ROLE: Final = "marketflow_reader"
 #: Views beside those of the tables (infra/migrations).

@@ -17,10 +17,11 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
-from marketflow.schemas.kafka import KafkaAddress
-from marketflow.schemas.resync import TOPIC as RESYNC_REQUESTS
+
+from marketflow.schemas.kafka_address import KafkaAddress
+from marketflow.schemas.messages.kafka import RAW_PREFIX
+from marketflow.schemas.messages.resync import TOPIC as RESYNC_REQUESTS
 from marketflow.schemas.tables import TABLES
-from marketflow.schemas.wire import RAW_PREFIX
 
 DEFAULT_PREFIX: Final = "md"
 DEFAULT_PARTITIONS: Final = 4

@@ -33,13 +33,14 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from marketflow.operators.kernels import arbiter_state as kernels
 from marketflow.operators.kernels.arbiter import arbitrate
 from marketflow.schemas.codes import QualityKind
-from marketflow.schemas.frames import FRAMES, FrameKind
-from marketflow.schemas.redundancy import PACKET, LineNote, PacketKind, to_line_note, to_start
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
+from marketflow.schemas.messages.lines import PACKET, LineNote, PacketKind, to_line_note, to_start
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
-from numpy.typing import NDArray
 
 SNAPSHOT_VERSION: Final = 1
 _LEAST_BYTES: Final = 1 << 20
@@ -130,7 +131,8 @@ class Arbiter:
         )
 
     def apply(self, data: NDArray[np.uint8], packets: NDArray[np.void]) -> pa.RecordBatch:
-        """Frames (schemas.frames.FRAMES) of packets (PACKET, in order of arrival) in ``data``.
+        """Frames (schemas.messages.frames.FRAMES) of packets (PACKET, in order of arrival) in
+        ``data``.
 
         ``offset`` counts the bytes given out, so that it is that of a file of the same messages.
         No packet may be longer than ``max_bytes``.

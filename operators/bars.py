@@ -33,6 +33,8 @@ import bytewax.operators as op
 import numpy as np
 import pyarrow as pa
 from bytewax.dataflow import Stream
+from numpy.typing import NDArray
+
 from marketflow.operators.bars_state import BarsState
 from marketflow.operators.events import NO_INSTRUMENTS, Instruments, Rows
 from marketflow.operators.kernels import bars as kernels
@@ -41,13 +43,12 @@ from marketflow.operators.names import NameTable
 from marketflow.operators.output import rows_to_batch
 from marketflow.operators.passing import joined
 from marketflow.operators.step import Dress, as_it_is, core_step
-from marketflow.schemas import arrow
-from marketflow.schemas.arrow import dictionary
 from marketflow.schemas.codes import BarOrigin
+from marketflow.schemas.derived import arrow
+from marketflow.schemas.derived.arrow import dictionary
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
-from marketflow.schemas.tables import BARS, TRADES
+from marketflow.schemas.tables.market_data import BARS, TRADES
 from marketflow.schemas.units import NS_PER_MINUTE, NS_PER_S, interval_ns
-from numpy.typing import NDArray
 
 SNAPSHOT_VERSION: Final = 2
 _OF_PAIRS: Final = 1

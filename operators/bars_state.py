@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.kernels import bars as kernels
 from marketflow.operators.kernels import bars_layout as layout
 from marketflow.operators.names import NameTable, Packed, grown
-from numpy.typing import NDArray
 
 #: Rows that a pool begins with, and has free before a kernel call.
 _LEAST: Final = 256

@@ -20,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream
+from numpy.typing import NDArray
+
 from marketflow.operators import book_pack
 from marketflow.operators.book_rows import Place, dead_letters, passing
 from marketflow.operators.book_state import ShardState
@@ -29,9 +31,9 @@ from marketflow.operators.kernels import engine_state as es
 from marketflow.operators.output import rows_to_batch
 from marketflow.operators.step import Dress, as_it_is, core_step
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
-from marketflow.schemas.tables import DEPTH_LEVELS, TABLES
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.tables.market_data import DEPTH_LEVELS
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
-from numpy.typing import NDArray
 
 SNAPSHOT_VERSION: Final = 3
 _OF_ALL_BOOKS: Final = 2

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from marketflow.operators.kernels import engine_state as es
 from numpy.typing import NDArray
+
+from marketflow.operators.kernels import engine_state as es
 
 Packed = dict[str, NDArray[Any]]
 

@@ -6,13 +6,15 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.events import Instruments
 from marketflow.operators.kernels import engine_state as es
-from marketflow.schemas import arrow
 from marketflow.schemas.codes import RejectReason
-from marketflow.schemas.tables import DEAD_LETTERS, TABLES
+from marketflow.schemas.derived import arrow
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.tables.market_data import DEAD_LETTERS
 from marketflow.schemas.units import NO_PRICE, text_of
-from numpy.typing import NDArray
 
 _WHY: Final = {
     es.WHAT_PRICE: (RejectReason.OUT_OF_RANGE, "price fits neither the book nor the column"),

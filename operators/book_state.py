@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.events import NO_SEQUENCE, BookType, Instruments, SnapshotRule
 from marketflow.operators.kernels import engine_state as es
 from marketflow.operators.kernels import levels, orders
@@ -17,7 +19,6 @@ from marketflow.operators.kernels.engine_pack import (
     unpack,
 )
 from marketflow.schemas.units import INT64_MAX, NO_PRICE
-from numpy.typing import NDArray
 
 _POLICIES: Final = (
     "max_levels",

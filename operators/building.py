@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators import ids
 from marketflow.operators.event_rows import NO_ID, NO_VALUE, EventRows, Value, Words
 from marketflow.operators.events import EventBatch, EventKind, IdKind
@@ -29,7 +31,6 @@ from marketflow.schemas.codes import (
     TradeStatus,
 )
 from marketflow.schemas.units import NO_PRICE
-from numpy.typing import NDArray
 
 __all__ = ["EventBuilder", "Number"]
 

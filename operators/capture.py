@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
+
 from marketflow.operators.events import EVENT, NO_INSTRUMENTS, EventBatch, EventKind
 from marketflow.operators.feeds import Decoded, FrameColumns, JsonFeed
 from marketflow.operators.registry import MAX_INSTRUMENTS
@@ -15,7 +16,7 @@ from marketflow.operators.rejects import Rejects
 from marketflow.operators.venues import DECODERS, VENUES
 from marketflow.operators.venues.binance import Binance, BinanceFeed
 from marketflow.schemas.codes import RejectReason
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
 from marketflow.schemas.shards import DEFAULT_SHARDS
 

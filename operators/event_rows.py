@@ -6,10 +6,11 @@ import struct
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.events import EVENT, NO_SEQUENCE, EventKind
 from marketflow.schemas.codes import RowFlag
 from marketflow.schemas.units import NO_PRICE
-from numpy.typing import NDArray
 
 #: EVENT as struct knows it: packing a row at once is several times faster than numpy's fields.
 #: The id words of BEGIN hold sequences and are signed.

@@ -23,8 +23,9 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from marketflow.operators.names import Names, NameTable
 from numpy.typing import NDArray
+
+from marketflow.operators.names import Names, NameTable
 
 
 class EventKind(IntEnum):

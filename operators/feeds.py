@@ -11,17 +11,18 @@ from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import BookType, EventBatch, EventKind
 from marketflow.operators.guard import verdict
 from marketflow.operators.message_kinds import kind_of
 from marketflow.operators.registry import BookRules, Registry, Seen
 from marketflow.schemas.codes import RejectReason
-from marketflow.schemas.frames import FRAMES, FrameKind
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
+from marketflow.schemas.messages.lines import LINE_PREFIX, from_line_note
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
-from marketflow.schemas.redundancy import LINE_PREFIX, from_line_note
 from marketflow.schemas.shards import DEFAULT_SHARDS
-from numpy.typing import NDArray
 
 __all__ = [
     "BookRules",
@@ -77,7 +78,7 @@ class SelectiveDecoder(FeedDecoder, Protocol):
 
 
 class Frame(NamedTuple):
-    """One frame for message-wise venues; fields as in schemas.frames (no note: "")."""
+    """One frame for message-wise venues; fields as in schemas.messages.frames (no note: "")."""
 
     kind: int
     ts_recv: int
@@ -129,7 +130,8 @@ def _values(column: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 class FrameColumns:
-    """The columns of a frames batch (schemas.frames.FRAMES) as arrays, and single frames of it."""
+    """The columns of a frames batch (schemas.messages.frames.FRAMES) as arrays, and single frames
+    of it."""
 
     def __init__(self, frames: pa.RecordBatch) -> None:
         offsets, ts_recv, kinds, connections, _, payloads = frames.columns

@@ -10,6 +10,7 @@ import struct
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.passing import BadValueError
 from marketflow.operators.registry import RefusedInstrumentError
 from marketflow.operators.venues.times import TimestampError

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.events import IdKind
 from marketflow.operators.kernels import ids as kernels
-from numpy.typing import NDArray
 
 _UINT = re.compile(r"(?:0|[1-9][0-9]{0,38})\Z")
 _HEX = re.compile(r"[0-9a-f]{24}\Z")

@@ -25,10 +25,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
 from marketflow.operators.sequences import SEQUENCES, Sequenced, sequence_of
 from marketflow.schemas.codes import QualityKind
-from marketflow.schemas.frames import FRAMES, FrameKind
-from marketflow.schemas.redundancy import LineNote, to_line_note
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
+from marketflow.schemas.messages.lines import LineNote, to_line_note
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
 
 #: Times kept of a stream, at most one in lag_ns / _MARKS_PER_LAG.
@@ -101,7 +102,8 @@ class MessageArbiter:
         self.duplicates = self.filled = self.skipped = self.left_out = 0
 
     def apply(self, frames: pa.RecordBatch) -> pa.RecordBatch:
-        """The frames (schemas.frames.FRAMES) of all lines, in order of arrival, as one line's."""
+        """The frames (schemas.messages.frames.FRAMES) of all lines, in order of arrival, as one
+        line's."""
         columns = ("connection", "ts_recv", "kind", "note", "payload")
         for connection, *values in zip(
             *(frames.column(c).to_pylist() for c in columns), strict=True

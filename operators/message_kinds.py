@@ -11,7 +11,8 @@ import zlib
 from typing import Any, Final
 
 import msgspec
-from marketflow.schemas.frames import FrameKind
+
+from marketflow.schemas.messages.frames import FrameKind
 
 _MOST_BYTES: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"

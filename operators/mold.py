@@ -12,9 +12,10 @@ import struct
 from typing import Any, Final
 
 import numpy as np
-from marketflow.operators.kernels import framing
-from marketflow.schemas.redundancy import PACKET
 from numpy.typing import NDArray
+
+from marketflow.operators.kernels import framing
+from marketflow.schemas.messages.lines import PACKET
 
 _HEADER: Final = struct.Struct(">10sQH")
 HEARTBEAT: Final = 0

@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from marketflow.operators.kernels import texts as kernels
 from numpy.typing import NDArray
+
+from marketflow.operators.kernels import texts as kernels
 
 #: Rows that a growing array has at least, and the part of its rows that it gets more above that.
 _LEAST: Final = 64

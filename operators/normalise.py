@@ -16,14 +16,15 @@ import numpy as np
 import pyarrow as pa
 from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream
+
 from marketflow.operators.events import EventBatch, Instruments, Rows
 from marketflow.operators.feeds import FeedDecoder, SelectiveDecoder
 from marketflow.operators.kernels.split import split_rows
 from marketflow.operators.step import core_step
-from marketflow.schemas import arrow
-from marketflow.schemas.frames import FRAMES, FrameKind
+from marketflow.schemas.derived import arrow
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
-from marketflow.schemas.tables import DEAD_LETTERS
+from marketflow.schemas.tables.market_data import DEAD_LETTERS
 from marketflow.schemas.units import END_OF_TIME_NS
 
 SNAPSHOT_VERSION: Final = 1
@@ -80,7 +81,7 @@ class Normaliser:
             decoder.keep(plan.keeps)
 
     def apply(self, frames: pa.RecordBatch) -> Normalised:
-        """Decode a frames batch (schemas.frames.FRAMES) and split its rows by shard."""
+        """Decode a frames batch (schemas.messages.frames.FRAMES) and split its rows by shard."""
         events, dead = self.decoder.apply(_in_time(frames))
         self._follow(events.instruments)
         parts = self._split(events)

@@ -1,8 +1,8 @@
 """Kernel rows to record batches: the last step of every core that writes tables.
 
-The rules of the translation are those of :mod:`schemas.rows`. All buffers of a batch lie in one
-allocation that a kernel fills; dictionaries are shared by all batches of a feed while they are
-small (see operators.names.Names.of).
+The rules of the translation are those of :mod:`schemas.derived.kernel_rows`. All buffers of a batch
+lie in one allocation that a kernel fills; dictionaries are shared by all batches of a feed while
+they are small (see operators.names.Names.of).
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.events import Instruments
 from marketflow.operators.kernels import widen
 from marketflow.operators.names import Names
-from marketflow.schemas import arrow, units
+from marketflow.schemas import units
+from marketflow.schemas.derived import arrow
+from marketflow.schemas.derived.kernel_rows import scale_of
 from marketflow.schemas.fields import Field, Kind, Table
-from marketflow.schemas.rows import scale_of
-from numpy.typing import NDArray
 
 # What a column's buffers are put together to.
 _PLAIN, _CODED, _NAMED, _STRING, _LIST = range(5)
@@ -160,7 +162,8 @@ def rows_to_batch(
     first_row_sequence: int,
     dictionaries: Mapping[str, pa.StringArray] = _NO_DICTIONARIES,
 ) -> pa.RecordBatch:
-    """Rows of ``schemas.rows.row_dtype(table)`` as a batch of ``schemas.arrow.schema(table)``.
+    """Rows of ``schemas.derived.kernel_rows.row_dtype(table)`` as a batch of
+    ``schemas.derived.arrow.schema(table)``.
 
     ``shard`` fits int16; ``row_sequence`` counts from ``first_row_sequence``. ``dictionaries``
     holds those of NAME columns other than venue and symbol. DECIMAL columns may also come as

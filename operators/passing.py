@@ -12,10 +12,11 @@ from functools import cache
 from typing import Any, Final
 
 import pyarrow as pa
+
 from marketflow.operators.kernels import numbers
 from marketflow.operators.text_numbers import exact, reason_of
-from marketflow.schemas import arrow
 from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.derived import arrow
 from marketflow.schemas.fields import Field, Kind, Table
 from marketflow.schemas.tables import table as table_of
 from marketflow.schemas.units import END_OF_TIME_NS, to_decimal

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.events import (
     INSTRUMENT,
     NO_INSTRUMENTS,
@@ -27,7 +29,6 @@ from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.names import name_fault
 from marketflow.schemas.recovery import START_ANEW, StateError
 from marketflow.schemas.shards import shard_of
-from numpy.typing import NDArray
 
 #: Instruments of a feed, where the settings do not say otherwise.
 MAX_INSTRUMENTS: Final = 1_000_000

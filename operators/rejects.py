@@ -14,10 +14,11 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas import arrow
+
 from marketflow.schemas.codes import RejectReason
-from marketflow.schemas.letters import RAW_BYTES, cut_note
-from marketflow.schemas.tables import DEAD_LETTERS
+from marketflow.schemas.dead_letters import RAW_BYTES, cut_note
+from marketflow.schemas.derived import arrow
+from marketflow.schemas.tables.market_data import DEAD_LETTERS
 
 __all__ = ["OFFSET_BYTES", "RAW_BYTES", "SCHEMA", "Rejects"]
 

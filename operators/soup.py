@@ -7,8 +7,8 @@ Server: ``A`` accepted (session 10, sequence 20), ``J`` rejected (a reason), ``S
 messages are not sent: the first after ``A`` has the number that ``A`` says. Either side sends a
 heartbeat when it has sent nothing for a second, and takes 15 seconds of silence for a loss.
 
-The bytes of a connection go in, packets of a line come out (schemas.redundancy); what breaks the
-protocol is a :class:`SoupError` that says what the peer did. After a loss a new connection asks
+The bytes of a connection go in, packets of a line come out (schemas.messages.lines); what breaks
+the protocol is a :class:`SoupError` that says what the peer did. After a loss a new connection asks
 for the same session from the next sequence on, so nothing is missed and nothing comes twice.
 """
 
@@ -18,10 +18,11 @@ from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from marketflow.operators.kernels import framing
-from marketflow.schemas.redundancy import PACKET, PacketKind
-from marketflow.schemas.units import NS_PER_S
 from numpy.typing import NDArray
+
+from marketflow.operators.kernels import framing
+from marketflow.schemas.messages.lines import PACKET, PacketKind
+from marketflow.schemas.units import NS_PER_S
 
 HEARTBEAT_NS: Final = NS_PER_S
 SILENCE_NS: Final = 15 * NS_PER_S

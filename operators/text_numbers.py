@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+
 from marketflow.operators.kernels import numbers
 from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.units import COLUMN_SCALE

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
+
 from marketflow.operators.events import EventBatch, Rows
 from marketflow.operators.normalise import Normalised
 

@@ -1,7 +1,8 @@
 """The vocabulary of a field table: what a column can be, said once.
 
-A :class:`Table` is the single truth about one record. :mod:`schemas.arrow`, :mod:`schemas.rows`,
-:mod:`schemas.sql`, :mod:`schemas.avro` and :mod:`schemas.expectations` only translate it.
+A :class:`Table` is the single truth about one record. :mod:`schemas.derived.arrow`,
+:mod:`schemas.derived.kernel_rows`, :mod:`schemas.derived.sql`, :mod:`schemas.derived.avro` and
+:mod:`schemas.derived.expectations` only translate it.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sinks.atomic import sync_folder

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.atomic import sweep, sync_folder
 from marketflow.sinks.errors import SinkError, disk_failed

@@ -1,4 +1,4 @@
-"""Rows as PostgreSQL COPY BINARY, in the layout of :mod:`schemas.sql`.
+"""Rows as PostgreSQL COPY BINARY, in the layout of :mod:`schemas.derived.sql`.
 
 Batches first become plain columns (:func:`to_columns`), cheap to keep and to join; those go through
 one compiled encoder each, a block of rows at a time. A TIME becomes two fields (the timestamptz in
@@ -14,12 +14,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from marketflow.schemas.arrow import arrow_type, dictionary, schema
+from numpy.typing import NDArray
+
+from marketflow.schemas.derived.arrow import arrow_type, dictionary, schema
 from marketflow.schemas.fields import Field, Kind, Table
 from marketflow.sinks import copy_kernels as kernels
 from marketflow.sinks.copy_bytes import SLACK
 from marketflow.sinks.parquet_shape import Bare, Names
-from numpy.typing import NDArray
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"

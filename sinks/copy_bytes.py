@@ -1,53 +1,18 @@
-"""Big-endian stores and block moves on byte arrays, and the decorator of the sinks' kernels.
+"""Big-endian stores and block moves on byte arrays.
 
 A store writes whole words wherever it is told, unchecked: callers leave slack behind every row.
-Compiled functions are kept in ``.cache/numba`` (or NUMBA_CACHE_DIR), in a folder named by the
-hash of the files they come from: a change in any compiles anew.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import numba
 from llvmlite import ir
-from marketflow.schemas.cache import cache_folder
 from numba import types
-from numba.core import config
 from numba.extending import intrinsic
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-_HERE: Final = Path(__file__).resolve()
-_ROOT: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder() / "numba")
 
 #: Bytes behind the end of what is written that a store or move may touch.
 SLACK: Final = 16
-
-
-def _source_hash() -> str:
-    digest = hashlib.sha256(numba.__version__.encode())
-    for name in ("copy_bytes.py", "copy_kernels.py", "parquet_order.py"):
-        digest.update(_HERE.with_name(name).read_bytes())
-    return digest.hexdigest()[:16]
-
-
-_FOLDER: Final = f"sinks-{_source_hash()}"
-
-
-def kernel(function: _F) -> _F:
-    """Compile with numba, cached on disk, releasing the GIL."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(_ROOT / _FOLDER)
-    try:
-        compiled: _F = numba.njit(cache=True, nogil=True)(function)
-        return compiled
-    finally:
-        # The setting is global and others derive their folders from it.
-        config.CACHE_DIR = before
 
 
 def _store(bits: int) -> Any:

@@ -14,8 +14,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+
+from marketflow.schemas.kernel import kernel
 from marketflow.sinks.copy_bytes import (
-    kernel,
     leading_zeros,
     move16,
     put16,
@@ -23,7 +25,6 @@ from marketflow.sinks.copy_bytes import (
     put64,
     trailing_zeros,
 )
-from numpy.typing import NDArray
 
 #: us between 1970-01-01 and 2000-01-01.
 EPOCH_2000_US: Final = 946_684_800_000_000

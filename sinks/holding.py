@@ -18,7 +18,8 @@ from typing import Any, Final, LiteralString, NamedTuple, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from marketflow.schemas import sql
+
+from marketflow.schemas.derived import sql
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sinks.lake import list_files, list_partitions, own_folder

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import pyarrow as pa
+
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.schemas.units import NS_PER_S
 from marketflow.sinks.errors import SinkError, disk_failed

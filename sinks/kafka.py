@@ -8,7 +8,7 @@ committed after ``commit_ms`` at the latest, and at every snapshot.
   next row_sequence. Going on, the rows behind those offsets that are committed already are found
   by scanning (sinks.kafka_scan) and are not sent again; a batch that straddles them is cut.
 - Rows of ``quality_events`` that show a book without its full state also make a message of
-  ``<prefix>.resync_requests`` (schemas.resync), where that topic is there.
+  ``<prefix>.resync_requests`` (schemas.messages.resync), where that topic is there.
 - Guarantee: exactly once, for consumers with isolation.level=read_committed, across crashes of the
   process, of the brokers and of both; without a recovery folder at least nothing is lost within a
   run. The flow makes the same rows again, so it does not matter that they are cut into other
@@ -31,11 +31,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-from marketflow.schemas import resync, wire_rows
+
 from marketflow.schemas.fields import Table
+from marketflow.schemas.messages import resync
+from marketflow.schemas.messages import single_rows as wire_rows
+from marketflow.schemas.messages.kafka import Message, partition_of_shard
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
-from marketflow.schemas.tables import QUALITY_EVENTS, TABLES
-from marketflow.schemas.wire import Message, partition_of_shard
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.tables.market_data import QUALITY_EVENTS
 from marketflow.sinks import kafka_messages
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.kafka_link import Link

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
-from marketflow.schemas.kafka import KafkaAddress
+
+from marketflow.schemas.kafka_address import KafkaAddress
+from marketflow.schemas.messages.kafka import Message
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
-from marketflow.schemas.wire import Message
 from marketflow.sinks.errors import KafkaFailed, SinkError
 
 log = logging.getLogger("marketflow.kafka")

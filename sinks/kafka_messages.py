@@ -1,4 +1,5 @@
-"""Rows of a table as messages, in each of the formats of schemas.wire, and whose they are."""
+"""Rows of a table as messages, in each of the formats of schemas.messages.kafka, and whose they
+are."""
 
 from __future__ import annotations
 
@@ -8,11 +9,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas import wire, wire_rows
+
 from marketflow.schemas.fields import Table
-from marketflow.schemas.tables import DEAD_LETTERS
+from marketflow.schemas.messages import kafka as wire
+from marketflow.schemas.messages import single_rows as wire_rows
+from marketflow.schemas.messages.kafka import Message, WireError
+from marketflow.schemas.tables.market_data import DEAD_LETTERS
 from marketflow.schemas.units import NS_PER_MS
-from marketflow.schemas.wire import Message, WireError
 from marketflow.sinks.errors import KafkaFailed, SinkError
 from marketflow.sinks.jsonl import json_rows
 

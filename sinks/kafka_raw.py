@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Producer
-from marketflow.schemas.kafka import KafkaAddress
-from marketflow.schemas.wire import partition_of_connection, raw_messages
+
+from marketflow.schemas.kafka_address import KafkaAddress
+from marketflow.schemas.messages.kafka import partition_of_connection, raw_messages
 from marketflow.sinks.errors import KafkaFailed, SinkError
 from marketflow.sinks.kafka_link import MAX_MESSAGE_BYTES
 
@@ -28,7 +29,7 @@ _CALL_S: Final = 10.0
 
 
 class RawTopicWriter:
-    """Writer of frames (schemas.frames.FRAMES) to the topic that ``address`` names.
+    """Writer of frames (schemas.messages.frames.FRAMES) to the topic that ``address`` names.
 
     Raises SinkError where the topic is missing, KafkaFailed where a frame was not delivered.
     """

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
-from marketflow.schemas import wire
+
+from marketflow.schemas.messages import kafka as wire
+from marketflow.schemas.messages.kafka import WireError
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
 from marketflow.schemas.tables import table
-from marketflow.schemas.wire import WireError
 from marketflow.sinks.errors import KafkaFailed, SinkError
 from marketflow.sinks.kafka_link import Link
 from marketflow.sinks.kafka_messages import identity

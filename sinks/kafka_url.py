@@ -4,7 +4,7 @@
 ``PREFIX.<table>`` per table. ``partitions`` refuses topics with another number; ``commit_ms`` is
 the longest that a row waits to be visible; ``registry`` a Schema Registry that gives the ids of
 Avro schemas; ``patience_s`` (840 at most) how long an outage is waited out; security as in
-schemas.kafka.
+schemas.kafka_address.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
-from marketflow.schemas.kafka import (
+from marketflow.schemas.kafka_address import (
     SECURITY_PARAMS,
     KafkaAddress,
     KafkaAddressError,
     parse_address,
     redacted,
 )
-from marketflow.schemas.wire import FORMATS
+from marketflow.schemas.messages.kafka import FORMATS
 from marketflow.sinks.errors import SinkError
 
 EXAMPLE: Final = "//HOST:PORT/PREFIX"

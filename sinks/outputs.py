@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.writer import HoldingWriter, Writer
 

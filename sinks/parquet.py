@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
 from marketflow.sinks.errors import SinkError, disk_failed
 from marketflow.sinks.lake import Partition, prepare_lake, writer_file_name

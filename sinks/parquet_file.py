@@ -15,6 +15,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
 from marketflow.schemas.fields import Kind, Table
 from marketflow.sinks.atomic import sync_folder
 from marketflow.sinks.errors import disk_failed
@@ -30,7 +32,6 @@ from marketflow.sinks.parquet_shape import (
     take,
     to_file,
 )
-from numpy.typing import NDArray
 
 WRITER_VERSION: Final = "1"
 _UINT16_VALUES: Final = 1 << 16

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import pyarrow as pa
+
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.sinks.atomic import sync_folder
 from marketflow.sinks.errors import SinkError, disk_failed

@@ -12,9 +12,10 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from marketflow.sinks.copy_bytes import kernel
-from marketflow.sinks.parquet_shape import Bare, Names, Shape, concat
 from numpy.typing import NDArray
+
+from marketflow.schemas.kernel import kernel
+from marketflow.sinks.parquet_shape import Bare, Names, Shape, concat
 
 _WORDS: Final[dict[int, Any]] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _DECIMAL_BYTES: Final = 16

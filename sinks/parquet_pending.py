@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from marketflow.schemas.units import NS_PER_DAY
 from marketflow.sinks.lake import Partition
 from marketflow.sinks.parquet_shape import (

@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.atomic import sweep
 from marketflow.sinks.errors import disk_failed
@@ -26,7 +28,6 @@ from marketflow.sinks.parquet_log import AsideLog, Position, Record
 from marketflow.sinks.parquet_pending import PendingRows, keep
 from marketflow.sinks.parquet_run import Marks, WriterFolder
 from marketflow.sinks.parquet_shape import Bare, concat, filled, shape, to_bare, to_file
-from numpy.typing import NDArray
 
 _SHARDS: Final = 1 << 16
 

@@ -1,6 +1,6 @@
 """The three forms of a table on its way into the lake.
 
-- *flow form*: what operators hand over, ``schemas.arrow.schema``: NAME and CODE columns are
+- *flow form*: what operators hand over, ``schemas.derived.arrow.schema``: NAME and CODE columns are
   dictionaries, every batch with its own.
 - *bare form*: a list of plain arrays, one per field except ``venue`` (a partition has one):
   NAME columns are int32 codes of one :class:`Names`, CODE columns their int8. Cheap to
@@ -19,10 +19,12 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from marketflow.schemas.arrow import dictionary, schema
-from marketflow.schemas.fields import Field, Kind, Table
-from marketflow.schemas.tables import DEPTH_LEVELS, TABLES
 from numpy.typing import NDArray
+
+from marketflow.schemas.derived.arrow import dictionary, schema
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.tables.market_data import DEPTH_LEVELS
 
 _KNOWN_DICTIONARIES: Final = 64
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
+
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NS_PER_S
 from marketflow.sinks.errors import RECORD_AGAIN, SinkError, disk_failed
 

@@ -20,7 +20,8 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from marketflow.schemas.frames import FRAMES
+
+from marketflow.schemas.messages.frames import FRAMES
 from marketflow.sinks.atomic import replacing, sweep
 from marketflow.sinks.errors import RECORD_AGAIN, SinkError, disk_failed
 

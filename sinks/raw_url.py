@@ -13,14 +13,15 @@ from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
 import pyarrow as pa
-from marketflow.schemas.kafka import (
+
+from marketflow.schemas.kafka_address import (
     SECURITY_PARAMS,
     KafkaAddress,
     KafkaAddressError,
     parse_address,
     redacted,
 )
-from marketflow.schemas.wire import RAW_PREFIX
+from marketflow.schemas.messages.kafka import RAW_PREFIX
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.raw_files import RawFileOptions, RawFileWriter
 
@@ -35,7 +36,7 @@ class RawWriter(Protocol):
     """Writes the frames of one venue."""
 
     def write(self, frames: pa.RecordBatch) -> None:
-        """Take frames (schemas.frames.FRAMES); blocks while it cannot."""
+        """Take frames (schemas.messages.frames.FRAMES); blocks while it cannot."""
 
     def idle(self) -> None:
         """Nothing came for a moment: time for what is done by the clock."""

@@ -37,7 +37,9 @@ from typing import Any, Final, LiteralString, cast
 import numpy as np
 import psycopg
 import pyarrow as pa
-from marketflow.schemas import sql
+from psycopg.types.json import Jsonb
+
+from marketflow.schemas.derived import sql
 from marketflow.schemas.fields import Table
 from marketflow.schemas.recovery import OTHER_RELEASE, START_AGAIN, START_ANEW
 from marketflow.schemas.tables import TABLES
@@ -46,7 +48,6 @@ from marketflow.sinks.errors import DatabaseFailed, SinkError
 from marketflow.sinks.parquet_shape import Bare, concat, size, take
 from marketflow.sinks.timescale_link import Flight, Link, unmigrated
 from marketflow.sinks.writer import RowsLike, moved_marks
-from psycopg.types.json import Jsonb
 
 SNAPSHOT_VERSION: Final = 1
 

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, LiteralString, cast
 
 import psycopg
-from marketflow.schemas import sql
+
+from marketflow.schemas.derived import sql
 from marketflow.schemas.fields import Table
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.backfill import Arrived, other_rows

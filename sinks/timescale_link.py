@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
+
 from marketflow.schemas.recovery import START_AGAIN
 from marketflow.sinks import dsn as dsn_module
 from marketflow.sinks.errors import DatabaseFailed, SinkError

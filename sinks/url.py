@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
-from marketflow.schemas import sql
+from marketflow.schemas.derived import sql
 from marketflow.sinks import backfill
 from marketflow.sinks.dsn import EXAMPLE as DSN_EXAMPLE
 from marketflow.sinks.dsn import check as check_dsn

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
-from marketflow.sources import framing
+
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.kernels import take_stamps
 from marketflow.sources.lines import LineReader, Spans, packed
 

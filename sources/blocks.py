@@ -13,12 +13,13 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
-from marketflow.schemas.letters import RAW_BYTES
-from marketflow.sources import framing
+from numpy.typing import NDArray
+
+from marketflow.schemas.dead_letters import RAW_BYTES
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.files import ByteFile, Damage, Place, size_read
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
-from numpy.typing import NDArray
 
 _EMPTY: Final = np.zeros(0, np.uint8)
 

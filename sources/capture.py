@@ -27,14 +27,15 @@ from typing import BinaryIO, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
+from numpy.typing import NDArray
+
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import END_OF_TIME_NS, NS_PER_S
-from marketflow.sources import framing
 from marketflow.sources.files import compression, size_read
 from marketflow.sources.files import head as head_of
 from marketflow.sources.lines import LineReader
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
-from numpy.typing import NDArray
 
 _SECONDS: Final = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?", re.ASCII)
 _KINDS: Final = {

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
-from marketflow.sources import files, framing
+
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
+from marketflow.sources import files
 from marketflow.sources.blocks import BlockReader, Blocks
 from marketflow.sources.kernels import cut_records
 from marketflow.sources.lines import HeadedLineReader

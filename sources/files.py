@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
+
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.sources.errors import SourceError
 

@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from marketflow.schemas.frames import FRAMES
+
+from marketflow.schemas.messages.frames import FRAMES
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 from marketflow.sources.row_files import RowFilesReader

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
 from marketflow.sources.errors import SourceError
 from marketflow.sources.open import open_reader
@@ -65,7 +66,8 @@ class _Feed(StatefulSourcePartition[tuple[str, pa.RecordBatch], _Snapshot]):
 
 
 class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
-    """Frames of ``specs``, each item (feed index as text, RecordBatch of schemas.frames.FRAMES).
+    """Frames of ``specs``, each item (feed index as text, RecordBatch of
+    schemas.messages.frames.FRAMES).
 
     Unit of parallelism: one feed (all paths of one URL, one partition of a topic); its part is
     named by its index. ``None`` among the specs is a feed that another process reads.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from marketflow.sources import framing
+
+from marketflow.schemas.messages import frame_batches as framing
 from marketflow.sources.blocks import BlockReader, Blocks
 from marketflow.sources.kernels import cut_prefixed
 

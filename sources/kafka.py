@@ -20,9 +20,10 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas.frames import FRAMES, FrameKind
+
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.schemas.recovery import START_ANEW
-from marketflow.sources import framing
 from marketflow.sources.errors import SourceError
 from marketflow.sources.kafka_fetcher import REMEDY, Hub
 from marketflow.sources.kafka_rows import translator

@@ -16,7 +16,8 @@ from typing import Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
-from marketflow.schemas.kafka import KafkaAddress
+
+from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.recovery import START_AGAIN
 from marketflow.sources.errors import FeedFailed, SourceError
 

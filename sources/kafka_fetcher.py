@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from confluent_kafka import KafkaError
+
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
 from marketflow.sources.errors import FeedFailed, SourceError
 from marketflow.sources.kafka_cluster import Cluster, log, refusal

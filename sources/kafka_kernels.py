@@ -7,25 +7,15 @@ functions for timestamps and headers. They allocate nothing; whoever calls owns 
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import llvmlite.binding
-import numba
 import numpy as np
-from marketflow.schemas.cache import cache_folder
-from marketflow.schemas.units import END_OF_TIME_NS, NS_PER_MS
-from numba.core import config, types
+from numba import types
 from numpy.typing import NDArray
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-_HERE: Final = Path(__file__).resolve()
-_ROOT: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder() / "numba")
-_RELEASE: Final = f"{numba.__version__} {END_OF_TIME_NS}".encode()
-_HASH: Final = hashlib.sha256(_RELEASE + _HERE.read_bytes()).hexdigest()[:16]
+from marketflow.schemas.kernel import bare_kernel
+from marketflow.schemas.units import END_OF_TIME_NS, NS_PER_MS
 
 #: ``rd_kafka_message_t`` of librdkafka (rdkafka.h), 64-bit.
 MESSAGE: Final = np.dtype(
@@ -65,16 +55,6 @@ def bind(library: str) -> None:
     llvmlite.binding.load_library_permanently(library)
 
 
-def _compiled(function: _F) -> _F:
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(_ROOT / f"kafka-{_HASH}")
-    try:
-        return numba.njit(cache=True, nogil=True, _nrt=False)(function)
-    finally:
-        # The setting is global and others derive their folders from it.
-        config.CACHE_DIR = before
-
-
 class Slots(NamedTuple):
     """The partitions that are read: a slot each, in the order in which they were first seen.
 
@@ -105,7 +85,7 @@ class Columns(NamedTuple):
     special: NDArray[np.int32]
 
 
-@_compiled
+@bare_kernel
 def survey(
     pointers: NDArray[np.uint64],
     count: int,
@@ -144,7 +124,7 @@ def survey(
     return count
 
 
-@_compiled
+@bare_kernel
 def unpack(
     pointers: NDArray[np.uint64],
     count: int,
@@ -198,7 +178,7 @@ def unpack(
     return special
 
 
-@_compiled
+@bare_kernel
 def _read_headers(
     pointer: int,
     row: int,

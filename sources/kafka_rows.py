@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from marketflow.schemas import wire, wire_rows
+
 from marketflow.schemas.fields import Table
-from marketflow.schemas.frames import FrameKind
-from marketflow.schemas.tables import DEAD_LETTERS, table
-from marketflow.schemas.wire import WireError
-from marketflow.sources import framing
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages import kafka as wire
+from marketflow.schemas.messages import single_rows as wire_rows
+from marketflow.schemas.messages.frames import FrameKind
+from marketflow.schemas.messages.kafka import WireError
+from marketflow.schemas.tables import table
+from marketflow.schemas.tables.market_data import DEAD_LETTERS
 from marketflow.sources.errors import FeedFailed
 from marketflow.sources.kafka_url import KafkaFeed
 

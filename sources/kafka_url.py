@@ -14,7 +14,7 @@
   of this feed (``kafka:raw.kraken``); the frames are read again.
 - ``registry``: URL of a Schema Registry for Avro rows of others.
 - ``patience_s``: how long an outage of the brokers is waited out.
-- security: see schemas.kafka.
+- security: see schemas.kafka_address.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from marketflow.schemas.kafka import KafkaAddress, KafkaAddressError, parse_address
+from marketflow.schemas.kafka_address import KafkaAddress, KafkaAddressError, parse_address
+from marketflow.schemas.messages.kafka import RAW_PREFIX, table_of_topic
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
-from marketflow.schemas.wire import RAW_PREFIX, table_of_topic
 from marketflow.sources.errors import SourceError
 
 DEFAULT_GROUP: Final = "marketflow"

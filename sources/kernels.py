@@ -1,29 +1,12 @@
-"""Compiled scans over raw bytes: where messages end, where lines start, and packing them.
-
-Compiled functions are kept beside those of the operators (``.cache/numba``, or NUMBA_CACHE_DIR),
-in a folder named by the hash of this file; layers forbid taking the operators' own decorator.
-"""
+"""Compiled scans over raw bytes: where messages end, where lines start, and packing them."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
-
-import numba
 import numpy as np
-from marketflow.schemas.cache import cache_folder
-from marketflow.schemas.units import END_OF_TIME_NS
-from numba.core import config
 from numpy.typing import NDArray
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-_HERE = Path(__file__).resolve()
-_ROOT = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder() / "numba")
-_RELEASE = f"{numba.__version__} {END_OF_TIME_NS}".encode()
-_HASH = hashlib.sha256(_RELEASE + _HERE.read_bytes()).hexdigest()[:16]
+from marketflow.schemas.kernel import kernel
+from marketflow.schemas.units import END_OF_TIME_NS
 
 Bytes = NDArray[np.uint8]
 Indices = NDArray[np.int64]
@@ -34,17 +17,7 @@ _ONES = np.uint64(0x0101010101010101)
 _TOP_BITS = np.uint64(0x8080808080808080)
 
 
-def _compiled(function: _F) -> _F:
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(_ROOT / f"sources-{_HASH}")
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    finally:
-        # The setting is global and others derive their folders from it.
-        config.CACHE_DIR = before
-
-
-@_compiled
+@kernel
 def cut_prefixed(data: Bytes, start: int, stop: int, max_messages: int) -> int:
     """End of the last whole message in ``data[start:stop]``: 2-byte big-endian length, body."""
     at = start
@@ -57,7 +30,7 @@ def cut_prefixed(data: Bytes, start: int, stop: int, max_messages: int) -> int:
     return at
 
 
-@_compiled
+@kernel
 def cut_records(data: Bytes, start: int, stop: int, max_messages: int) -> tuple[int, bool]:
     """End of the last whole DBN record in ``data[start:stop]``, and whether one is impossible.
 
@@ -75,7 +48,7 @@ def cut_records(data: Bytes, start: int, stop: int, max_messages: int) -> tuple[
     return at, False
 
 
-@_compiled
+@kernel
 def split_lines(
     data: Bytes, start: int, stop: int, ended: bool, starts: Indices, ends: Indices
 ) -> tuple[int, int]:
@@ -114,7 +87,7 @@ def split_lines(
     return count, line
 
 
-@_compiled
+@kernel
 def pack(data: Bytes, starts: Indices, ends: Indices, out: Bytes, bounds: Indices) -> None:
     """Copy the spans one behind the other; ``bounds`` (one more than spans) says where they are."""
     at = 0
@@ -126,7 +99,7 @@ def pack(data: Bytes, starts: Indices, ends: Indices, out: Bytes, bounds: Indice
         bounds[i + 1] = at
 
 
-@_compiled
+@kernel
 def pack_pairs(
     data: Bytes,
     starts: Indices,
@@ -152,7 +125,7 @@ def pack_pairs(
         bounds[i + 1] = at
 
 
-@_compiled
+@kernel
 def take_stamps(data: Bytes, starts: Indices, ends: Indices, stamps: Indices) -> int:
     """Read ``<ns> `` at the start of every span and move the start behind it.
 
@@ -177,7 +150,7 @@ def take_stamps(data: Bytes, starts: Indices, ends: Indices, stamps: Indices) ->
     return bad
 
 
-@_compiled
+@kernel
 def _little(data: Bytes, at: int, size: int) -> int:
     """A little-endian integer."""
     value = 0
@@ -186,7 +159,7 @@ def _little(data: Bytes, at: int, size: int) -> int:
     return value
 
 
-@_compiled
+@kernel
 def read_stamps(
     control: Bytes, width: int, sizes: Indices, now_ns: int, stamps: Indices
 ) -> tuple[int, int, int]:

@@ -18,10 +18,11 @@ from typing import Final, NamedTuple
 import duckdb
 import msgspec
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
+
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.schemas.tables import table as table_of
-from marketflow.sources import framing
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 

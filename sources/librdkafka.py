@@ -19,12 +19,14 @@ from typing import Any, Final, NamedTuple
 import confluent_kafka
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas import wire
-from marketflow.schemas.frames import FrameKind
-from marketflow.sources import framing, kafka_kernels
+from numpy.typing import NDArray
+
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages import kafka as wire
+from marketflow.schemas.messages.frames import FrameKind
+from marketflow.sources import kafka_kernels
 from marketflow.sources.errors import SourceError
 from marketflow.sources.kafka_kernels import MESSAGE, Columns, Slots
-from numpy.typing import NDArray
 
 Place = tuple[str, int]
 _CONSUMER: Final = 1
@@ -98,7 +100,8 @@ class Event(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Messages of one partition, in its order: frames (schemas.frames) and Kafka timestamps."""
+    """Messages of one partition, in its order: frames (schemas.messages.frames) and Kafka
+    timestamps."""
 
     frames: pa.RecordBatch
     ts_ms: NDArray[np.int64]

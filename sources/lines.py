@@ -13,12 +13,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
-from marketflow.schemas.letters import RAW_BYTES, cut_note
-from marketflow.sources import framing
+from numpy.typing import NDArray
+
+from marketflow.schemas.dead_letters import RAW_BYTES, cut_note
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.blocks import BlockReader, Blocks
 from marketflow.sources.kernels import pack, split_lines
-from numpy.typing import NDArray
 
 _PIECE_BYTES: Final = 1 << 20
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
-from marketflow.schemas.letters import RAW_BYTES
-from marketflow.sources import framing
+
+from marketflow.schemas.dead_letters import RAW_BYTES
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.blocks import Blocks
 from marketflow.sources.files import Place, size_read
 from marketflow.sources.kernels import pack_pairs

@@ -37,8 +37,8 @@ class Reader(Protocol):
     """A feed that is being read."""
 
     def read(self) -> pa.RecordBatch | None:
-        """The next frames (schemas.frames.FRAMES); None after the END frame. No rows: nothing has
-        come yet (only a feed that waits for others says that)."""
+        """The next frames (schemas.messages.frames.FRAMES); None after the END frame. No rows:
+        nothing has come yet (only a feed that waits for others says that)."""
         ...
 
     def position(self) -> Any:

@@ -24,10 +24,11 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
+
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE
 from marketflow.schemas.units import NS_PER_S
-from marketflow.sources import framing
 from marketflow.sources.errors import SourceError
 from marketflow.sources.kafka import KafkaReader
 from marketflow.sources.kafka_fetcher import Hub

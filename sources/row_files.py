@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from marketflow.schemas.frames import FrameKind
-from marketflow.sources import framing
+
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.files import size_read
 from marketflow.sources.reader import Limits
 

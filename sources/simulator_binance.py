@@ -11,10 +11,11 @@ from math import isqrt
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.sources import simulator_binance_kernel as kernel
 from marketflow.sources.simulator_book import FLOOR, REACH, WINDOW
 from marketflow.sources.simulator_parts import LEFT, ONE, TS, Day, draw, ticker, zipf_table
-from numpy.typing import NDArray
 
 _HOUR_NS: Final = 3_600 * 10**9
 _WEIGHTS: Final = (

@@ -14,7 +14,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from marketflow.schemas.frames import FrameKind
+
+from marketflow.schemas.kernel import bare_kernel
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.simulator_book import FLOOR, LEAST, MASK, REACH
 from marketflow.sources.simulator_parts import (
     BURST_SYMBOL,
@@ -24,7 +26,6 @@ from marketflow.sources.simulator_parts import (
     TS,
     advance,
     below,
-    compiled,
     draw,
     exponential,
 )
@@ -102,14 +103,14 @@ _BETWEEN = _text('","')
 _LEVEL_END = _text('"],')
 
 
-@compiled
+@bare_kernel
 def _put(out: Any, at: Any, text: Any) -> Any:
     for i in range(len(text)):
         out[at + i] = text[i]
     return at + len(text)
 
 
-@compiled
+@bare_kernel
 def _number(out: Any, at: Any, value: Any, least: Any) -> Any:
     """Decimal digits, at least ``least`` of them; ``value`` is not negative."""
     # Unsigned: division by a constant is then a multiplication.
@@ -124,7 +125,7 @@ def _number(out: Any, at: Any, value: Any, least: Any) -> Any:
     return at + digits
 
 
-@compiled
+@bare_kernel
 def _put_price(out: Any, at: Any, tick: Any) -> Any:
     """A tick with 8 decimals."""
     value = np.uint64(tick)
@@ -135,7 +136,7 @@ def _put_price(out: Any, at: Any, tick: Any) -> Any:
     return _put(out, at, _SIX_ZEROS)
 
 
-@compiled
+@bare_kernel
 def _put_size(out: Any, at: Any, size: Any) -> Any:
     """A size with 8 decimals."""
     value = np.uint64(size)
@@ -146,21 +147,21 @@ def _put_size(out: Any, at: Any, size: Any) -> Any:
     return _put(out, at, _THREE_ZEROS)
 
 
-@compiled
+@bare_kernel
 def _put_name(out: Any, at: Any, books: Any, s: Any, lower: Any) -> Any:
     for i in range(books.symbols[s].name_size):
         out[at + i] = books.names[s, i] | (32 if lower else 0)
     return at + np.int64(books.symbols[s].name_size)
 
 
-@compiled
+@bare_kernel
 def _put_level(out: Any, at: Any, tick: Any, size: Any) -> Any:
     at = _put_price(out, _put(out, at, _LEVEL), tick)
     at = _put_size(out, _put(out, at, _BETWEEN), size)
     return _put(out, at, _LEVEL_END)
 
 
-@compiled
+@bare_kernel
 def _size_at(books: Any, s: Any, tick: Any, is_bid: Any) -> Any:
     """Size of a side at a tick, 0 if the side has none there."""
     symbol = books.symbols[s]
@@ -169,7 +170,7 @@ def _size_at(books: Any, s: Any, tick: Any, is_bid: Any) -> Any:
     return books.sizes[s, tick & MASK] if own and near else np.int64(0)
 
 
-@compiled
+@bare_kernel
 def change(books: Any, s: Any, is_bid: Any, tick: Any, size: Any) -> None:
     """A level of a side gets a new size; keeps counts and best prices; takes an update id."""
     symbol = books.symbols[s]
@@ -195,7 +196,7 @@ def change(books: Any, s: Any, is_bid: Any, tick: Any, size: Any) -> None:
     symbol.waiting += 1
 
 
-@compiled
+@bare_kernel
 def _follow(books: Any, s: Any, bits: Any) -> None:
     """The fair value moves; levels it leaves behind on the wrong side go, as does one at the
     edge that the centre must pass."""
@@ -217,7 +218,7 @@ def _follow(books: Any, s: Any, bits: Any) -> None:
             change(books, s, way > 0, edge, np.int64(0))
 
 
-@compiled
+@bare_kernel
 def _shift(books: Any, s: Any, rng: Any) -> None:
     """One level changes: grows, shrinks, joins or goes."""
     symbol, bits = books.symbols[s], draw(rng)
@@ -239,7 +240,7 @@ def _shift(books: Any, s: Any, rng: Any) -> None:
         change(books, s, is_bid, np.int32(tick), size)
 
 
-@compiled
+@bare_kernel
 def _depth(books: Any, out: Any, at: Any, s: Any, ms: Any) -> Any:
     symbol = books.symbols[s]
     at = _put_name(out, _put(out, at, _STREAM), books, s, True)
@@ -262,7 +263,7 @@ def _depth(books: Any, out: Any, at: Any, s: Any, ms: Any) -> Any:
     return _put(out, at, _CLOSE)
 
 
-@compiled
+@bare_kernel
 def _ticker(books: Any, out: Any, at: Any, s: Any) -> Any:
     symbol = books.symbols[s]
     at = _put_name(out, _put(out, at, _STREAM), books, s, True)
@@ -275,7 +276,7 @@ def _ticker(books: Any, out: Any, at: Any, s: Any) -> Any:
     return _put(out, at, _END)
 
 
-@compiled
+@bare_kernel
 def _trade(books: Any, out: Any, at: Any, s: Any, ms: Any, rng: Any) -> Any:
     """An aggressor takes a part or all of the best level of a side."""
     symbol, bits = books.symbols[s], draw(rng)
@@ -299,7 +300,7 @@ def _trade(books: Any, out: Any, at: Any, s: Any, ms: Any, rng: Any) -> Any:
     return _put(out, at, _SELLER) if hits_bid else _put(out, at, _BUYER)
 
 
-@compiled
+@bare_kernel
 def _rest(books: Any, out: Any, at: Any, s: Any) -> Any:
     """The whole book, best first."""
     symbol = books.symbols[s]
@@ -315,7 +316,7 @@ def _rest(books: Any, out: Any, at: Any, s: Any) -> Any:
     return _put(out, at - 1, _REST_END)
 
 
-@compiled
+@bare_kernel
 def _act(books: Any, out: Any, at: Any, s: Any, flow: Any, rng: Any) -> Any:
     """One message of symbol ``s``; what must follow it is left in ``flow``."""
     symbol, bits = books.symbols[s], draw(rng)
@@ -345,7 +346,7 @@ def _act(books: Any, out: Any, at: Any, s: Any, flow: Any, rng: Any) -> Any:
     return _depth(books, out, at, s, ms)
 
 
-@compiled
+@bare_kernel
 def _follow_up(books: Any, out: Any, at: Any, flow: Any) -> Any:
     """What is due for the symbol of the message before."""
     due, s = flow[DUE], flow[DUE_SYMBOL]
@@ -357,7 +358,7 @@ def _follow_up(books: Any, out: Any, at: Any, flow: Any) -> Any:
     return _ticker(books, out, at, s)
 
 
-@compiled
+@bare_kernel
 def run_flow(books: Any, flow: Any, rng: Any, day: Any, block: Any) -> Any:
     """Write messages into ``block`` until it is full or the feed is over; how many.
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from marketflow.sources.simulator_parts import ONE, below, compiled, exponential
+
+from marketflow.schemas.kernel import bare_kernel
+from marketflow.sources.simulator_parts import ONE, below, exponential
 
 CAPACITY: Final = 448
 WINDOW: Final = 256
@@ -53,7 +55,7 @@ NONE: Final = -1
 MASK: Final = WINDOW - 1
 
 
-@compiled
+@bare_kernel
 def insert(books: Any, s: Any, is_bid: Any, tick: Any, shares: Any, ref: Any) -> None:
     symbol, slot = books.symbols[s], books.symbols[s].live
     level = books.levels[s, tick & MASK]
@@ -77,7 +79,7 @@ def insert(books: Any, s: Any, is_bid: Any, tick: Any, shares: Any, ref: Any) ->
         symbol.best_ask = tick
 
 
-@compiled
+@bare_kernel
 def next_best(books: Any, s: Any, tick: Any, way: Any, count: Any) -> Any:
     """The next price with orders from ``tick`` on, away from the other side."""
     if count == 0:
@@ -88,7 +90,7 @@ def next_best(books: Any, s: Any, tick: Any, way: Any, count: Any) -> Any:
     return tick
 
 
-@compiled
+@bare_kernel
 def remove(books: Any, s: Any, slot: Any) -> None:
     """Take an order out; the last slot's order moves into its place."""
     symbol, order = books.symbols[s], books.orders[s, slot]
@@ -129,7 +131,7 @@ def remove(books: Any, s: Any, slot: Any) -> None:
             level.tail = slot
 
 
-@compiled
+@bare_kernel
 def price_tick(books: Any, s: Any, is_bid: Any, distance: Any) -> Any:
     """A tick ``distance`` behind the fair value that neither crosses nor leaves the window."""
     symbol = books.symbols[s]
@@ -143,7 +145,7 @@ def price_tick(books: Any, s: Any, is_bid: Any, distance: Any) -> Any:
     return min(max(tick, symbol.centre - REACH), symbol.centre + REACH)
 
 
-@compiled
+@bare_kernel
 def lot_size(bits: Any) -> Any:
     """Mostly one or a few round lots, one in five odd."""
     if below(bits, 5) == 0:
@@ -151,7 +153,7 @@ def lot_size(bits: Any) -> Any:
     return 100 * (1 + (exponential(bits) >> 16))
 
 
-@compiled
+@bare_kernel
 def follow(books: Any, s: Any, bits: Any) -> Any:
     """Move the fair value, and the centre behind it. The slot of an order in the way, or NONE."""
     symbol = books.symbols[s]
@@ -167,7 +169,7 @@ def follow(books: Any, s: Any, bits: Any) -> Any:
     return in_the_way
 
 
-@compiled
+@bare_kernel
 def pick(books: Any, s: Any, bits: Any) -> Any:
     """One of two random orders, the one nearer to the fair value."""
     symbol = books.symbols[s]

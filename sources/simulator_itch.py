@@ -16,6 +16,8 @@ from math import isqrt
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.sources import simulator_book as book
 from marketflow.sources import simulator_itch_kernel as kernel
 from marketflow.sources.simulator_parts import (
@@ -27,7 +29,6 @@ from marketflow.sources.simulator_parts import (
     ticker,
     zipf_table,
 )
-from numpy.typing import NDArray
 
 _HOUR_NS: Final = 3_600 * 10**9
 #: Activity by quarter of an hour from 9:30 to 16:00: high at the open and the close.

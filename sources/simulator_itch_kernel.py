@@ -10,6 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from marketflow.schemas.kernel import bare_kernel
 from marketflow.sources.simulator_book import (
     CAPACITY,
     LEAST,
@@ -30,12 +34,9 @@ from marketflow.sources.simulator_parts import (
     TS,
     advance,
     below,
-    compiled,
     draw,
     exponential,
 )
-from numba import types
-from numba.extending import intrinsic
 
 LARGEST: Final = 52
 
@@ -75,7 +76,7 @@ def _store(bits: int) -> Any:
 _put16, _put32, _put64 = _store(16), _store(32), _store(64)
 
 
-@compiled
+@bare_kernel
 def _head(out: Any, at: Any, letter: Any, symbol: Any, ts: Any) -> Any:
     """Length, type, locate, tracking number 0 and time; returns where the body starts."""
     _put16(out, at, _SIZES[letter])
@@ -87,7 +88,7 @@ def _head(out: Any, at: Any, letter: Any, symbol: Any, ts: Any) -> Any:
     return at + 13
 
 
-@compiled
+@bare_kernel
 def _delete(books: Any, out: Any, at: Any, s: Any, slot: Any, ts: Any) -> Any:
     body = _head(out, at, _D, s, ts)
     _put64(out, body, books.orders[s, slot].ref)
@@ -95,7 +96,7 @@ def _delete(books: Any, out: Any, at: Any, s: Any, slot: Any, ts: Any) -> Any:
     return body + 8
 
 
-@compiled
+@bare_kernel
 def _add(books: Any, out: Any, at: Any, s: Any, is_bid: Any, ts: Any, flow: Any, rng: Any) -> Any:
     bits = draw(rng)
     tick = price_tick(books, s, is_bid, exponential(bits) * 3 >> 16)
@@ -116,7 +117,7 @@ def _add(books: Any, out: Any, at: Any, s: Any, is_bid: Any, ts: Any, flow: Any,
     return body + 25
 
 
-@compiled
+@bare_kernel
 def _execute(books: Any, out: Any, at: Any, s: Any, is_bid: Any, ts: Any, flow: Any) -> Any:
     """The oldest order at the best price of a side trades with what the aggressor has left."""
     symbol = books.symbols[s]
@@ -144,7 +145,7 @@ def _execute(books: Any, out: Any, at: Any, s: Any, is_bid: Any, ts: Any, flow: 
     return end
 
 
-@compiled
+@bare_kernel
 def _replace(books: Any, out: Any, at: Any, s: Any, slot: Any, ts: Any, flow: Any, rng: Any) -> Any:
     """A new reference at the tail of its new price."""
     bits = draw(rng)
@@ -163,7 +164,7 @@ def _replace(books: Any, out: Any, at: Any, s: Any, slot: Any, ts: Any, flow: An
     return body + 24
 
 
-@compiled
+@bare_kernel
 def _hidden_trade(books: Any, out: Any, at: Any, s: Any, ts: Any, flow: Any, rng: Any) -> Any:
     symbol, bits = books.symbols[s], draw(rng)
     tick = symbol.best_bid + below(bits, symbol.best_ask - symbol.best_bid + 1)
@@ -178,7 +179,7 @@ def _hidden_trade(books: Any, out: Any, at: Any, s: Any, ts: Any, flow: Any, rng
     return body + 33
 
 
-@compiled
+@bare_kernel
 def _imbalance(books: Any, out: Any, at: Any, s: Any, ts: Any, rng: Any) -> Any:
     """Before the close: net order imbalance of the closing cross."""
     symbol, bits = books.symbols[s], draw(rng)
@@ -196,7 +197,7 @@ def _imbalance(books: Any, out: Any, at: Any, s: Any, ts: Any, rng: Any) -> Any:
     return body + 39
 
 
-@compiled
+@bare_kernel
 def _reduce(books: Any, out: Any, at: Any, s: Any, slot: Any, ts: Any) -> Any:
     """Half of an order is cancelled."""
     order = books.orders[s, slot]
@@ -208,7 +209,7 @@ def _reduce(books: Any, out: Any, at: Any, s: Any, slot: Any, ts: Any) -> Any:
     return body + 12
 
 
-@compiled
+@bare_kernel
 def _sweep(books: Any, out: Any, at: Any, s: Any, is_bid: Any, ts: Any, flow: Any) -> Any:
     """One execution; the aggressor goes on with the next message while it has shares left and
     the side has orders to spare."""
@@ -221,7 +222,7 @@ def _sweep(books: Any, out: Any, at: Any, s: Any, is_bid: Any, ts: Any, flow: An
     return at
 
 
-@compiled
+@bare_kernel
 def _act(books: Any, out: Any, at: Any, s: Any, ts: Any, flow: Any, rng: Any, late: Any) -> Any:
     """One message of symbol ``s``."""
     symbol, bits = books.symbols[s], draw(rng)
@@ -264,7 +265,7 @@ def _act(books: Any, out: Any, at: Any, s: Any, ts: Any, flow: Any, rng: Any, la
     return _add(books, out, at, s, side, ts, flow, rng)
 
 
-@compiled
+@bare_kernel
 def run_flow(books: Any, flow: Any, rng: Any, day: Any, out: Any, most: Any) -> Any:
     """Write at most ``most`` messages into ``out`` while there is room; (messages, bytes).
 

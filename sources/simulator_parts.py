@@ -6,23 +6,12 @@ feed with every release of numpy. No float takes part: results do not depend on 
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import numba
 import numpy as np
-from marketflow.schemas.cache import cache_folder
-from numba.core import config
 from numpy.typing import NDArray
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-_HERE: Final = Path(__file__).resolve()
-_ROOT: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder() / "numba")
-_SOURCES: Final = b"\0".join(p.read_bytes() for p in sorted(_HERE.parent.glob("simulator*.py")))
-_HASH: Final = hashlib.sha256(numba.__version__.encode() + _SOURCES).hexdigest()[:16]
+from marketflow.schemas.kernel import bare_kernel
 
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
@@ -39,19 +28,7 @@ TS, LEFT, BURST_LEFT, BURST_SYMBOL = range(4)
 SHARED_SLOTS: Final = 4
 
 
-def compiled(function: _F) -> _F:
-    """Compile without reference counts (nothing here allocates), kept beside the other kernels in
-    a folder named by the hash of the simulator's files."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(_ROOT / f"simulator-{_HASH}")
-    try:
-        return numba.njit(cache=True, nogil=True, _nrt=False)(function)  # type: ignore[no-any-return]
-    finally:
-        # The setting is global and others derive their folders from it.
-        config.CACHE_DIR = before
-
-
-@compiled
+@bare_kernel
 def draw(rng: Any) -> Any:
     """The next 64 random bits; ``rng`` is a uint64 array of one."""
     rng[0] += _GOLDEN
@@ -61,13 +38,13 @@ def draw(rng: Any) -> Any:
     return z ^ (z >> np.uint64(31))
 
 
-@compiled
+@bare_kernel
 def below(bits: Any, limit: Any) -> Any:
     """A number in range(limit) from the low 32 of ``bits``; ``limit`` below 2**31."""
     return np.int64(((bits & np.uint64(0xFFFFFFFF)) * np.uint64(limit)) >> np.uint64(32))
 
 
-@compiled
+@bare_kernel
 def exponential(bits: Any) -> Any:
     """An exponential variate with mean 1.5 * ONE: -log2 of the bits, linear between powers."""
     whole = 0
@@ -96,7 +73,7 @@ class Day:
         return self.begin_ns + len(self.weights) * self.bucket_ns
 
 
-@compiled
+@bare_kernel
 def advance(flow: Any, rng: Any, begin: Any, bucket: Any, weights: Any, rest: Any) -> Any:
     """Move ``flow[TS]`` to the next event and say whether it belongs to a burst.
 

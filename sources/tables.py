@@ -18,10 +18,12 @@ from typing import Final
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from marketflow.schemas.fields import Field, Kind
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import table as table_of
-from marketflow.sources import files, framing
+from marketflow.sources import files
 from marketflow.sources.blocks import Blocks
 from marketflow.sources.errors import SourceError
 from marketflow.sources.lines import HeadedLineReader

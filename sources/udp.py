@@ -19,9 +19,10 @@ import struct
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.sources.errors import SourceError
 from marketflow.sources.kernels import read_stamps
-from numpy.typing import NDArray
 
 _SO_RCVBUFFORCE: Final = 33
 _SO_TIMESTAMPNS: Final = 35

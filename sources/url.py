@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from marketflow.schemas.kafka import SECURITY_PARAMS
-from marketflow.schemas.kafka import redacted as redacted_url
+from marketflow.schemas.kafka_address import SECURITY_PARAMS
+from marketflow.schemas.kafka_address import redacted as redacted_url
 from marketflow.schemas.names import name_fault
 from marketflow.schemas.tables import TABLES
 from marketflow.sources import frames, sniff

@@ -13,11 +13,11 @@ from typing import Any
 import databento_dbn
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from marketflow.operators.kernels.itch_layout import LENGTHS
 from marketflow.operators.venues import VENUES
 from marketflow.schemas.fields import Kind, Table
 from marketflow.schemas.tables import TABLES
-
 from tests.decoded import examples
 
 #: Numbers, names and shapes that no venue documents.

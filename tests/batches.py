@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas.arrow import arrow_type, dictionary, schema
-from marketflow.schemas.fields import Field, Kind, Table
-from marketflow.schemas.tables import DEPTH_LEVELS, TABLES
-from marketflow.schemas.units import NS_PER_DAY
 from numpy.random import Generator
+
+from marketflow.schemas.derived.arrow import arrow_type, dictionary, schema
+from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.tables.market_data import DEPTH_LEVELS
+from marketflow.schemas.units import NS_PER_DAY
 
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01
 

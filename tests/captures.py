@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-from marketflow.schemas.frames import FRAMES, FrameKind
+
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.sources.capture import CaptureReader
 
 

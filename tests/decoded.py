@@ -14,9 +14,8 @@ from marketflow.operators.events import NO_SEQUENCE, EventBatch, EventKind
 from marketflow.operators.feeds import Decoded, JsonFeed
 from marketflow.operators.venues import VENUES
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NO_PRICE
-
 from tests.captures import TestFrame, frames
 
 Level = tuple[Decimal, Decimal]

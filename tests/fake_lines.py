@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from marketflow.operators import mold, soup
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.open import open_reader
 from marketflow.sources.url import parse_source
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from marketflow.flows import run as run_module
 from marketflow.flows.settings import load
 from marketflow.sources.open import open_reader
 from marketflow.sources.url import parse_source
-
 from tests.lakes import assert_same_lakes
 
 _EVENTS = 6000

@@ -8,10 +8,10 @@ from datetime import date
 from typing import Any
 
 import pyarrow as pa
+
 from marketflow.operators.events import EventBatch
 from marketflow.operators.venues.itch import ItchDecoder
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.reference.itch import BODIES, ItchTwin, event_of
 

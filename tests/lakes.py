@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from marketflow.schemas.tables import TABLES
 
+from marketflow.schemas.tables import TABLES
 from tests.patience import PATIENCE_S
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from marketflow.schemas.frames import FRAMES, FrameKind
+
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.sources.reader import Reader
 
 Opener = Callable[[Any], Reader]

@@ -6,11 +6,11 @@ from collections import defaultdict
 from typing import Any
 
 import psycopg
-from marketflow.schemas import sql
+
 from marketflow.schemas.codes import words
+from marketflow.schemas.derived import sql
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES
-
 from tests.batches import Item
 from tests.lake_model import LakeRows
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
-from marketflow.operators.events import Rows
-from marketflow.schemas import arrow
-from marketflow.schemas.codes import AggressorSide, TradeStatus, words
-from marketflow.schemas.tables import TRADES
 
+from marketflow.operators.events import Rows
+from marketflow.schemas.codes import AggressorSide, TradeStatus, words
+from marketflow.schemas.derived import arrow
+from marketflow.schemas.tables.market_data import TRADES
 from tests.reference.bars import EXACT, STEP, Trade
 
 

@@ -71,6 +71,7 @@ class Timescale(Service):
     def make_reader(self, dsn: str) -> None:
         """Make that login on the server of ``dsn``, or give it the password that is kept."""
         import psycopg
+
         from marketflow.infra.reader import make_reader
 
         with psycopg.connect(dsn, autocommit=True) as connection:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.kernels.arbiter_lines import mark, pass_time, watch
 from marketflow.operators.kernels.arbiter_state import (
     BAD_PACKETS,
@@ -47,11 +49,10 @@ from marketflow.operators.kernels.arbiter_state import (
     frame,
     hole,
 )
-from marketflow.operators.kernels.jit import bare_kernel
 from marketflow.schemas.codes import QualityKind
-from marketflow.schemas.frames import FrameKind
-from marketflow.schemas.redundancy import PacketKind
-from numpy.typing import NDArray
+from marketflow.schemas.kernel import bare_kernel
+from marketflow.schemas.messages.frames import FrameKind
+from marketflow.schemas.messages.lines import PacketKind
 
 _DATA, _BROKEN, _END = int(FrameKind.DATA), int(FrameKind.BROKEN), int(FrameKind.END)
 _GAP, _FILLED, _LOST = int(FrameKind.GAP), int(FrameKind.FILLED), int(FrameKind.LOST)
@@ -345,7 +346,7 @@ def _one(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
 def arbitrate(
     desk: Desk, made: Made, data: NDArray[np.uint8], packets: NDArray[Any], start: int
 ) -> int:
-    """Packets from ``start`` on (schemas.redundancy.PACKET), in order of arrival; returns the
+    """Packets from ``start`` on (schemas.messages.lines.PACKET), in order of arrival; returns the
     first that was not taken because ``made`` might be too small: take its frames, set FRAMES and
     BYTES to 0 and call again. After the END of the session nothing is taken any more.
 

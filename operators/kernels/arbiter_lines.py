@@ -20,9 +20,9 @@ from marketflow.operators.kernels.arbiter_state import (
     Made,
     event,
 )
-from marketflow.operators.kernels.jit import bare_kernel
 from marketflow.schemas.codes import QualityKind
-from marketflow.schemas.redundancy import PacketKind
+from marketflow.schemas.kernel import bare_kernel
+from marketflow.schemas.messages.lines import PacketKind
 
 _SESSION_END: Final = int(PacketKind.END)
 _LINE_DOWN, _LINE_LAGGING = int(QualityKind.LINE_DOWN), int(QualityKind.LINE_LAGGING)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from marketflow.operators.kernels.jit import bare_kernel
-from marketflow.schemas.frames import FrameKind
 from numpy.typing import NDArray
+
+from marketflow.schemas.kernel import bare_kernel
+from marketflow.schemas.messages.frames import FrameKind
 
 #: Slots of the int64 state.
 (

@@ -16,6 +16,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.kernels import int256
 from marketflow.operators.kernels.bars_layout import (
     AHEAD,
@@ -31,9 +33,8 @@ from marketflow.operators.kernels.bars_layout import (
     SEEDS_USED,
 )
 from marketflow.operators.kernels.int128 import Word, add, compare
-from marketflow.operators.kernels.jit import kernel
 from marketflow.schemas.codes import AggressorSide, TradeStatus
-from numpy.typing import NDArray
+from marketflow.schemas.kernel import kernel
 
 _NORMAL: Final = int(TradeStatus.NORMAL)
 _BUY: Final = int(AggressorSide.BUY)

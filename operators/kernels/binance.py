@@ -13,14 +13,15 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.events import NO_SEQUENCE, EventKind, IdKind
-from marketflow.operators.kernels.jit import bare_kernel
 from marketflow.operators.kernels.json_scan import decimal, flag, put_row, whole
 from marketflow.operators.kernels.symbols import MAX_BYTES, Symbols, find_symbol
 from marketflow.operators.kernels.words import address_of, after, byte, literal
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
+from marketflow.schemas.kernel import bare_kernel
 from marketflow.schemas.units import END_OF_TIME_NS, NS_PER_MS, NS_PER_US
-from numpy.typing import NDArray
 
 #: Why :func:`decode_frames` returned.
 DONE: Final = 0

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.events import ChecksumRule
 from marketflow.operators.kernels.int128 import Word
-from marketflow.operators.kernels.jit import kernel
-from numpy.typing import NDArray
+from marketflow.schemas.kernel import kernel
 
 KRAKEN_LEVELS: Final = 10
 OKX_LEVELS: Final = 25

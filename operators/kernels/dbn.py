@@ -21,11 +21,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from marketflow.operators.events import NO_SEQUENCE, BookType, EventKind, IdKind
-from marketflow.operators.kernels.jit import bare_kernel
-from marketflow.schemas.codes import AggressorSide, RejectReason, RowFlag, Side
-from marketflow.schemas.units import END_OF_TIME_NS, INT64_MAX, NO_PRICE
 from numpy.typing import NDArray
+
+from marketflow.operators.events import NO_SEQUENCE, BookType, EventKind, IdKind
+from marketflow.schemas.codes import AggressorSide, RejectReason, RowFlag, Side
+from marketflow.schemas.kernel import bare_kernel
+from marketflow.schemas.units import END_OF_TIME_NS, INT64_MAX, NO_PRICE
 
 #: What becomes of a record, by rtype.
 UNKNOWN, BOOK, PLAIN, IGNORED, MAPPING, BARS = range(6)

@@ -24,7 +24,6 @@ from marketflow.operators.kernels import engine_state as es
 from marketflow.operators.kernels.engine_bbo import settle_at_end, venue_quote
 from marketflow.operators.kernels.engine_report import check_time, fault, time_of
 from marketflow.operators.kernels.engine_state import Array, Word
-from marketflow.operators.kernels.jit import bare_kernel, kernel_part
 from marketflow.operators.kernels.levels import (
     LEVELS,
     LEVELS_LIVE,
@@ -34,6 +33,7 @@ from marketflow.operators.kernels.levels import (
 )
 from marketflow.operators.kernels.orders import ORDERS, ORDERS_LIVE
 from marketflow.schemas.codes import QualityKind, RowFlag
+from marketflow.schemas.kernel import bare_kernel, kernel_part
 from marketflow.schemas.units import NO_PRICE
 
 _ADD: Final = int(EventKind.ADD)

@@ -25,8 +25,8 @@ from marketflow.operators.kernels import levels
 from marketflow.operators.kernels.engine_numbers import price_of, size_of
 from marketflow.operators.kernels.engine_report import check_time, fault
 from marketflow.operators.kernels.engine_state import Array, Word
-from marketflow.operators.kernels.jit import kernel_part
 from marketflow.schemas.codes import BookState, Origin, QualityKind
+from marketflow.schemas.kernel import kernel_part
 from marketflow.schemas.units import NO_PRICE
 
 _VENUE: Final = int(Origin.VENUE)

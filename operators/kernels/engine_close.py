@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+
 from marketflow.operators.events import NO_SEQUENCE, SnapshotRule
 from marketflow.operators.kernels import engine_bbo, engine_show, levels, orders, sync
 from marketflow.operators.kernels import engine_state as es
 from marketflow.operators.kernels.engine_report import book_event, fault, quality
 from marketflow.operators.kernels.engine_state import Array, Word
-from marketflow.operators.kernels.jit import kernel_part
 from marketflow.schemas.codes import Action, BookState, QualityKind, RowFlag
+from marketflow.schemas.kernel import kernel_part
 from marketflow.schemas.units import NO_PRICE
 
 _SPLICE: Final = int(SnapshotRule.SPLICE)

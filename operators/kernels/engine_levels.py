@@ -11,14 +11,15 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+
 from marketflow.operators.kernels import engine_state as es
 from marketflow.operators.kernels import levels, orders, sync
 from marketflow.operators.kernels.engine_numbers import price_of, size_of
 from marketflow.operators.kernels.engine_orders import drop_level, full, touch
 from marketflow.operators.kernels.engine_report import book_event, fault
 from marketflow.operators.kernels.engine_state import Array, Word
-from marketflow.operators.kernels.jit import kernel_part
 from marketflow.schemas.codes import Action, QualityKind
+from marketflow.schemas.kernel import kernel_part
 from marketflow.schemas.units import NO_PRICE
 
 _ADDED: Final = int(Action.ADD)

@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+
 from marketflow.operators.kernels import engine_state as es
 from marketflow.operators.kernels import levels, orders
 from marketflow.operators.kernels.engine_state import Array, Word
-from marketflow.operators.kernels.jit import kernel_part
+from marketflow.schemas.kernel import kernel_part
 from marketflow.schemas.units import COLUMN_SCALE, INT64_MAX, NO_PRICE, PRICE_PRECISION
 
 _POWERS: Final = np.array([10**n for n in range(19)], np.int64)

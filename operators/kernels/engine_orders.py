@@ -13,14 +13,15 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+
 from marketflow.operators.events import EventKind
 from marketflow.operators.kernels import engine_state as es
 from marketflow.operators.kernels import levels, orders, sync
 from marketflow.operators.kernels.engine_numbers import price_of, reject, size_of
 from marketflow.operators.kernels.engine_report import book_event, fault
 from marketflow.operators.kernels.engine_state import Array, Word
-from marketflow.operators.kernels.jit import kernel_part
 from marketflow.schemas.codes import Action, QualityKind, RowFlag
+from marketflow.schemas.kernel import kernel_part
 from marketflow.schemas.units import INT64_MAX, NO_PRICE
 
 _ADD: Final = int(EventKind.ADD)

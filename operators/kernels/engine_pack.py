@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+
 from marketflow.operators.kernels import levels, orders
 from marketflow.operators.kernels.engine_state import Array, Word
-from marketflow.operators.kernels.jit import bare_kernel
+from marketflow.schemas.kernel import bare_kernel
 
 #: ``orders``: how many orders of the order array belong to it.
 PACKED_LEVEL: Final = np.dtype(

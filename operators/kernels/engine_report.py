@@ -7,8 +7,8 @@ from typing import Final
 from marketflow.operators.events import EventKind
 from marketflow.operators.kernels import engine_state as es
 from marketflow.operators.kernels.engine_state import Array, Word
-from marketflow.operators.kernels.jit import kernel_part
 from marketflow.schemas.codes import BookState, QualityKind, RowFlag
+from marketflow.schemas.kernel import kernel_part
 from marketflow.schemas.units import NO_PRICE
 
 _LATE: Final = int(QualityKind.LATE)

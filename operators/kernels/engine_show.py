@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+
 from marketflow.operators.kernels import engine_state as es
 from marketflow.operators.kernels import levels
 from marketflow.operators.kernels.checksum import OKX_LEVELS, checksum_into
 from marketflow.operators.kernels.engine_state import Array, Word
-from marketflow.operators.kernels.jit import kernel_part
 from marketflow.schemas.codes import BookState, Origin
+from marketflow.schemas.kernel import kernel_part
 from marketflow.schemas.units import NO_PRICE
 
 _VALID: Final = int(BookState.VALID)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+
 from marketflow.operators.events import EVENT
 from marketflow.operators.kernels import levels, orders
 from marketflow.operators.kernels.arrays import Array, Pools, Word, aligned, row_of, view_of
 from marketflow.operators.kernels.checksum import MAX_BYTES, OKX_LEVELS
-from marketflow.schemas import tables
-from marketflow.schemas.rows import row_dtype
+from marketflow.schemas.derived.kernel_rows import row_dtype
+from marketflow.schemas.tables import market_data
 
 __all__ = ["Array", "Word"]
 
@@ -254,11 +255,11 @@ NEW_BOOK: Final = 8  # a row of an instrument without a book
 MORE_RECENTS: Final = 9
 NEW_SHOWN: Final = 10  # a book row of a book without a row of SHOWN; of everybody: some have none
 
-TRADE_ROW: Final = row_dtype(tables.TRADES)
-QUOTE_ROW: Final = row_dtype(tables.QUOTES)
-DEPTH_ROW: Final = row_dtype(tables.DEPTH)
-EVENT_ROW: Final = row_dtype(tables.BOOK_EVENTS)
-QUALITY_ROW: Final = row_dtype(tables.QUALITY_EVENTS)
+TRADE_ROW: Final = row_dtype(market_data.TRADES)
+QUOTE_ROW: Final = row_dtype(market_data.QUOTES)
+DEPTH_ROW: Final = row_dtype(market_data.DEPTH)
+EVENT_ROW: Final = row_dtype(market_data.BOOK_EVENTS)
+QUALITY_ROW: Final = row_dtype(market_data.QUALITY_EVENTS)
 
 book_row: Any = row_of(BOOKS, BOOK)
 recent_row: Any = row_of(RECENTS, TRADE_SEEN)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+
 from marketflow.operators.events import EventKind
 from marketflow.operators.kernels import engine_state as es
 from marketflow.operators.kernels import levels, orders
@@ -23,8 +24,8 @@ from marketflow.operators.kernels.engine_orders import take_off, unknown
 from marketflow.operators.kernels.engine_report import book_event, check_time, fault
 from marketflow.operators.kernels.engine_state import Array, Word
 from marketflow.operators.kernels.int128 import NO_SUM, fits_column, notional
-from marketflow.operators.kernels.jit import kernel_part
 from marketflow.schemas.codes import Action, AggressorSide, QualityKind, TradeStatus
+from marketflow.schemas.kernel import kernel_part
 from marketflow.schemas.units import NO_PRICE
 
 _TRADE: Final = int(EventKind.TRADE)

@@ -19,13 +19,14 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+
 from marketflow.operators.events import EventKind, SnapshotRule
 from marketflow.operators.kernels import engine_close, sync
 from marketflow.operators.kernels import engine_state as es
 from marketflow.operators.kernels.engine_report import fault, quality
 from marketflow.operators.kernels.engine_state import Array, Word
-from marketflow.operators.kernels.jit import kernel_part
 from marketflow.schemas.codes import QualityKind
+from marketflow.schemas.kernel import kernel_part
 from marketflow.schemas.units import NO_PRICE
 
 _GAP_ROW: Final = int(EventKind.GAP)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.kernels import int128, numbers
-from marketflow.operators.kernels.jit import bare_kernel
+from marketflow.schemas.kernel import bare_kernel
 from marketflow.schemas.units import (
     END_OF_TIME_NS,
     INT64_MAX,
@@ -19,7 +21,6 @@ from marketflow.schemas.units import (
     NS_PER_MINUTE,
     NS_PER_S,
 )
-from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 Indices = NDArray[np.int64]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from marketflow.operators.kernels.big_endian import be16, be64
-from marketflow.operators.kernels.jit import kernel
-from marketflow.schemas.redundancy import PacketKind
 from numpy.typing import NDArray
+
+from marketflow.operators.kernels.big_endian import be16, be64
+from marketflow.schemas.kernel import kernel
+from marketflow.schemas.messages.lines import PacketKind
 
 MOLD_HEADER: Final = 20
 _MOLD_END: Final = 0xFFFF

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.events import IdKind
 from marketflow.operators.kernels.int128 import Word, divide_small, multiply_unsigned
-from marketflow.operators.kernels.jit import kernel
-from numpy.typing import NDArray
+from marketflow.schemas.kernel import kernel
 
 #: ``kind`` of a text that no form can hold.
 NOT_AN_ID: Final = -1

@@ -11,10 +11,11 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from marketflow.operators.kernels.jit import kernel
-from marketflow.schemas import units
 from numba import types
 from numba.extending import intrinsic
+
+from marketflow.schemas import units
+from marketflow.schemas.kernel import kernel
 
 #: An int64 or uint64 inside a kernel.
 Word: TypeAlias = Any

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Final, TypeAlias
 
 import numpy as np
+
 from marketflow.operators.kernels.int128 import Word, magnitude, multiply_unsigned, negate
-from marketflow.operators.kernels.jit import kernel
+from marketflow.schemas.kernel import kernel
 
 Wide: TypeAlias = tuple[Word, Word, Word, Word]
 

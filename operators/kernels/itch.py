@@ -11,6 +11,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numba.extending import register_jitable
+from numpy.typing import NDArray
+
 from marketflow.operators.events import NO_SEQUENCE, EventKind, IdKind
 from marketflow.operators.kernels.big_endian import be16, be32, be64
 from marketflow.operators.kernels.itch_layout import (
@@ -61,12 +64,10 @@ from marketflow.operators.kernels.itch_layout import (
     WHY_TYPE,
     WHY_UNPACKED,
 )
-from marketflow.operators.kernels.jit import kernel
 from marketflow.schemas.codes import RowFlag
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.kernel import kernel
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NO_PRICE, NS_PER_DAY
-from numba.extending import register_jitable
-from numpy.typing import NDArray
 
 _C, _Q, _S, _I, _R = (ord(c) for c in "CQSIR")
 _BUY, _SELL, _YES, _NO, _SPACE = (ord(c) for c in "BSYN ")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.events import EventKind
 from marketflow.schemas.codes import RejectReason, Side
-from numpy.typing import NDArray
 
 #: Slot of ``locates`` for the whole market: one more than the largest stock locate.
 MARKET: Final = 65536

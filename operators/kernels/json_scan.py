@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from marketflow.operators.kernels.jit import bare_kernel
+
 from marketflow.operators.kernels.numbers import LIMITS
 from marketflow.operators.kernels.words import after, byte, eight_digits, is_digits, literal, word
+from marketflow.schemas.kernel import bare_kernel
 from marketflow.schemas.units import COLUMN_SCALE, NO_PRICE
 
 #: More digits than this may not fit int64: left to the exact decoder.

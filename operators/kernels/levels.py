@@ -18,8 +18,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+
 from marketflow.operators.kernels.arrays import Array, Pools, Word, aligned, row_of
-from marketflow.operators.kernels.jit import kernel_part
+from marketflow.schemas.kernel import kernel_part
 from marketflow.schemas.units import INT64_MAX
 
 FANOUT: Final = 19

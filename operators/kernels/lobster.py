@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.events import NO_SEQUENCE, EventKind, IdKind
-from marketflow.operators.kernels.jit import bare_kernel
 from marketflow.operators.kernels.lobster_text import (
     MAX_LEVELS,
     WHY_BOOK,
@@ -23,9 +24,9 @@ from marketflow.operators.kernels.lobster_text import (
     read_message,
 )
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.kernel import bare_kernel
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NO_PRICE
-from numpy.typing import NDArray
 
 #: Slots of the int64 ``state``.
 FRAME, ROWS, NOTES, MESSAGES, LAST_TS, LEVELS, BID_COUNT, ASK_COUNT = range(8)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from marketflow.operators.kernels.jit import bare_kernel
-from marketflow.schemas.units import NS_PER_DAY, NS_PER_S
 from numpy.typing import NDArray
+
+from marketflow.schemas.kernel import bare_kernel
+from marketflow.schemas.units import NS_PER_DAY, NS_PER_S
 
 #: Most levels per side of a book file (LOBSTER offers up to 200).
 MAX_LEVELS: Final = 200

@@ -17,11 +17,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from marketflow.operators.events import EventKind
-from marketflow.operators.kernels.jit import bare_kernel
-from marketflow.schemas.codes import RejectReason
-from marketflow.schemas.units import COLUMN_SCALE, INT64_MAX, PRICE_LIMIT
 from numpy.typing import NDArray
+
+from marketflow.operators.events import EventKind
+from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.kernel import bare_kernel
+from marketflow.schemas.units import COLUMN_SCALE, INT64_MAX, PRICE_LIMIT
 
 OK: Final = 0
 GARBAGE: Final = 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+
 from marketflow.operators.kernels.arrays import (
     Array,
     Pools,
@@ -23,7 +24,7 @@ from marketflow.operators.kernels.arrays import (
     row_of,
     view_of,
 )
-from marketflow.operators.kernels.jit import bare_kernel, kernel_part
+from marketflow.schemas.kernel import bare_kernel, kernel_part
 
 #: 64 bytes, one cache line. ``size`` at the instrument's exponent; ``level``: index into the level
 #: pool; ``prev``/``next``: neighbours in the level's queue, oldest first; -1: none.

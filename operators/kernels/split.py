@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from marketflow.operators.kernels.jit import kernel
 from numpy.typing import NDArray
+
+from marketflow.schemas.kernel import kernel
 
 
 @kernel

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from marketflow.operators.kernels.jit import bare_kernel
-from marketflow.operators.kernels.words import word
 from numpy.typing import NDArray
+
+from marketflow.operators.kernels.words import word
+from marketflow.schemas.kernel import bare_kernel
 
 MAX_BYTES: Final = 24
 _FACTOR: Final = -7_046_029_254_386_353_131  # 2**64 / golden ratio, odd

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from marketflow.operators.kernels.int128 import Word
-from marketflow.operators.kernels.jit import kernel
 from numpy.typing import NDArray
+
+from marketflow.operators.kernels.int128 import Word
+from marketflow.schemas.kernel import kernel
 
 _SEED: Final = np.uint64(0xCBF29CE484222325)
 _PRIME: Final = np.uint64(0x100000001B3)

@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.events import IdKind
 from marketflow.operators.kernels.ids import text_length, write_text
 from marketflow.operators.kernels.int128 import Word, fits_column, widen
-from marketflow.operators.kernels.jit import kernel
 from marketflow.schemas import units
-from marketflow.schemas.tables import DEPTH_LEVELS
-from numpy.typing import NDArray
+from marketflow.schemas.kernel import kernel
+from marketflow.schemas.tables.market_data import DEPTH_LEVELS
 
 # What a plan line does.
 SEQUENCE: Final = 0  # first_sequence + row

@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from marketflow.operators.kernels.jit import bare_kernel
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from marketflow.schemas.kernel import bare_kernel
 
 #: Bytes that may be read behind an address.
 SPARE: Final = 24

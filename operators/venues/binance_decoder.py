@@ -33,6 +33,8 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import BookType, Continuity, EventKind, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame
@@ -51,9 +53,8 @@ from marketflow.operators.venues import binance_messages as messages
 from marketflow.operators.venues.listing import ListedVenue
 from marketflow.operators.venues.times import TimestampError
 from marketflow.schemas.codes import AggressorSide, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NS_PER_MS, NS_PER_US
-from numpy.typing import NDArray
 
 VENUES: Final = {
     "spot": "BINANCE",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.feeds import Frame
 from marketflow.operators.venues.listing import Facts
 from marketflow.schemas.codes import MarketStatus

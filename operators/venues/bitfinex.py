@@ -21,12 +21,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import BookType, Continuity, EventKind, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame, VenueDecoder
 from marketflow.operators.venues.times import ms_ns
 from marketflow.schemas.codes import AggressorSide, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 
 #: conf flag: a nested array that is not the first of its channel is a bulk of updates.
 BULK_UPDATES: Final = 536_870_912

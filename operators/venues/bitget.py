@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import ChecksumRule, Continuity, EventKind, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame
@@ -31,7 +32,7 @@ from marketflow.operators.venues.listing import Facts, increment
 from marketflow.operators.venues.one_book import OneBookVenue
 from marketflow.operators.venues.times import ms_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 
 SPOT: Final = "BITGET"
 MIX: Final = "BITGET_MIX"

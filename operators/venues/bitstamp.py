@@ -18,13 +18,14 @@ import re
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import Continuity, EventKind, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame
 from marketflow.operators.venues.listing import Facts, ListedVenue, increment
 from marketflow.operators.venues.times import us_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NS_PER_US
 
 _ORDER_BOOK_URL: Final = re.compile(r"/order_book/([^/?]+)/?(?:\?|$)")

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import Continuity, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame
@@ -25,7 +26,7 @@ from marketflow.operators.venues.listing import Facts
 from marketflow.operators.venues.one_book import OneBookVenue
 from marketflow.operators.venues.times import ms_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 
 SPOT: Final = "BYBIT"
 VENUES: Final = {"spot": SPOT, "linear": "BYBIT_LINEAR", "inverse": "BYBIT_INVERSE"}

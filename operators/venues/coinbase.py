@@ -19,13 +19,14 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import Continuity, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame
 from marketflow.operators.venues.listing import Facts, ListedVenue
 from marketflow.operators.venues.times import rfc3339_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 
 _SIDES: Final = {"bid": Side.BID, "offer": Side.ASK}
 _AGGRESSORS: Final = {"BUY": AggressorSide.SELL, "SELL": AggressorSide.BUY}

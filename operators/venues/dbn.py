@@ -31,6 +31,8 @@ from typing import Any, Final
 import databento_dbn
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.events import (
     EVENT,
     NO_SEQUENCE,
@@ -51,11 +53,10 @@ from marketflow.operators.venues.dbn_publishers import may_be_negative, publishe
 from marketflow.operators.venues.dbn_records import Records, fitting
 from marketflow.operators.venues.table_columns import run_end
 from marketflow.schemas.codes import RejectReason, RowFlag
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
 from marketflow.schemas.shards import DEFAULT_SHARDS
 from marketflow.schemas.units import END_OF_TIME_NS, NO_PRICE
-from numpy.typing import NDArray
 
 SNAPSHOT_VERSION: Final = 1
 _MAGIC: Final = b"DBN"

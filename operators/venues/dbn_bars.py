@@ -11,13 +11,14 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from marketflow.operators.passing import schema
-from marketflow.schemas import arrow
-from marketflow.schemas.codes import BarOrigin, RejectReason
-from marketflow.schemas.fields import Kind
-from marketflow.schemas.tables import BARS
-from marketflow.schemas.units import END_OF_TIME_NS, INT64_MAX, NS_PER_DAY, interval_ns
 from numpy.typing import NDArray
+
+from marketflow.operators.passing import schema
+from marketflow.schemas.codes import BarOrigin, RejectReason
+from marketflow.schemas.derived import arrow
+from marketflow.schemas.fields import Kind
+from marketflow.schemas.tables.market_data import BARS
+from marketflow.schemas.units import END_OF_TIME_NS, INT64_MAX, NS_PER_DAY, interval_ns
 
 Bad = tuple[int, RejectReason, str]
 

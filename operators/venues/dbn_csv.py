@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.feeds import FrameColumns
 from marketflow.operators.kernels import dbn as kernels
 from marketflow.operators.kernels import fields, numbers
@@ -18,7 +20,6 @@ from marketflow.operators.venues.dbn_names import Names
 from marketflow.operators.venues.dbn_records import Records
 from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.units import INT64_MAX
-from numpy.typing import NDArray
 
 
 class Reject(Protocol):

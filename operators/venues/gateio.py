@@ -19,13 +19,14 @@ import re
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import Continuity, EventKind, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame
 from marketflow.operators.venues.listing import Facts, ListedVenue, increment
 from marketflow.operators.venues.times import decimal_ms_ns, ms_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 
 _ORDER_BOOK_URL: Final = re.compile(r"/spot/order_book\?(?:.*&)?currency_pair=([^&]+)")
 _AGGRESSORS: Final = {"buy": AggressorSide.BUY, "sell": AggressorSide.SELL}

@@ -19,13 +19,14 @@ import zlib
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import Continuity, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame
 from marketflow.operators.venues.listing import Facts, ListedVenue, increment
 from marketflow.operators.venues.times import ms_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 
 #: Largest message unpacked; 5,000 levels are below 1 MB. Keeps a bomb from filling the memory.
 MAX_MESSAGE_BYTES: Final = 16 * 2**20

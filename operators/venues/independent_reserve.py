@@ -24,12 +24,13 @@ import re
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import BookType, Continuity, EventKind, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame, VenueDecoder
 from marketflow.operators.venues.times import ms_ns, rfc3339_ns
 from marketflow.schemas.codes import AggressorSide, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NS_PER_S
 
 #: Messages held back per channel: eight seconds of the busiest one. An answer takes 0.1 s.

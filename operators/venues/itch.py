@@ -37,6 +37,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.events import EVENT, BookType, EventBatch, EventKind, SnapshotRule
 from marketflow.operators.feeds import Decoded
 from marketflow.operators.kernels import itch_layout as layout
@@ -46,12 +48,11 @@ from marketflow.operators.rejects import Rejects
 from marketflow.operators.venues import itch_notes as notes
 from marketflow.operators.venues.itch_tables import tables_of
 from marketflow.schemas.codes import RejectReason
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
+from marketflow.schemas.messages.lines import LINE_PREFIX
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
-from marketflow.schemas.redundancy import LINE_PREFIX
 from marketflow.schemas.shards import DEFAULT_SHARDS
 from marketflow.schemas.units import NS_PER_S
-from numpy.typing import NDArray
 
 EASTERN: Final = ZoneInfo("America/New_York")
 SNAPSHOT_VERSION: Final = 2
@@ -146,7 +147,7 @@ class ItchDecoder:
             self._kept[slot] = self._keeps(self._registry.shard(index))
 
     def apply(self, frames: pa.RecordBatch) -> Decoded:
-        """Events, tables and dead letters of a frames batch (schemas.frames.FRAMES)."""
+        """Events, tables and dead letters of a frames batch (schemas.messages.frames.FRAMES)."""
         data, bounds = _payload(frames.column("payload"))
         kinds = frames.column("kind").to_numpy()
         received = frames.column("ts_recv").to_numpy()

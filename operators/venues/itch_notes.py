@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from marketflow.operators.events import EVENT, NO_SEQUENCE, EventKind
 from marketflow.operators.kernels import itch_layout as layout
 from marketflow.operators.registry import RefusedInstrumentError, Registry
-from marketflow.schemas.frames import FrameKind
-from marketflow.schemas.redundancy import LINE_PREFIX, from_hole, from_line_note, from_start
+from marketflow.schemas.messages.frames import FrameKind
+from marketflow.schemas.messages.lines import LINE_PREFIX, from_hole, from_line_note, from_start
 from marketflow.schemas.units import NO_PRICE
-from numpy.typing import NDArray
 
 #: More messages than there will ever be.
 _ALL = 2**62

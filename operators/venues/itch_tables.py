@@ -19,12 +19,13 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from marketflow.operators import passing
-from marketflow.schemas import arrow
-from marketflow.schemas.codes import MarketStatus, Side
-from marketflow.schemas.fields import Kind, Table
-from marketflow.schemas.tables import IMBALANCES, INSTRUMENTS, MARKET_STATUS, STATISTICS
 from numpy.typing import NDArray
+
+from marketflow.operators import passing
+from marketflow.schemas.codes import MarketStatus, Side
+from marketflow.schemas.derived import arrow
+from marketflow.schemas.fields import Kind, Table
+from marketflow.schemas.tables.market_data import IMBALANCES, INSTRUMENTS, MARKET_STATUS, STATISTICS
 
 _HEAD: Final = [("type", "S1"), ("locate", ">u2"), ("tracking", ">u2"), ("time", "S6")]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import ChecksumRule, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame
@@ -21,7 +22,7 @@ from marketflow.operators.venues.kraken_v2 import DEFAULT_DEPTH, Depth, KrakenV2
 from marketflow.operators.venues.listing import Facts, increment
 from marketflow.operators.venues.times import seconds_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 
 _AGGRESSORS: Final = {"b": AggressorSide.BUY, "s": AggressorSide.SELL}
 _STATUS: Final = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.feeds import Frame
 from marketflow.operators.venues.listing import ListedVenue

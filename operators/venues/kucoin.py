@@ -18,13 +18,14 @@ import re
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import Continuity, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame
 from marketflow.operators.venues.listing import Facts, ListedVenue
 from marketflow.operators.venues.times import ms_ns, whole_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 
 _LEVEL2_URL: Final = re.compile(r"/orderbook/level2\w*\?(?:.*&)?symbol=([^&]+)")
 _AGGRESSORS: Final = {"buy": AggressorSide.BUY, "sell": AggressorSide.SELL}

@@ -27,6 +27,8 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.events import EVENT, BookType, EventBatch, SnapshotRule
 from marketflow.operators.feeds import Decoded, FrameColumns
 from marketflow.operators.kernels import lobster as kernels
@@ -38,7 +40,6 @@ from marketflow.operators.venues.itch import midnight_ns
 from marketflow.schemas.codes import MarketStatus, RejectReason
 from marketflow.schemas.recovery import START_ANEW, StateError
 from marketflow.schemas.shards import DEFAULT_SHARDS
-from numpy.typing import NDArray
 
 SNAPSHOT_VERSION: Final = 1
 _ROOM: Final = 4 * text.MAX_LEVELS + 8

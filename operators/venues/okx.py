@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import ChecksumRule, Continuity, SnapshotRule
 from marketflow.operators.feeds import BookRules, Frame
@@ -24,7 +25,7 @@ from marketflow.operators.venues.listing import Facts
 from marketflow.operators.venues.okx_v3 import AGGRESSORS, OkxTables
 from marketflow.operators.venues.times import ms_ns
 from marketflow.schemas.codes import MarketStatus, RejectReason, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 
 _STATUS: Final = {
     "live": MarketStatus.OPEN,

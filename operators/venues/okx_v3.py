@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.feeds import Frame
 from marketflow.operators.venues.one_book import OneBookVenue

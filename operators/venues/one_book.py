@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marketflow.operators.feeds import Frame
 from marketflow.operators.venues.listing import ListedVenue
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 
 
 class OneBookVenue(ListedVenue):

@@ -15,13 +15,14 @@ from typing import Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from marketflow.operators import ids
 from marketflow.operators.kernels import fields, numbers
 from marketflow.operators.kernels.ids import NOT_AN_ID
-from marketflow.schemas import arrow
 from marketflow.schemas.codes import RejectReason, words
+from marketflow.schemas.derived import arrow
 from marketflow.schemas.units import END_OF_TIME_NS, NO_PRICE, NS_PER_MS, NS_PER_S, NS_PER_US
-from numpy.typing import NDArray
 
 Spans = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
 _QUOTE: Final = ord('"')

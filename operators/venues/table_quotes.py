@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.events import NO_SEQUENCE
 from marketflow.operators.passing import schema
 from marketflow.operators.venues.table_columns import Columns
-from marketflow.schemas import arrow
 from marketflow.schemas.codes import BookState, Origin, RejectReason
-from marketflow.schemas.tables import QUOTES
+from marketflow.schemas.derived import arrow
+from marketflow.schemas.tables.market_data import QUOTES
 from marketflow.schemas.units import NO_PRICE, to_decimal
-from numpy.typing import NDArray
 
 
 def codes(columns: Columns) -> dict[str, NDArray[np.int8]]:

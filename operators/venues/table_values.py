@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+
 from marketflow.operators.events import NO_SEQUENCE
 from marketflow.operators.venues.table_columns import Columns
 from marketflow.schemas.codes import RejectReason

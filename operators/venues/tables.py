@@ -19,6 +19,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind, IdKind
 from marketflow.operators.feeds import Decoded, FrameColumns
 from marketflow.operators.guard import verdict
@@ -35,12 +37,11 @@ from marketflow.operators.venues.table_columns import (
     run_end,
 )
 from marketflow.schemas.codes import Action, AggressorSide, RejectReason, RowFlag, Side, TradeStatus
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import START_ANEW, StateError
 from marketflow.schemas.shards import DEFAULT_SHARDS
 from marketflow.schemas.tables import table as table_of
 from marketflow.schemas.units import NO_PRICE
-from numpy.typing import NDArray
 
 SNAPSHOT_VERSION: Final = 1
 _LAST: Final = int(RowFlag.LAST)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
+
 from marketflow.sources.live.venue import HEAD, LiveVenue, Subscription, chunks, decoded
 
 _DIFFERENCES: Final = re.compile(r"depth(@\d+ms)?")

@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 import msgspec
+
 from marketflow.sources.live.venue import HEAD, LiveVenue, chunks, decoded
 
 

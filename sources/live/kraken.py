@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
+
 from marketflow.sources.live.venue import HEAD, LiveVenue, chunks, decoded
 
 

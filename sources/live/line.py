@@ -15,13 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from marketflow.schemas.frames import FrameKind
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.live.outbox import Outbox, Received
 from marketflow.sources.live.pacing import STEADY_S, SnapshotPlan, backoff_s
 from marketflow.sources.live.rest import RestFailed, ask
 from marketflow.sources.live.url import LiveSpec
 from marketflow.sources.live.websocket import StampedConnection, open_socket, why_closed, why_not
-from websockets.exceptions import ConnectionClosed, WebSocketException
 
 log = logging.getLogger("marketflow.live")
 

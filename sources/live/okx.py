@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
+
 from marketflow.sources.live.venue import HEAD, LiveVenue, chunks, decoded
 
 _FUTURE: Final = re.compile(r".+-\d{6}")

@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
-from marketflow.sources import framing
+
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
 
 MAX_BYTES: Final = 64 << 20
 #: What a small frame takes beside its payload.

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
+
 from marketflow.sources.errors import FeedFailed
 from marketflow.sources.live.line import Line, LineReport
 from marketflow.sources.live.outbox import MAX_BYTES, Outbox
@@ -67,7 +68,8 @@ class Recorder:
         return self._outbox.pauses
 
     def take(self, timeout_s: float) -> dict[str, pa.RecordBatch]:
-        """Frames by venue (schemas.frames.FRAMES); none in ``timeout_s``. Raises FeedFailed."""
+        """Frames by venue (schemas.messages.frames.FRAMES); none in ``timeout_s``. Raises
+        FeedFailed."""
         if self._failure is not None:
             raise self._failure
         batches = self._outbox.take(timeout_s)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Final
 
 from confluent_kafka import Consumer, TopicPartition
-from marketflow.schemas.kafka import KafkaAddress
-from marketflow.schemas.resync import TOPIC, ResyncRequest, from_message
+
+from marketflow.schemas.kafka_address import KafkaAddress
+from marketflow.schemas.messages.resync import TOPIC, ResyncRequest, from_message
 from marketflow.sources.kafka_cluster import START_PATIENCE_S, Cluster
 
 log = logging.getLogger("marketflow.live")

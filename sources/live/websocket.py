@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from marketflow.sources.live.rest import is_loopback
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Response
+
+from marketflow.sources.live.rest import is_loopback
 
 #: Bytes of one message; Coinbase's first books have several million.
 MAX_MESSAGE_BYTES: Final = 64 << 20

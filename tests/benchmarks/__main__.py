@@ -9,9 +9,8 @@ import json
 import os
 import pkgutil
 
-from marketflow.flows.memory import keep_memory
-
 import tests.benchmarks
+from marketflow.flows.memory import keep_memory
 from tests.benchmarks.harness import REGISTRY, pinned
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.parquet as pq
+
 from marketflow.flows import settings
 from marketflow.flows.run import run
 from marketflow.sources.simulator import write_itch
-
 from tests.benchmarks import feeds, per_event
 from tests.benchmarks.harness import Result, benchmark, rate
 

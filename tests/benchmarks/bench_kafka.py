@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 import psycopg
 from confluent_kafka import Consumer, Producer, TopicPartition
+
 from marketflow.flows import settings
 from marketflow.flows.plan import Wanted
 from marketflow.flows.replay import Order, replay
@@ -36,7 +37,6 @@ from marketflow.sources.kafka_fetcher import Hub
 from marketflow.sources.kafka_url import parse_feed
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 from marketflow.sources.url import parse_source
-
 from tests.batches import Feed
 from tests.benchmarks import feeds, peers
 from tests.benchmarks.harness import Result, benchmark

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import numpy as np
 from bytewax.run import cli_main
+
 from marketflow.flows import market_data
 from marketflow.flows.market_data import MarketDataConfig
 from marketflow.operators.bars import BarsConfig, BarsShard
@@ -15,7 +16,6 @@ from marketflow.operators.book import BookConfig, BookShard
 from marketflow.operators.normalise import Normaliser, ShardPlan
 from marketflow.operators.venues.binance import BinanceFeed
 from marketflow.sinks.outputs import WriterSink
-
 from tests.benchmarks.harness import Result, benchmark
 from tests.benchmarks.live import Arrivals, LiveSource, one_frame, quote, trade, venue
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pyarrow as pa
+
 from marketflow.operators.book import BookConfig, BookShard
 from marketflow.operators.events import EventBatch, EventKind
 from marketflow.operators.venues.binance import BinanceFeed
 from marketflow.operators.venues.itch import ItchDecoder
-
 from tests.benchmarks import feeds, peers
 from tests.benchmarks.harness import Result, benchmark, rate
 from tests.reference.books import NaiveBook

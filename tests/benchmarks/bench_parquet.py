@@ -10,11 +10,12 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas.arrow import arrow_type, dictionary, schema
-from marketflow.schemas.fields import Field, Kind
-from marketflow.schemas.tables import DEPTH_LEVELS, TABLES
-from marketflow.sinks.parquet import ParquetWriter
 
+from marketflow.schemas.derived.arrow import arrow_type, dictionary, schema
+from marketflow.schemas.fields import Field, Kind
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.tables.market_data import DEPTH_LEVELS
+from marketflow.sinks.parquet import ParquetWriter
 from tests.batches import START_NS, Item, decimals
 from tests.benchmarks.harness import Result, benchmark, rate
 

@@ -10,16 +10,17 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from marketflow.operators.events import EVENT, EventBatch, EventKind
 from marketflow.operators.feeds import FeedDecoder
 from marketflow.operators.normalise import Normaliser, ShardPlan
 from marketflow.operators.venues.itch import ItchDecoder
-from marketflow.schemas.frames import FrameKind
-from marketflow.sources import framing
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.open import open_reader
 from marketflow.sources.reader import Limits
 from marketflow.sources.url import parse_source
-from numpy.typing import NDArray
 
 DAY: Final = "2026-03-02"
 #: 64k messages in a batch, as a busy flow has them.

@@ -21,7 +21,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from marketflow.sources import framing
+
+from marketflow.schemas.messages import frame_batches as framing
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _WAIT_S: Final = 0.001

@@ -15,9 +15,11 @@ import fastavro
 import numpy as np
 import pyarrow as pa
 import pytest
-from marketflow.schemas import arrow, avro, codes, expectations, rows, sql, tables, units
-from marketflow.schemas.fields import Field, Kind, Table
 
+from marketflow.schemas import codes, tables, units
+from marketflow.schemas.derived import arrow, avro, expectations, sql
+from marketflow.schemas.derived import kernel_rows as rows
+from marketflow.schemas.fields import Field, Kind, Table
 from tests.contract import schema_history
 
 TABLES = pytest.mark.parametrize("table", tables.TABLES.values(), ids=lambda t: t.name)
@@ -291,7 +293,7 @@ def _differences(table: Table) -> tuple[list[str], list[str]]:
 
 def test_a_change_without_a_new_version_is_caught() -> None:
     more = Field("more", Kind.TEXT, "", True)
-    trades = tables.TRADES
+    trades = tables.TABLES["trades"]
     appended = replace(trades, fields=(*trades.fields, more))
     assert "without a new version" in _differences(appended)[0][0]
     assert _differences(replace(appended, version=2)) == ([], ["trades version 2"])

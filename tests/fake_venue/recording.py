@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import capture_frames
 
 

@@ -17,13 +17,13 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from marketflow.schemas.frames import FrameKind
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
+from marketflow.schemas.messages.frames import FrameKind
 from tests.fake_venue.books import BinanceModel, Model, Topic
 from tests.fake_venue.faults import Faults
 from tests.fake_venue.models import MODELS

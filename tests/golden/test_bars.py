@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
 from marketflow.operators.bars import BarsConfig, BarsShard
 from marketflow.schemas.units import NS_PER_MS
-
 from tests.reference.bars import EXACT, STEP, Trade
 from tests.trades import trade_rows
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+
 from marketflow.operators.book import BookConfig, BookShard
 from marketflow.operators.venues.binance import BinanceFeed
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, batches, capture_frames
 from tests.golden.test_binance import SESSIONS, session
 from tests.reference import binance as twin

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from marketflow.schemas.frames import FrameKind
 
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, batches, capture_frames, frames, read_lines
 from tests.decoded import Event, Group, Level, Print, Quote, feed, letters, plain
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from marketflow.operators.book import BookConfig, BookShard
-from marketflow.schemas.frames import FrameKind
 
+from marketflow.operators.book import BookConfig, BookShard
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, batches
 from tests.decoded import feed
 from tests.golden.test_captures_a import callbacks, recorded

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from marketflow.operators.events import ChecksumRule
 from marketflow.operators.kernels.checksum import checksum
 

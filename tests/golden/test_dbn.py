@@ -11,13 +11,13 @@ import databento_dbn
 import numpy as np
 import polars as pl
 import pytest
+
 from marketflow.operators.events import EventKind
 from marketflow.operators.venues.dbn import DbnDecoder
 from marketflow.schemas.codes import Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import interval_ns
 from marketflow.sources.reader import Limits
-
 from tests.captures import TestFrame, frames
 from tests.decoding import Found, cut, decode, frames_of, same
 from tests.reference import dbn as twin

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from marketflow.operators.book import BookConfig, BookShard
 from marketflow.operators.venues.dbn import DbnDecoder
 from marketflow.schemas.codes import Side
-
 from tests.decoding import decode, frames_of
 from tests.golden.test_dbn import csv_rows, told_levels
 from tests.golden.test_lobster import STEM, lines, make

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from marketflow.flows.lake import open_lake
 from marketflow.flows.run import run
 

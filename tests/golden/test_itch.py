@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+
 from marketflow.operators.events import EventKind, SnapshotRule
 from marketflow.operators.venues.itch import ItchDecoder, midnight_ns
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.itch_messages import DAY, assert_equals_twin, batch_of, blocks, decode, split
 
 DIRECTORY = "sod_directory_1000msgs.itch50"

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from marketflow.operators.events import EventKind
 from marketflow.operators.venues.lobster import LobsterDecoder
 from marketflow.schemas.codes import RowFlag, Side
-
 from tests.decoding import cut, decode, frames_of, same
 from tests.reference import lobster as twin
 from tests.reference.books import NaiveBook, groups

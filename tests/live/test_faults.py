@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from marketflow.flows.record import RecordOptions, record
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.errors import FeedFailed
 from marketflow.sources.live.recorder import Recorder
 from marketflow.sources.live.url import parse_live
-
 from tests.captures import TestFrame
 from tests.fake_venue.server import FakeVenue
 from tests.live.recordings import (

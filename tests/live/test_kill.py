@@ -8,8 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.live.recordings import CASES, capture_of, recorded, source_of, tables, until, venue_of
 from tests.patience import PATIENCE_S
 

@@ -6,8 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from marketflow.operators.sequences import sequence_of
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.live.recordings import CASES, Recording, recorded, source_of, tables, until, venue_of
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from marketflow.schemas.frames import FrameKind
 
+from marketflow.schemas.messages.frames import FrameKind
 from tests.lakes import assert_same_lakes
 from tests.live.recordings import (
     CASES,

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import psycopg
 import pyarrow as pa
+
 from marketflow.infra.migrate import migrate
 from marketflow.infra.services.base import Service
-from marketflow.schemas import sql, wire
+from marketflow.schemas.derived import sql
+from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.tables import TABLES
-
 from tests.lakes import assert_gapless, assert_same_lakes, plain_columns, table_rows
 from tests.reference.kafka import read_messages
 from tests.services.local import administrator, free_port

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from marketflow.infra.services.timescale import Timescale
 
+from marketflow.infra.services.timescale import Timescale
 from tests.services.local import back_up
 from tests.services.topics import Cluster
 

@@ -26,7 +26,6 @@ from typing import Any
 
 from marketflow.infra.services.kafka import Kafka
 from marketflow.infra.services.timescale import Timescale
-
 from tests.recovery.outputs import (
     Outputs,
     assert_same_outputs,

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
 from marketflow.infra.services.kafka import Kafka
 from marketflow.infra.services.timescale import Timescale
-
 from tests.recovery.outputs import drop_database, new_outputs
 from tests.recovery.running import Flow, Servers, signal_all
 from tests.services.local import services_folder, start

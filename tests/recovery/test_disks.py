@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from marketflow.schemas.recovery import START_AGAIN
 
+from marketflow.schemas.recovery import START_AGAIN
 from tests.disks import remount, small_disk
 from tests.lakes import assert_same_lakes
 

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
 
+from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
 from tests.batches import Feed, Item
 from tests.lake_model import Model, lake_rows
 from tests.patience import PATIENCE_S

@@ -21,10 +21,10 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.run import cli_main
+
 from marketflow.flows import recovery
 from marketflow.operators.step import core_step
 from marketflow.sinks.outputs import WriterSink
-
 from tests.patience import PATIENCE_S
 
 _KEYS = [number % 2 for number in range(40)]

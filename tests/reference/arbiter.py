@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from marketflow.operators.arbiter import ArbiterConfig
-from marketflow.schemas.redundancy import PacketKind as K
+from marketflow.schemas.messages.lines import PacketKind as K
 
 MARKS_PER_LAG = 32
 

@@ -14,7 +14,6 @@ from marketflow.operators.events import Continuity, Instruments
 from marketflow.operators.events import EventKind as K
 from marketflow.operators.events import SnapshotRule as S
 from marketflow.schemas.units import NO_PRICE, text_of
-
 from tests.reference.book_changes import TwinChanges
 from tests.reference.book_show import SOURCES
 from tests.reference.book_state import Book, Q, Row, known, signed

@@ -9,7 +9,6 @@ from marketflow.operators import ids
 from marketflow.operators.events import EventKind as K
 from marketflow.schemas.codes import AggressorSide, RejectReason
 from marketflow.schemas.units import INT64_MAX, NO_PRICE, to_decimal
-
 from tests.reference.book_show import TwinShow
 from tests.reference.book_state import SIDES, Book, Level, Q, Row, known
 

@@ -7,7 +7,6 @@ from typing import Any
 from marketflow.operators.events import EventKind as K
 from marketflow.operators.events import SnapshotRule as S
 from marketflow.schemas.units import NO_PRICE
-
 from tests.reference.book_state import SIDES, Book, Q, Row, TwinBase, known
 
 SOURCES = (S.SPLICE, S.IN_STREAM, S.EVERY)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+
 from marketflow.operators import ids
 from marketflow.operators.events import NO_SEQUENCE, EventKind
 from marketflow.schemas.codes import QualityKind, RejectReason

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
 from marketflow.operators.events import EventKind
 from marketflow.schemas.codes import RowFlag, Side
 from marketflow.schemas.units import NO_PRICE

@@ -8,7 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
-from marketflow.schemas.frames import FrameKind
+
+from marketflow.schemas.messages.frames import FrameKind
 
 KINDS = {
     "header": FrameKind.HEADER,

@@ -10,6 +10,7 @@ from decimal import Context, Decimal
 from typing import Any
 
 import pyarrow as pa
+
 from marketflow.schemas.codes import words
 from marketflow.schemas.fields import Field, Kind, Table
 

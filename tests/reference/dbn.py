@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import databento_dbn as dbn
 import pyarrow as pa
+
 from marketflow.operators.events import NO_SEQUENCE, EventKind
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
 from marketflow.schemas.units import NO_PRICE

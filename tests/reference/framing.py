@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from marketflow.operators.kernels import framing as f
-from marketflow.schemas.redundancy import PacketKind as K
+from marketflow.schemas.messages.lines import PacketKind as K
 
 
 def mold(data: bytes, session: bytes | None) -> tuple[int, int, list[bytes] | int]:

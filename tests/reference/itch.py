@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from marketflow.operators.events import EventKind, IdKind
 from marketflow.schemas.codes import RejectReason
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NO_PRICE
 
 #: Body of each message behind type, locate, tracking number and 6-byte time.

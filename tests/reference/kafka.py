@@ -6,8 +6,8 @@ import time
 from typing import Any, Final
 
 from confluent_kafka import Consumer, TopicPartition
-from marketflow.schemas.frames import FrameKind
 
+from marketflow.schemas.messages.frames import FrameKind
 from tests.patience import PATIENCE_S
 
 #: What is committed may become visible as late as this on a busy machine.

@@ -1,16 +1,18 @@
-"""Slow twin of operators.output: kernel rows to Python values, one at a time, by schemas.rows."""
+"""Slow twin of operators.output: kernel rows to Python values, one at a time, by
+schemas.derived.kernel_rows."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
 from marketflow.operators import ids
 from marketflow.operators.events import Instruments
 from marketflow.schemas import units
 from marketflow.schemas.codes import words
+from marketflow.schemas.derived.kernel_rows import scale_of
 from marketflow.schemas.fields import Field, Kind, Table
-from marketflow.schemas.rows import scale_of
 
 
 def value_of(field: Field, row: np.void, instruments: Instruments) -> Any:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from marketflow.infra.migrate import migrate
 from marketflow.infra.services.base import Service, ServiceError
 from marketflow.infra.services.kafka import Kafka
 from marketflow.infra.services.timescale import Timescale
-
 from tests.services.local import new_database, services_folder, start
 from tests.services.topics import Cluster
 

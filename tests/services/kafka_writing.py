@@ -9,7 +9,6 @@ from typing import Any
 
 from marketflow.sinks.kafka import KafkaWriter
 from marketflow.sinks.kafka_url import parse_kafka_sink
-
 from tests.batches import Item
 from tests.services import small_flow
 from tests.services.small_flow import ITEMS

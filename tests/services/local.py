@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+
 from marketflow.infra.services.base import Service, ServiceError
 from marketflow.infra.services.manager import SERVICES, home
-
 from tests.patience import PATIENCE_S
 
 

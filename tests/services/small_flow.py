@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from marketflow.sinks.writer import Writer
 
+from marketflow.sinks.writer import Writer
 from tests.batches import Feed, Item
 from tests.chance import chance
 from tests.patience import PATIENCE_S

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from marketflow.infra.services.timescale import Timescale
 
+from marketflow.infra.services.timescale import Timescale
 from tests.disks import remount, small_disk
 from tests.lakes import assert_same_lakes
 from tests.recovery.outputs import Outputs, assert_same_outputs, drop_database, new_outputs

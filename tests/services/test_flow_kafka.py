@@ -17,11 +17,12 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
-from marketflow.schemas import wire
-from marketflow.schemas.tables import TABLES, TRADES
+
+from marketflow.schemas.messages import kafka as wire
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.tables.market_data import TRADES
 from marketflow.sources.open import open_reader
 from marketflow.sources.url import parse_source
-
 from tests.batches import Feed
 from tests.chance import chance
 from tests.lakes import last_change, table_rows, until_it_writes

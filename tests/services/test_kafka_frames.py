@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
-from marketflow.schemas.frames import FRAMES, FrameKind
-from marketflow.sources.errors import FeedFailed, SourceError
 
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
+from marketflow.sources.errors import FeedFailed, SourceError
 from tests.patience import PATIENCE_S
 from tests.reference.kafka import Row, read_frames
 from tests.services.topics import Cluster, Reading, frames_of, read_all

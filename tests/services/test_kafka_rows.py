@@ -12,15 +12,17 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from marketflow.operators.venues.tables import TableDecoder
-from marketflow.schemas import wire, wire_rows
-from marketflow.schemas.frames import FrameKind
-from marketflow.schemas.tables import TABLES, TRADES
+from marketflow.schemas.messages import kafka as wire
+from marketflow.schemas.messages import single_rows as wire_rows
+from marketflow.schemas.messages.frames import FrameKind
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.tables.market_data import TRADES
 from marketflow.sinks.kafka import KafkaWriter
 from marketflow.sinks.kafka_messages import json_values
 from marketflow.sinks.kafka_url import parse_kafka_sink
 from marketflow.sources.errors import FeedFailed
-
 from tests.batches import Feed, Item
 from tests.patience import PATIENCE_S
 from tests.reference.kafka import read_messages

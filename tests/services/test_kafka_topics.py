@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
+
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.topics import run_topics
 from marketflow.schemas.tables import TABLES
-
 from tests.patience import PATIENCE_S
 from tests.services.topics import Cluster
 

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from marketflow.flows.record import record
 from marketflow.flows.run import run
-
 from tests.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
 from tests.services.topics import Cluster
 from tests.unit.test_lines import listening, rows

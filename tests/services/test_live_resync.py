@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from marketflow.schemas.kafka import KafkaAddress
-from marketflow.schemas.resync import TOPIC, from_message
+
+from marketflow.schemas.kafka_address import KafkaAddress
+from marketflow.schemas.messages.resync import TOPIC, from_message
 from marketflow.sources.errors import FeedFailed, SourceError
 from marketflow.sources.live.requests import ResyncRequests
-
 from tests.lakes import table_rows
 from tests.live.recordings import (
     CASES,

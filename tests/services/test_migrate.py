@@ -10,9 +10,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from marketflow.infra import migrate as migrate_module
 from marketflow.infra.migrate import MigrationError, migrate
-from marketflow.schemas import sql
+from marketflow.schemas.derived import sql
 from marketflow.schemas.tables import TABLES
 
 pytestmark = pytest.mark.services

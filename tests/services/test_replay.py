@@ -22,11 +22,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import KafkaException
+from rich.console import Console
+
 from marketflow.flows.errors import UsageError
 from marketflow.flows.plan import Wanted, make_plan, specs_of
 from marketflow.flows.replay import Order, replay
 from marketflow.flows.settings import Settings, load
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.backfill import Arrived
 from marketflow.sinks.url import back_fill
@@ -35,8 +37,6 @@ from marketflow.sources.open import open_reader
 from marketflow.sources.reader import Limits
 from marketflow.sources.replay import Replay
 from marketflow.sources.url import parse_source
-from rich.console import Console
-
 from tests.chance import chance
 from tests.lakes import table_rows
 from tests.patience import PATIENCE_S

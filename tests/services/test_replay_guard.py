@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
 from marketflow.flows.errors import UsageError
 from marketflow.flows.plan import Wanted
 from marketflow.flows.replay import Order, replay
@@ -16,7 +17,6 @@ from marketflow.flows.settings import load
 from marketflow.schemas.units import NS_PER_DAY
 from marketflow.sources.open import open_reader
 from marketflow.sources.url import parse_source
-
 from tests.lakes import assert_same_lakes
 from tests.services.topics import Cluster
 from tests.stored import stored_rows

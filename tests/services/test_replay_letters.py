@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
 from marketflow.flows.errors import UsageError
 from marketflow.flows.plan import Wanted
 from marketflow.flows.replay import Order, replay
 from marketflow.flows.run import run
 from marketflow.flows.settings import load
-from marketflow.schemas import wire, wire_rows
-from marketflow.schemas.tables import DEAD_LETTERS
-
+from marketflow.schemas.messages import kafka as wire
+from marketflow.schemas.messages import single_rows as wire_rows
+from marketflow.schemas.tables.market_data import DEAD_LETTERS
 from tests.lakes import table_rows
 from tests.services.topics import Cluster
 

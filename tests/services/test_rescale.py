@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from marketflow.flows import recovery
 from marketflow.infra.services.timescale import Timescale
-
 from tests.chance import chance
 from tests.recovery.outputs import assert_same_outputs, new_outputs
 from tests.recovery.running import Flow, signal_all

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from marketflow.infra.services.timescale import Timescale
 
+from marketflow.infra.services.timescale import Timescale
 from tests.chance import chance
 from tests.recovery import server_kills as kills
 from tests.services.recorded import record, venues

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import marketflow as mf
 import psycopg
 import pytest
+
+import marketflow as mf
 from marketflow.flows.database import query_database
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.infra.migrate import migrate
 from marketflow.infra.reader import ROLE, power
 from marketflow.infra.services.timescale import Timescale
 from marketflow.sinks.dsn import with_login
-
 from tests.services.local import new_database, reader_of
 from tests.services.test_migrate import replace_password
 

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import marketflow as mf
 import numpy as np
 import psycopg
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
+
+import marketflow as mf
 from marketflow.flows.answers import Answer
 from marketflow.flows.database import query_database
 from marketflow.flows.errors import RunFailed, UsageError
@@ -25,8 +27,6 @@ from marketflow.infra.services.base import Service
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.parquet import ParquetWriter
 from marketflow.sinks.timescale import TimescaleWriter
-from rich.console import Console
-
 from tests.batches import Feed
 from tests.services.local import new_database, reader_of
 from tests.services.test_migrate import replace_password

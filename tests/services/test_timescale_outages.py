@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from marketflow.infra.services.timescale import Timescale
 from marketflow.sinks.errors import DatabaseFailed
 from marketflow.sinks.timescale import TimescaleOptions, TimescaleWriter
-
 from tests.patience import PATIENCE_S
 from tests.services import writing
 from tests.services.local import back_up

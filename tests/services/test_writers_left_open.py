@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from marketflow.flows import recovery
 from marketflow.flows.errors import UsageError
 from marketflow.flows.partitions import Feed
@@ -18,7 +19,6 @@ from marketflow.flows.stats import RunStats
 from marketflow.sinks.kafka import KafkaWriter
 from marketflow.sinks.parquet import ParquetWriter
 from marketflow.sinks.url import open_writer
-
 from tests.reference.kafka import read_messages
 from tests.services.kafka_writing import ROWS, items, pieces
 from tests.services.topics import Cluster

@@ -14,10 +14,12 @@ from typing import Any
 import pyarrow as pa
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
 from marketflow.infra.services.kafka import Kafka
 from marketflow.infra.topics import declared
-from marketflow.schemas import wire, wire_rows
-from marketflow.schemas.kafka import KafkaAddress
+from marketflow.schemas.kafka_address import KafkaAddress
+from marketflow.schemas.messages import kafka as wire
+from marketflow.schemas.messages import single_rows as wire_rows
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.kafka_raw import RawTopicWriter
 from marketflow.sources.kafka import KafkaReader, Position
@@ -25,7 +27,6 @@ from marketflow.sources.kafka_fetcher import Hub
 from marketflow.sources.kafka_url import parse_feed
 from marketflow.sources.reader import Limits
 from marketflow.sources.url import parse_source
-
 from tests.patience import PATIENCE_S
 from tests.reference.kafka import Row, read_messages
 

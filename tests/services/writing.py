@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from marketflow.sinks.timescale import TimescaleOptions, TimescaleWriter
-
 from tests.batches import Item
 from tests.patience import PATIENCE_S
 from tests.services import small_flow

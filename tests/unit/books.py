@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from marketflow.operators.event_rows import NO_ID, NO_VALUE, EventRows, Value, Words
 from marketflow.operators.events import (
     INSTRUMENT,
@@ -18,7 +20,6 @@ from marketflow.operators.events import (
 )
 from marketflow.operators.registry import BookRules
 from marketflow.schemas.units import NO_PRICE
-from numpy.typing import NDArray
 
 T0 = 1_700_000_000_000_000_000
 _TIMES = ("ts_event", "ts_recv", "ts_until")

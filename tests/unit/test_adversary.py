@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from marketflow.flows import feeds
 from marketflow.operators.bars import BarsConfig, BarsShard
 from marketflow.operators.book import BookConfig, BookShard
@@ -21,11 +22,10 @@ from marketflow.operators.feeds import FeedDecoder, JsonFeed
 from marketflow.operators.normalise import Normaliser, ShardPlan
 from marketflow.operators.venues import VENUES
 from marketflow.operators.venues.binance import BinanceFeed
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import Limits
 from marketflow.sources.url import parse_source
-
 from tests import adversary
 from tests.captures import TestFrame, frames
 from tests.decoding import cut, frames_of

@@ -11,15 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
+
 from marketflow.flows.answer_table import print_table
 from marketflow.flows.answers import Answer
 from marketflow.flows.sql import print_query
-from marketflow.schemas.arrow import dictionary, schema
+from marketflow.schemas.derived.arrow import dictionary, schema
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.parquet import ParquetWriter
-from rich.console import Console
-
 from tests.batches import Item
 
 README = Path(__file__).resolve().parents[2] / "README.md"

@@ -8,17 +8,18 @@ from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
-import marketflow as mf
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+
+import marketflow as mf
 from marketflow.flows.frames import moment_ns
-from marketflow.schemas.arrow import schema
-from marketflow.schemas.tables import DEPTH, TABLES
+from marketflow.schemas.derived.arrow import schema
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.tables.market_data import DEPTH
 from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
 from marketflow.sinks.parquet_file import FileOptions
-
 from tests.batches import START_NS, Feed, Item
 
 HOUR_NS = 3_600_000_000_000

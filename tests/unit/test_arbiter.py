@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from marketflow.operators.arbiter import Arbiter, ArbiterConfig
-from marketflow.schemas.frames import FrameKind
-from marketflow.schemas.redundancy import PACKET, from_hole, from_line_note, from_start
-from marketflow.schemas.redundancy import PacketKind as K
 
+from marketflow.operators.arbiter import Arbiter, ArbiterConfig
+from marketflow.schemas.messages.frames import FrameKind
+from marketflow.schemas.messages.lines import PACKET, from_hole, from_line_note, from_start
+from marketflow.schemas.messages.lines import PacketKind as K
 from tests.reference.arbiter import Packet, TwinArbiter
 
 CONFIG = ArbiterConfig(("A", "B"), wait_ns=50, lag_ns=320, silent_ns=3000, lag_messages=1000)

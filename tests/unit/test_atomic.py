@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from marketflow.flows import checkpoints, recovery
 from marketflow.sinks.atomic import replacing, sweep
 from marketflow.sinks.compact import alone
@@ -20,7 +21,6 @@ from marketflow.sinks.lake import own_folder
 from marketflow.sinks.parquet import ParquetWriter
 from marketflow.sinks.parquet_run import WriterFolder
 from marketflow.sinks.raw_files import RawFileWriter
-
 from tests.batches import Feed, Item
 from tests.patience import PATIENCE_S
 

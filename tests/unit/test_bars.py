@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.operators.bars import BarsConfig, BarsShard, step, without_bars
 from marketflow.operators.events import Rows
 from marketflow.operators.kernels import int256
-from marketflow.schemas import arrow
-from marketflow.schemas.tables import BARS
+from marketflow.schemas.derived import arrow
+from marketflow.schemas.tables.market_data import BARS
 from marketflow.schemas.units import NS_PER_S
-
 from tests.reference.bars import EXACT, STEP, SlowBars, Trade
 from tests.trades import trade_rows, trades_batch
 

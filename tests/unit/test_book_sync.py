@@ -7,12 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from marketflow.operators.book import BookConfig, BookShard
 from marketflow.operators.events import BookType, ChecksumRule, Continuity, SnapshotRule
 from marketflow.operators.events import EventKind as K
 from marketflow.operators.registry import BookRules
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
-
 from tests.unit.books import T0, Script, batch, collect, instruments
 
 SPOT = BookRules(

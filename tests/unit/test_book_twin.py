@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.operators.book import BookConfig, BookShard
 from marketflow.operators.events import (
     BookType,
@@ -25,7 +26,6 @@ from marketflow.operators.events import (
 )
 from marketflow.operators.registry import BookRules
 from marketflow.schemas.codes import QualityKind as Q
-
 from tests.reference.book import TwinShard
 from tests.unit.books import T0, Script, batch, collect, instruments
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given
+
 from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import EVENT, NO_SEQUENCE, EventKind, IdKind, SnapshotRule
 from marketflow.operators.feeds import BookRules, Decoded, Frame, JsonFeed, VenueDecoder
@@ -17,10 +18,9 @@ from marketflow.operators.rejects import RAW_BYTES
 from marketflow.operators.text_numbers import exact
 from marketflow.operators.venues.times import ms_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RowFlag, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.shards import shard_of
 from marketflow.schemas.units import NO_PRICE
-
 from tests.captures import TestFrame, frames
 from tests.unit.test_numbers import parse, texts
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.operators.events import ChecksumRule
 from marketflow.operators.kernels import checksum
 from marketflow.schemas import units
-
 from tests.reference.checksum import checksum as slow_checksum
 
 NUMBER = st.tuples(st.one_of(st.integers(1, 10**6), st.integers(0, 2**63 - 1)), st.integers(0, 18))

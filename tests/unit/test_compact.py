@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from marketflow.sinks import lake as lake_module
 from marketflow.sinks.compact import CompactOptions, compact, drop_before
 from marketflow.sinks.errors import LakeFailed, SinkError
 from marketflow.sinks.lake import list_files
 from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
-
 from tests.batches import Feed
 from tests.lake_model import lake_rows
 

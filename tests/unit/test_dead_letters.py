@@ -14,6 +14,7 @@ from typing import Any
 
 import databento_dbn
 import pytest
+
 from marketflow.operators.feeds import JsonFeed
 from marketflow.operators.normalise import Normaliser, ShardPlan
 from marketflow.operators.rejects import OFFSET_BYTES, RAW_BYTES, Rejects
@@ -22,13 +23,12 @@ from marketflow.operators.venues.dbn import DbnDecoder
 from marketflow.operators.venues.kraken import Kraken
 from marketflow.operators.venues.tables import TableDecoder
 from marketflow.schemas.codes import RejectReason
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.names import MAX_NAME_BYTES, name_fault
 from marketflow.schemas.units import END_OF_TIME_NS
 from marketflow.sources.capture import CaptureReader
 from marketflow.sources.lines import LineReader
 from marketflow.sources.reader import Limits
-
 from tests.adversary import NOW_NS, dbn_header
 from tests.captures import TestFrame, frames
 from tests.decoding import Found, decode, frames_of

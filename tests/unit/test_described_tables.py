@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
 from marketflow.flows.cli import app
 from marketflow.flows.describe import described, page
 from marketflow.flows.errors import UsageError
@@ -13,7 +15,6 @@ from marketflow.flows.lake import open_lake
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.parquet import ParquetWriter
-from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]
 

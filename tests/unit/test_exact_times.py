@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from marketflow.flows.exact_times import with_nanoseconds
 
 ASKED = [

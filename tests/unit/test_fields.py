@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from marketflow.operators.kernels import fields, numbers
 from marketflow.operators.venues.times import TimestampError, rfc3339_ns
 from marketflow.schemas.units import NO_PRICE

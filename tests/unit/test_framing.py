@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.operators import mold
 from marketflow.operators.mold import MoldDecoder
 from marketflow.operators.soup import SoupClient, SoupError, State, packet
-from marketflow.schemas.redundancy import PACKET
-from marketflow.schemas.redundancy import PacketKind as K
-
+from marketflow.schemas.messages.lines import PACKET
+from marketflow.schemas.messages.lines import PacketKind as K
 from tests.reference import framing as twin
 
 SESSION = b"  20191230"

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from marketflow.flows.feeds import rows_of
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_DAY, NS_PER_MS
 from marketflow.sinks.holding import Interval, holds
 from marketflow.sinks.parquet import ParquetWriter
-
 from tests.batches import START_NS, Feed, Item
 
 _DAY_MS = NS_PER_DAY // NS_PER_MS

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.operators import ids
 from marketflow.operators.events import IdKind
 from marketflow.operators.kernels.ids import NOT_AN_ID

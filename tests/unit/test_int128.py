@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.operators.kernels import int128
-from marketflow.operators.kernels.jit import kernel
 from marketflow.schemas import units
+from marketflow.schemas.kernel import kernel
 
 EXACT = Context(prec=100, rounding=ROUND_HALF_EVEN)
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pickle
 
 import pytest
+
 from marketflow.operators.book import BookConfig, BookShard
 from marketflow.operators.events import EventKind as K
 from marketflow.operators.normalise import Normaliser, ShardPlan
 from marketflow.operators.venues.itch import ItchDecoder
-from marketflow.schemas.frames import FrameKind as F
-from marketflow.schemas.redundancy import (
+from marketflow.schemas.messages.frames import FrameKind as F
+from marketflow.schemas.messages.lines import (
     LineNote,
     from_hole,
     from_line_note,
@@ -18,7 +19,6 @@ from marketflow.schemas.redundancy import (
     to_line_note,
     to_start,
 )
-
 from tests.captures import TestFrame
 from tests.itch_messages import DAY, add, batch_of, blocks, buried, decode, message
 

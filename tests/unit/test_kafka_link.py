@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from marketflow.schemas.kafka import KafkaAddress
+
+from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.sinks import kafka_link
 from marketflow.sinks.errors import SinkError
 

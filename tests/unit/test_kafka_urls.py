@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from marketflow.schemas.kafka import SECURITY_PARAMS
+
+from marketflow.schemas.kafka_address import SECURITY_PARAMS
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.kafka_url import parse_kafka_sink
 from marketflow.sinks.url import parse_sink

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numba
 import pytest
+from numba.core import event
+
 from marketflow.flows.compiling import COMPILING, Compiling
 from marketflow.flows.kernels import PARTS, _crews, parts_of
 from marketflow.flows.run import timed
 from marketflow.sources.url import parse_source
-from numba.core import event
 
 _ROOT = Path(__file__).resolve().parents[2]
 _COLD = """

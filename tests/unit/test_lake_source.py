@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+
 from marketflow.flows.errors import UsageError
 from marketflow.flows.feeds import decoder, parse
 from marketflow.flows.lake import open_lake
@@ -18,7 +19,6 @@ from marketflow.sources.errors import SourceError
 from marketflow.sources.open import open_reader
 from marketflow.sources.reader import Limits
 from marketflow.sources.url import parse_source
-
 from tests.decoding import read_frames
 from tests.lakes import assert_same_lakes
 from tests.reading import write

@@ -9,11 +9,13 @@ import shutil
 from decimal import Decimal, localcontext
 from pathlib import Path
 
-import marketflow as mf
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
+
+import marketflow as mf
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.lake import lake_cursor, open_lake
 from marketflow.flows.sql import print_query, query_lake
@@ -23,8 +25,6 @@ from marketflow.schemas.tables import TABLES
 from marketflow.sinks.lake import list_files
 from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
 from marketflow.sinks.parquet_file import FileOptions
-from rich.console import Console
-
 from tests.batches import Feed, Item
 
 

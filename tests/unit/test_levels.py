@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.operators.kernels import levels
 from marketflow.operators.kernels.arrays import Pools
-from marketflow.operators.kernels.jit import bare_kernel
 from marketflow.operators.kernels.levels import FANOUT, LEVELS_LIVE, NODES_LIVE
+from marketflow.schemas.kernel import bare_kernel
 
 
 @bare_kernel

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+
 from marketflow.flows.lines import LinePump
 from marketflow.flows.record import record
 from marketflow.flows.run import run
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
 from marketflow.sources.line_url import parse_lines
-
 from tests.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
 from tests.lakes import table_rows
 from tests.patience import PATIENCE_S

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from marketflow.sources.errors import SourceError
 from marketflow.sources.live.url import LiveSpec, parse_live
 from marketflow.sources.url import parse_source

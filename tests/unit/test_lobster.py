@@ -7,13 +7,13 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+
 from marketflow.operators.events import BookType, EventKind, SnapshotRule
 from marketflow.operators.venues.lobster import LobsterDecoder
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.lobster import LobsterReader
 from marketflow.sources.reader import Limits
-
 from tests.decoding import cut, decode, frames_of, read_frames, same
 from tests.reading import read_all, read_in_pieces, write
 from tests.reference import lobster as twin

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from marketflow.flows import aside
 from marketflow.flows.aside import AsideCore
 from marketflow.flows.errors import UsageError
@@ -27,7 +28,6 @@ from marketflow.operators.registry import BookRules, RefusedInstrumentError, Reg
 from marketflow.operators.venues.binance import BinanceFeed
 from marketflow.operators.venues.itch import ItchDecoder
 from marketflow.operators.venues.tables import TableDecoder
-
 from tests.captures import frames
 from tests.decoding import cut, decode, frames_of, same
 from tests.itch_messages import DAY, add, blocks
@@ -336,7 +336,6 @@ def test_books_merge_their_changes() -> None:
     """Orders, levels and venue quotes of many books, from a whole state and changes after it."""
     chance = np.random.default_rng(5)
     from marketflow.operators.book_pack import merge
-
     from tests.unit.books import L2, L3, Script, instruments
 
     named = instruments(*(L3 if i % 2 else L2 for i in range(30)))

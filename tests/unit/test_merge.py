@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from marketflow.sources import framing
+
+from marketflow.schemas.messages import frame_batches as framing
 from marketflow.sources.merge import Given, Merge
 
 Times = list[int]

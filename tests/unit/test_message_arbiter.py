@@ -12,14 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+
 from marketflow.operators.book import BookConfig, BookShard
 from marketflow.operators.message_arbiter import MessageArbiter, MessageArbiterConfig
 from marketflow.operators.normalise import Normaliser, ShardPlan
 from marketflow.operators.sequences import Sequenced, sequence_of
 from marketflow.operators.venues.binance import BinanceFeed
-from marketflow.schemas.frames import FrameKind
-from marketflow.schemas.redundancy import from_line_note
-
+from marketflow.schemas.messages.frames import FrameKind
+from marketflow.schemas.messages.lines import from_line_note
 from tests.captures import TestFrame, frames
 
 MS = 1_000_000

@@ -10,9 +10,10 @@ import re
 from datetime import date
 
 import pytest
+
 from marketflow.infra import retention
 from marketflow.infra.migrate import Migration, MigrationError, plan, read, split
-from marketflow.schemas import sql
+from marketflow.schemas.derived import sql
 from marketflow.schemas.tables import TABLES
 
 FILES = {m.name: m for m in read()}

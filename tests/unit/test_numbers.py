@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from marketflow.operators.events import EVENT, EventKind
 from marketflow.operators.kernels import numbers
 from marketflow.schemas.codes import RejectReason, Side
-
 from tests.reference import numbers as twin
 
 CODES = {"ok": numbers.OK, "garbage": numbers.GARBAGE, "range": numbers.OUT_OF_RANGE}

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from marketflow.operators.kernels import orders
 from marketflow.operators.kernels.arrays import Pools
-from marketflow.operators.kernels.jit import bare_kernel
+from marketflow.schemas.kernel import bare_kernel
 
 KINDS = {
     "sequential": lambda rng, n: (0, n, 1, 0),

@@ -9,14 +9,16 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.operators.events import INSTRUMENT, IdKind, Instruments
 from marketflow.operators.names import COMPACT_FROM
 from marketflow.operators.output import rows_to_batch
-from marketflow.schemas import arrow, units
+from marketflow.schemas import units
+from marketflow.schemas.derived import arrow
+from marketflow.schemas.derived.kernel_rows import row_dtype, scale_of
 from marketflow.schemas.fields import Kind, Table
-from marketflow.schemas.rows import row_dtype, scale_of
-from marketflow.schemas.tables import DEPTH_LEVELS, TABLES
-
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.tables.market_data import DEPTH_LEVELS
 from tests.reference.output import rows_to_dicts
 
 VENUES = ("BINANCE", "BINANCE_USDM", "BINANCE", "OKX")

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.parquet_order import ordered
 from marketflow.sinks.parquet_shape import Names, concat, shape, to_bare
-
 from tests.batches import Feed
 
 NAMED = [name for name in TABLES if shape(name).fields[shape(name).keys[0]].kind is Kind.NAME]

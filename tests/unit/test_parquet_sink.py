@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.compact import compact
 from marketflow.sinks.errors import LakeFailed, SinkError
 from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
 from marketflow.sinks.parquet_file import FileOptions
 from marketflow.sinks.parquet_shape import take
-
 from tests.batches import Feed, Item
 from tests.lake_model import Model, lake_rows
 

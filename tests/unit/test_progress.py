@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
+
 from marketflow.flows.progress import Progress, fitted
 from marketflow.flows.report import print_summary
 from marketflow.flows.stats import RunStats, merge_progress, merge_summaries
@@ -15,7 +17,6 @@ from marketflow.operators.events import Rows
 from marketflow.sources.inputs import FeedSource
 from marketflow.sources.reader import Limits
 from marketflow.sources.url import parse_source
-from rich.console import Console
 
 
 def _state(**more: Any) -> dict[str, Any]:

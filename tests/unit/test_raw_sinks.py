@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
 from marketflow.flows.cli import exit_code
 from marketflow.flows.errors import UsageError
 from marketflow.flows.record import record, seconds
 from marketflow.flows.run import run
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sinks.errors import LakeFailed, SinkError
 from marketflow.sinks.raw_files import RawFileOptions, RawFileWriter
 from marketflow.sinks.raw_url import open_raw
@@ -20,7 +21,6 @@ from marketflow.sources.errors import SourceError
 from marketflow.sources.frames import FramesReader, files_of
 from marketflow.sources.reader import Limits, Reader
 from marketflow.sources.url import parse_source
-
 from tests.captures import TestFrame, columns, frames
 
 _ROWS = [

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import marketflow as mf
 import numpy as np
 import pytest
+
+import marketflow as mf
 from marketflow.flows.errors import UsageError
 from marketflow.flows.lake import open_lake
 from marketflow.flows.sql import query_lake
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.parquet import ParquetWriter
-
 from tests.batches import Feed
 
 

@@ -7,9 +7,10 @@ import sys
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from marketflow.flows.errors import RunFailed
 from marketflow.flows.record import check_recorded, print_recording
-from rich.console import Console
 
 
 def _summary(**more: Any) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from marketflow.schemas import resync, wire_rows
-from marketflow.schemas.tables import QUALITY_EVENTS
+
+from marketflow.schemas.messages import resync
+from marketflow.schemas.messages import single_rows as wire_rows
+from marketflow.schemas.tables.market_data import QUALITY_EVENTS
 
 
 def rows(*events: tuple[str, str, int | None]) -> pa.RecordBatch:

@@ -6,14 +6,14 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from marketflow.flows import retention, services
 from marketflow.flows.errors import UsageError
 from marketflow.flows.maintenance import compact_lake
 from marketflow.flows.retention import Wanted, forget
 from marketflow.infra.retention import LEGAL_DAYS, LEGAL_TABLES, lawful_day
 from marketflow.schemas.tables import TABLES
-from rich.console import Console
-
 from tests.lake_model import lake_rows
 from tests.unit.test_compact import written_lake
 

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from marketflow.flows.report import print_summary
 from marketflow.flows.run import run
 from marketflow.flows.stats import RunStats
@@ -15,9 +17,7 @@ from marketflow.operators.events import Rows
 from marketflow.operators.message_kinds import kind_of
 from marketflow.operators.normalise import ROWLESS
 from marketflow.operators.venues.binance import BinanceFeed
-from marketflow.schemas.frames import FrameKind
-from rich.console import Console
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.decoded import feed
 

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from marketflow.operators.events import SnapshotRule
 from marketflow.operators.venues.itch import ItchDecoder
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import Limits, Reader
 from marketflow.sources.simulator import open_simulator, write_itch
 from marketflow.sources.simulator_parts import TICKERS, ticker, zipf_table
 from marketflow.sources.url import parse_source
-
 from tests.itch_messages import split
 
 ITCH = "sim:?events=30000&seed=7&symbols=20"

@@ -18,6 +18,7 @@ import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, run_main
+
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks import outputs
 from marketflow.sinks.errors import SinkError
@@ -26,7 +27,6 @@ from marketflow.sinks.null import NullWriter
 from marketflow.sinks.outputs import WriterSink
 from marketflow.sinks.parquet import ParquetWriter
 from marketflow.sinks.url import open_writer, parse_sink
-
 from tests.batches import Feed, Item
 from tests.lake_model import Model, lake_rows
 

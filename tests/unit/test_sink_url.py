@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from marketflow.sinks.dsn import one_line, redacted, shown
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.timescale import TimescaleWriter

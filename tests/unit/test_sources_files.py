@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from marketflow.schemas.frames import FrameKind
+
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import END_OF_TIME_NS
 from marketflow.sources.binance import BinanceReader
 from marketflow.sources.blocks import BlockReader
@@ -19,7 +20,6 @@ from marketflow.sources.files import ByteFile, compression
 from marketflow.sources.itch import ItchReader
 from marketflow.sources.lines import HeadedLineReader, LineReader
 from marketflow.sources.reader import Limits
-
 from tests.reading import Row, joined, read_all, read_in_pieces, write
 
 SMALL = Limits(max_rows=3, max_bytes=64, max_message_bytes=512)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+
 from marketflow.sources.errors import SourceError
 from marketflow.sources.open import open_reader
 from marketflow.sources.url import parse_source
-
 from tests.reading import read_all, write
 
 ITCH = (12).to_bytes(2, "big") + b"S" + bytes(10) + b"O"

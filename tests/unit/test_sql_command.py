@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from marketflow.sinks.parquet import ParquetWriter
 
+from marketflow.sinks.parquet import ParquetWriter
 from tests.batches import Feed
 
 COMMAND = [sys.executable, "-m", "marketflow"]

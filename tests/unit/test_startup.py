@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from marketflow.sinks.jsonl import json_values
 from marketflow.sinks.parquet import ParquetWriter
-
 from tests.batches import Feed
 
 _RUN = """

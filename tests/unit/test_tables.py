@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from marketflow.operators import ids
 from marketflow.operators.events import NO_SEQUENCE, BookType, EventKind
 from marketflow.operators.venues.tables import TableDecoder
@@ -19,7 +20,6 @@ from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NO_PRICE, to_decimal
 from marketflow.sources.reader import Limits
 from marketflow.sources.tables import REQUIRED
-
 from tests.decoding import Found, cut, decode, frames_of, same
 from tests.reading import write
 

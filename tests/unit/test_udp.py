@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from marketflow.flows.errors import UsageError
 from marketflow.flows.record import record
 from marketflow.sources.errors import SourceError

@@ -6,10 +6,10 @@ import pickle
 from decimal import Decimal
 
 import pytest
+
 from marketflow.operators.events import BookType
 from marketflow.operators.venues.bitfinex import Bitfinex
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.decoded import Group, Order, Other, Print, decode, events, examples, feed, letters, plain
 

@@ -8,11 +8,11 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
+
 from marketflow.operators.book import BookConfig, BookShard
 from marketflow.operators.events import EventKind
 from marketflow.operators.venues.bitget import Bitget
 from marketflow.schemas.units import NS_PER_MS
-
 from tests.captures import TestFrame
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters, plain
 

@@ -6,7 +6,6 @@ from decimal import Decimal
 
 from marketflow.operators.events import EventKind
 from marketflow.operators.venues.bitstamp import Bitstamp
-
 from tests.decoded import Group, Other, Print, decode, events, examples, http, letters
 
 BOOK_URL = "https://www.bitstamp.net/api/v2/order_book/ethusd"

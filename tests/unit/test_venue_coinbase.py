@@ -7,8 +7,7 @@ import pickle
 from decimal import Decimal
 
 from marketflow.operators.venues.coinbase import Coinbase
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.decoded import Group, Print, Quote, decode, events, examples, feed, http, letters, plain
 

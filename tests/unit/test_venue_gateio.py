@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 
 from marketflow.operators.venues.gateio import Gateio
-
 from tests.decoded import Group, Other, Print, Quote, decode, events, examples, http, letters
 
 BOOK_URL = (

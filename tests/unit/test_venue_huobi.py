@@ -7,11 +7,11 @@ import zlib
 from decimal import Decimal
 
 import pytest
+
 from marketflow.operators.events import Continuity, SnapshotRule
 from marketflow.operators.venues import huobi
 from marketflow.operators.venues.huobi import Huobi
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters
 

@@ -8,8 +8,7 @@ from decimal import Decimal
 
 from marketflow.operators.events import BookType
 from marketflow.operators.venues.independent_reserve import HELD_MESSAGES, IndependentReserve
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.decoded import Group, Order, Print, decode, events, examples, feed, http, letters, plain
 

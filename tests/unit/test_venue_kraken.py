@@ -6,8 +6,7 @@ from decimal import Decimal
 
 from marketflow.operators.events import EventKind
 from marketflow.operators.venues.kraken import DEFAULT_DEPTH, Kraken
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 
 from marketflow.operators.venues.kucoin import Kucoin
-
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters
 
 BOOK_URL = "https://api.kucoin.com/api/v3/market/orderbook/level2?symbol=BCHSV-USDT"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+
 from marketflow.operators.events import EventKind
 from marketflow.operators.venues.okx import Okx
-
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters, plain
 
 INSTRUMENTS_URL = "https://www.okx.com/api/v5/public/instruments?instType=SWAP"

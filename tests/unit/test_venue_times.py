@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.operators.venues.times import (
     TimestampError,
     decimal_ms_ns,

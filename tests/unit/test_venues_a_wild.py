@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.operators.venues.bitget import Bitget
 from marketflow.operators.venues.bybit import Bybit
 from marketflow.operators.venues.coinbase import Coinbase
 from marketflow.operators.venues.coinbase_exchange import CoinbaseExchange
 from marketflow.operators.venues.kraken import Kraken
 from marketflow.operators.venues.okx import Okx
-from marketflow.schemas.frames import FrameKind
-
+from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.decoded import examples, feed, http
 from tests.unit.test_venues_b_wild import WILD, places, replaced

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marketflow.operators.venues.bitfinex import Bitfinex
 from marketflow.operators.venues.bitstamp import Bitstamp
 from marketflow.operators.venues.gateio import Gateio
 from marketflow.operators.venues.huobi import Huobi
 from marketflow.operators.venues.independent_reserve import IndependentReserve
 from marketflow.operators.venues.kucoin import Kucoin
-
 from tests.captures import TestFrame, frames
 from tests.decoded import examples, feed, http
 

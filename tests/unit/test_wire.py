@@ -12,13 +12,15 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from marketflow.schemas import wire, wire_rows
-from marketflow.schemas.frames import FRAMES, FrameKind
-from marketflow.schemas.tables import TABLES, TRADES
-from marketflow.schemas.wire import WireError
+
+from marketflow.schemas.messages import kafka as wire
+from marketflow.schemas.messages import single_rows as wire_rows
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
+from marketflow.schemas.messages.kafka import WireError
+from marketflow.schemas.tables import TABLES
+from marketflow.schemas.tables.market_data import TRADES
 from marketflow.sinks.jsonl import json_rows
 from marketflow.sinks.kafka_messages import identity, json_values
-
 from tests.batches import Feed
 
 TABLE = pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))

@@ -22,11 +22,13 @@ from typing import Any, Final
 import fastavro
 import msgspec
 import pyarrow as pa
-from marketflow.schemas import arrow, avro, units
+
+from marketflow.schemas import units
 from marketflow.schemas.codes import words
+from marketflow.schemas.derived import arrow, avro
 from marketflow.schemas.fields import Field, Kind, Table
+from marketflow.schemas.messages.kafka import AVRO_MAGIC, WireError
 from marketflow.schemas.tables import TABLES
-from marketflow.schemas.wire import AVRO_MAGIC, WireError
 
 Row = dict[str, Any]
 _HEAD: Final = 5

@@ -18,8 +18,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+
 from marketflow.schemas.fields import Field, Kind, Table
-from marketflow.schemas.tables import DEPTH_LEVELS
+from marketflow.schemas.tables.market_data import DEPTH_LEVELS
 
 _IMPLIED = frozenset({"shard", "row_sequence", "venue", "symbol"})
 _SCALED = frozenset({Kind.DECIMAL, Kind.DECIMALS})

@@ -2,15 +2,16 @@
 
 **Raw frames** (topic ``raw.<venue>``), a message per frame: value = the bytes as received, key =
 the connection, headers ``ts_recv`` (8 bytes, big-endian int64 ns since 1970), ``kind`` (word of
-schemas.frames.FrameKind, left out for data) and ``note`` (UTF-8, left out where there is none).
-Messages of others need no header: they are data, received at their Kafka timestamp.
+schemas.messages.frames.FrameKind, left out for data) and ``note`` (UTF-8, left out where there is
+none). Messages of others need no header: they are data, received at their Kafka timestamp.
 
 **Table rows** (topic ``<prefix>.<table>``), in one of three formats that differ in their first
 byte, so that a reader needs not be told:
 
 - *arrow*: one Arrow IPC stream, many rows of one shard; the schema's metadata names table and
   version. Starts with 0xff.
-- *avro*: a row; 0x00, a schema id (4 bytes, big endian), then the Avro record of schemas.avro.
+- *avro*: a row; 0x00, a schema id (4 bytes, big endian), then the Avro record of
+  schemas.derived.avro.
 - *json*: a row as an object; decimals as text, times ISO 8601 with nine decimals, bytes base64.
 
 A dead letter is a message of its own in each format and says where it comes from in headers:
@@ -28,9 +29,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas import arrow
+
+from marketflow.schemas.derived import arrow
 from marketflow.schemas.fields import Kind, Table
-from marketflow.schemas.frames import FrameKind
+from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
 
 RAW_PREFIX: Final = "raw."
@@ -79,8 +81,8 @@ def partition_of_connection(connection: str, partitions: int) -> int:
 
 
 def raw_messages(frames: pa.RecordBatch) -> Iterator[tuple[str, Message]]:
-    """(connection, message) per row of a batch of schemas.frames.FRAMES; END frames are left out,
-    for a topic has no end."""
+    """(connection, message) per row of a batch of schemas.messages.frames.FRAMES; END frames are
+    left out, for a topic has no end."""
     stamps = frames.column("ts_recv").to_numpy()
     packed = stamps.astype(">i8").tobytes()
     columns = zip(

@@ -24,7 +24,7 @@ class FrameKind(IntEnum):
     END = 6  # the feed is over: nothing will ever follow
     TRUNCATED = 7  # bytes at the end of a file that are no whole message
     BROKEN = 8  # bytes the source could not even unpack; ``note`` says why
-    # Of redundant lines (schemas.redundancy says what their payloads are).
+    # Of redundant lines (schemas.messages.lines says what their payloads are).
     GAP = 9  # messages are missing on all lines; nothing follows before FILLED or LOST
     FILLED = 10  # what the GAP before said is missing has come, and follows
     LOST = 11  # messages that will never come

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 import pyarrow as pa
+
 from marketflow.schemas.codes import QualityKind
 
 TOPIC: Final = "resync_requests"

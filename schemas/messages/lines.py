@@ -4,7 +4,8 @@ A sequenced feed numbers its messages 1, 2, 3 ... within a session. Its lines ca
 numbers, so that of two copies of a message one is enough, and a message that is missing on one
 line is taken from another.
 
-What the arbiter has to say besides the messages travels in frames of its own (schemas.frames):
+What the arbiter has to say besides the messages travels in frames of its own
+(schemas.messages.frames):
 
 - GAP, FILLED, LOST: the payload is the hole, first and last missing sequence number, two
   big-endian unsigned 64-bit integers; ``note`` says it in words.
@@ -22,6 +23,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+
 from marketflow.schemas.codes import QualityKind
 
 #: In front of a line's name: the symbol of its ``quality_events``.

@@ -1,7 +1,4 @@
-"""The market-data tables: one field table per record.
-
-Later records (orders, executions, positions ...) join here; nothing else needs to know.
-"""
+"""The market-data tables: one field table per record."""
 
 from __future__ import annotations
 
@@ -310,28 +307,18 @@ DEAD_LETTERS = Table(
     ),
 )
 
-TABLES: Final[dict[str, Table]] = {
-    t.name: t
-    for t in (
-        BOOK_EVENTS,
-        TRADES,
-        QUOTES,
-        DEPTH,
-        BARS,
-        MARKET_STATUS,
-        IMBALANCES,
-        STATISTICS,
-        FUNDING,
-        INSTRUMENTS,
-        QUALITY_EVENTS,
-        DEAD_LETTERS,
-    )
-}
-
-
-def table(name: str) -> Table:
-    """The table called ``name``; KeyError naming the known ones otherwise."""
-    try:
-        return TABLES[name]
-    except KeyError:
-        raise KeyError(f"no table {name!r}; known: {', '.join(TABLES)}") from None
+#: In the order in which people are shown them.
+MARKET_DATA: Final = (
+    BOOK_EVENTS,
+    TRADES,
+    QUOTES,
+    DEPTH,
+    BARS,
+    MARKET_STATUS,
+    IMBALANCES,
+    STATISTICS,
+    FUNDING,
+    INSTRUMENTS,
+    QUALITY_EVENTS,
+    DEAD_LETTERS,
+)

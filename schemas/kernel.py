@@ -17,18 +17,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from marketflow.schemas.cache import cache_folder
 from numba.core import config, types
 
+from marketflow.schemas.cache import cache_folder
+
 _F = TypeVar("_F", bound=Callable[..., Any])
-_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGE = Path(__file__).resolve().parents[1]
 _WORD_BITS = 64
 # NUMBA_CACHE_DIR wins: an image may bake its own.
 _CACHE = Path(config.CACHE_DIR) if config.CACHE_DIR else cache_folder() / "numba"  # type: ignore[attr-defined]
 
 
 def _path(module: str) -> Path:
-    path = _ROOT.joinpath(*module.split("."))
+    path = _PACKAGE.joinpath(*module.split(".")[1:])
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
@@ -47,7 +48,7 @@ def _read(module: str) -> tuple[bytes, tuple[str, ...]]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.append(node.module)
             found += [f"{node.module}.{alias.name}" for alias in node.names]
-    ours = (name for name in found if name.partition(".")[0] in ("operators", "schemas"))
+    ours = (name for name in found if name.startswith("marketflow."))
     return source, tuple(ours)
 
 
@@ -69,7 +70,8 @@ def _closure_hash(module: str) -> str:
 
 def _compiled(function: _F, **options: bool) -> _F:
     name = function.__module__
-    config.CACHE_DIR = str(_CACHE / f"{name.rpartition('.')[2]}-{_closure_hash(name)}")  # type: ignore[attr-defined]
+    folder = f"{name.removeprefix('marketflow.')}-{_closure_hash(name)}"
+    config.CACHE_DIR = str(_CACHE / folder)  # type: ignore[attr-defined]
     return numba.njit(cache=True, nogil=True, **options)(function)  # type: ignore
 
 

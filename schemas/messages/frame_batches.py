@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-from marketflow.schemas.frames import FRAMES, FrameKind
 from numpy.typing import NDArray
+
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
 
 _NO_CONNECTION = pa.array([""], pa.string())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import pyarrow as pa
+
 from marketflow.schemas import units
 from marketflow.schemas.codes import words
 from marketflow.schemas.fields import Field, Kind, Table
