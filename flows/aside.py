@@ -40,7 +40,7 @@ _KEPT_SNAPSHOTS: Final = 3
 
 
 class Incremental(Protocol):
-    """A core whose snapshots can leave out what has not changed (see operators.step)."""
+    """A core whose snapshots can leave out what has not changed (see operators.engine)."""
 
     def apply(self, batch: Any) -> Any: ...
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 
-from marketflow.operators.feeds import FeedDecoder
+from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.operators.venues import DECODERS, VENUES
 from marketflow.sinks.errors import LakeFailed, SinkError
 from marketflow.sinks.lake import check_lake, is_lake, list_files
@@ -119,7 +119,7 @@ def _raw(venue: str, params: Mapping[str, str], shards: int) -> FeedDecoder:
         return CaptureFeed(shards)
     if venue in _BINANCE:
         return _binance(_BINANCE[venue], shards)
-    from marketflow.operators.feeds import JsonFeed
+    from marketflow.operators.normalise.feed import JsonFeed
 
     return JsonFeed(VENUES[venue](), shards)
 

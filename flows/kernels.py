@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -59,7 +58,7 @@ def _is_cached(entry: str) -> bool:
 
 
 def _books() -> None:
-    from marketflow.operators.book import BookConfig, BookShard
+    from marketflow.operators.books.core import BookConfig, BookShard
     from marketflow.operators.events import EVENT, NO_INSTRUMENTS, EventBatch
 
     shard = BookShard(0, BookConfig())
@@ -69,9 +68,9 @@ def _books() -> None:
 
 def _rows() -> None:
     """Rows of every table that a kernel writes, into bars and a lake."""
-    from marketflow.operators.bars import BarsConfig, BarsShard
+    from marketflow.operators.bars.core import BarsConfig, BarsShard
     from marketflow.operators.events import INSTRUMENT, Instruments, Rows
-    from marketflow.operators.output import rows_to_batch
+    from marketflow.operators.rows import rows_to_batch
     from marketflow.schemas.derived.kernel_rows import row_dtype
     from marketflow.schemas.tables import TABLES
     from marketflow.sinks.url import open_writer
@@ -91,7 +90,7 @@ def _rows() -> None:
 
 def _decoded(source: str, frames: pa.RecordBatch) -> None:
     from marketflow.flows import feeds
-    from marketflow.operators.normalise import Normaliser, ShardPlan
+    from marketflow.operators.normalise.core import Normaliser, ShardPlan
     from marketflow.sources.url import parse_source
 
     decoder = feeds.decoder(parse_source(source), 1)
@@ -150,12 +149,19 @@ def _lines() -> None:
 
 _SPLIT: Final = "marketflow.operators.kernels.split:split_rows"
 PARTS: Final = {
-    "books": Part(42, ("marketflow.operators.kernels.engine:run", "marketflow.operators.kernels.engine_pack:pack"), _books),
+    "books": Part(
+        42,
+        (
+            "marketflow.operators.books.kernels.engine:run",
+            "marketflow.operators.books.kernels.pack:pack",
+        ),
+        _books,
+    ),
     "rows": Part(
         11,
         (
             "marketflow.operators.kernels.widen:fill",
-            "marketflow.operators.kernels.bars:emit_until",
+            "marketflow.operators.bars.kernels.bars:emit_until",
             "marketflow.sinks.parquet_order:_scatter_runs",
         ),
         _rows,
@@ -169,7 +175,7 @@ PARTS: Final = {
         6, ("marketflow.sources.simulator_binance_kernel:run_flow",), _simulated("binance")
     ),
     "timescale": Part(8, ("marketflow.sinks.copy_kernels:numeric_arrays",), _timescale),
-    "lines": Part(15, ("marketflow.operators.kernels.arbiter:arbitrate",), _lines),
+    "lines": Part(15, ("marketflow.operators.arbitration.kernels.arbiter:arbitrate",), _lines),
 }
 
 
@@ -237,7 +243,7 @@ class _Compilers:
             subprocess.Popen(
                 [sys.executable, "-m", "marketflow.flows.kernels", *crew],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                env=env, start_new_session=True, cwd=Path(__file__).resolve().parents[1],
+                env=env, start_new_session=True,
             )
             for crew in crews
         ]  # fmt: skip

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from marketflow.operators.arbiter import Arbiter, ArbiterConfig
-from marketflow.operators.mold import WORDS, MoldDecoder, datagram
-from marketflow.operators.soup import LOGOUT, SoupClient, SoupError, State, packet
+from marketflow.operators.arbitration.lines import Arbiter, ArbiterConfig
+from marketflow.operators.arbitration.mold import WORDS, MoldDecoder, datagram
+from marketflow.operators.arbitration.soup import LOGOUT, SoupClient, SoupError, State, packet
 from marketflow.schemas.messages.lines import PACKET
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
 from marketflow.sources.errors import FeedFailed

@@ -11,9 +11,12 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from marketflow.operators import bars, book, normalise, warmup
-from marketflow.operators.normalise import Normaliser
-from marketflow.operators.warmup import Warmup
+from marketflow.operators import mid_history as warmup
+from marketflow.operators.bars import core as bars
+from marketflow.operators.books import core as book
+from marketflow.operators.mid_history import Warmup
+from marketflow.operators.normalise import core as normalise
+from marketflow.operators.normalise.core import Normaliser
 
 
 def _in_the_store(step: str, index: int, core: Any) -> Any:

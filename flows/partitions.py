@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from marketflow.flows import feeds
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.operators.normalise import ShardPlan
+from marketflow.operators.normalise.core import ShardPlan
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.sources.errors import FeedFailed, SourceError
 from marketflow.sources.url import SourceSpec

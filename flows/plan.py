@@ -23,7 +23,7 @@ from marketflow.flows import feeds as decoders
 from marketflow.flows.checkpoints import Checkpoint
 from marketflow.flows.errors import UsageError
 from marketflow.flows.partitions import Feed
-from marketflow.operators.warmup import Warmup
+from marketflow.operators.mid_history import Warmup
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sources.kafka_cluster import Cluster
 from marketflow.sources.kafka_url import EARLIEST, Bound, KafkaFeed, parse_feed

@@ -1,7 +1,8 @@
 """Redundant connections of a recording: those that asked one venue for the same are one line's.
 
-Where a venue's messages carry numbers that all connections share (operators.sequences), two or
-more sources with the same symbols, channels and depth are arbitrated before they are recorded.
+Where a venue's messages carry numbers that all connections share (operators.arbitration.sequences),
+two or more sources with the same symbols, channels and depth are arbitrated before they are
+recorded.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from marketflow.operators.message_arbiter import MessageArbiter, MessageArbiterConfig
-from marketflow.operators.sequences import SEQUENCES
+from marketflow.operators.arbitration.messages import MessageArbiter, MessageArbiterConfig
+from marketflow.operators.arbitration.sequences import SEQUENCES
 from marketflow.schemas.messages.frames import FRAMES
 from marketflow.sources.live.url import LiveSpec
 

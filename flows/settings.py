@@ -20,7 +20,7 @@ from pydantic_settings import (
 
 from marketflow.flows.errors import UsageError
 from marketflow.flows.variables import PREFIX, SETTINGS, check_variables, read_file
-from marketflow.operators.registry import MAX_INSTRUMENTS
+from marketflow.operators.instruments import MAX_INSTRUMENTS
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import interval_ns
 

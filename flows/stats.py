@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from marketflow.flows.compiling import COMPILING
 from marketflow.operators.events import Rows
-from marketflow.operators.normalise import ROWLESS
+from marketflow.operators.normalise.core import ROWLESS
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
 
 #: Stats that are a level, not a sum: the latest per shard counts.

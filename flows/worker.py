@@ -31,10 +31,10 @@ from marketflow.flows.quiet import engine_noise, replay
 from marketflow.flows.settings import Settings
 from marketflow.flows.signals import die_with_parent
 from marketflow.flows.stats import RunStats
-from marketflow.operators.bars import BarsConfig
-from marketflow.operators.book import BookConfig
-from marketflow.operators.normalise import Normaliser
-from marketflow.operators.warmup import Warmup
+from marketflow.operators.bars.core import BarsConfig
+from marketflow.operators.books.core import BookConfig
+from marketflow.operators.mid_history import Warmup
+from marketflow.operators.normalise.core import Normaliser
 from marketflow.schemas.recovery import StateError
 from marketflow.schemas.units import NS_PER_MS, interval_ns
 from marketflow.sinks.errors import SinkError

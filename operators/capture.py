@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from marketflow.operators.dead_letters import Rejects
 from marketflow.operators.events import EVENT, NO_INSTRUMENTS, EventBatch, EventKind
-from marketflow.operators.feeds import Decoded, FrameColumns, JsonFeed
-from marketflow.operators.registry import MAX_INSTRUMENTS
-from marketflow.operators.rejects import Rejects
+from marketflow.operators.instruments import MAX_INSTRUMENTS
+from marketflow.operators.normalise.feed import Decoded, FrameColumns, JsonFeed
 from marketflow.operators.venues import DECODERS, VENUES
 from marketflow.operators.venues.binance import Binance, BinanceFeed
 from marketflow.schemas.codes import RejectReason

@@ -11,9 +11,9 @@ from typing import Final
 
 import msgspec
 
-from marketflow.operators.passing import BadValueError
-from marketflow.operators.registry import RefusedInstrumentError
-from marketflow.operators.venues.times import TimestampError
+from marketflow.operators.instruments import RefusedInstrumentError
+from marketflow.operators.normalise.passthrough import BadValueError
+from marketflow.operators.normalise.timestamps import TimestampError
 from marketflow.schemas.codes import RejectReason
 
 #: These say nothing about the input.

@@ -4,7 +4,7 @@
   one that is far ahead in time can rest while another is read).
 - Interval: ``[show, end)`` of each partition's offsets, fixed before the start. Frames from
   ``start`` to ``show`` come first, as fast as they go, for the state of the flow (see
-  operators.warmup); no batch lies on both sides of ``show``.
+  operators.mid_history); no batch lies on both sides of ``show``.
 - Order: see sources.merge. Time is a frame's arrival (of rows of a table: Kafka's timestamp, which
   our own sink sets to the event time).
 - Position: the next offset of every partition. Nothing is told to consumer groups: a replay must

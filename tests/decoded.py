@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from marketflow.operators import ids
 from marketflow.operators.events import NO_SEQUENCE, EventBatch, EventKind
-from marketflow.operators.feeds import Decoded, JsonFeed
+from marketflow.operators.normalise.feed import Decoded, JsonFeed
 from marketflow.operators.venues import VENUES
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
 from marketflow.schemas.messages.frames import FrameKind

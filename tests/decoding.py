@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from marketflow.operators.feeds import FeedDecoder
+from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.sources.open import open_reader
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits, Reader
 from marketflow.sources.url import parse_source

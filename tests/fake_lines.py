@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from marketflow.operators import mold, soup
+from marketflow.operators.arbitration import mold, soup
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.open import open_reader
 from marketflow.sources.url import parse_source

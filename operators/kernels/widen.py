@@ -2,7 +2,7 @@
 
 A *plan* (int64, a line per column) says where a column comes from, a *layout* (int64, a line per
 column) where its buffers lie in one arena. Rows are seen as plain words, halves and bytes, so that
-one compilation serves every table. Nothing here knows a table; operators.output writes the plans.
+one compilation serves every table. Nothing here knows a table; operators.rows writes the plans.
 """
 
 from __future__ import annotations

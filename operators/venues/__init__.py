@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from marketflow.operators.feeds import VenueDecoder
+    from marketflow.operators.normalise.feed import VenueDecoder
 
 #: Exchange name of a recording -> "module:class" below this package.
 DECODERS: Final[dict[str, str]] = {

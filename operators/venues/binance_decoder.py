@@ -35,9 +35,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import BookType, Continuity, EventKind, SnapshotRule
-from marketflow.operators.feeds import BookRules, Frame
 from marketflow.operators.kernels.binance import (
     DIFF_DEPTH,
     MAX_MS,
@@ -48,10 +46,12 @@ from marketflow.operators.kernels.binance import (
     RAW_TRADES,
 )
 from marketflow.operators.kernels.numbers import OK
-from marketflow.operators.text_numbers import exact
+from marketflow.operators.normalise.event_builder import EventBuilder
+from marketflow.operators.normalise.feed import BookRules, Frame
+from marketflow.operators.normalise.timestamps import TimestampError
+from marketflow.operators.numbers import exact
 from marketflow.operators.venues import binance_messages as messages
 from marketflow.operators.venues.listing import ListedVenue
-from marketflow.operators.venues.times import TimestampError
 from marketflow.schemas.codes import AggressorSide, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NS_PER_MS, NS_PER_US

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from marketflow.operators.feeds import Frame
+from marketflow.operators.normalise.feed import Frame
 from marketflow.operators.venues.listing import Facts
 from marketflow.schemas.codes import MarketStatus
 

@@ -22,10 +22,10 @@ from typing import Final
 
 import msgspec
 
-from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import BookType, Continuity, EventKind, SnapshotRule
-from marketflow.operators.feeds import BookRules, Frame, VenueDecoder
-from marketflow.operators.venues.times import ms_ns
+from marketflow.operators.normalise.event_builder import EventBuilder
+from marketflow.operators.normalise.feed import BookRules, Frame, VenueDecoder
+from marketflow.operators.normalise.timestamps import ms_ns
 from marketflow.schemas.codes import AggressorSide, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 

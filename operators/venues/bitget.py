@@ -23,14 +23,14 @@ from typing import Final
 
 import msgspec
 
-from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import ChecksumRule, Continuity, EventKind, SnapshotRule
-from marketflow.operators.feeds import BookRules, Frame
+from marketflow.operators.normalise.event_builder import EventBuilder
+from marketflow.operators.normalise.feed import BookRules, Frame
+from marketflow.operators.normalise.timestamps import ms_ns
 from marketflow.operators.venues import bitget_messages as messages
 from marketflow.operators.venues.bitget_messages import Integer, Message, Trade
 from marketflow.operators.venues.listing import Facts, increment
 from marketflow.operators.venues.one_book import OneBookVenue
-from marketflow.operators.venues.times import ms_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 

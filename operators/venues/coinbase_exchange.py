@@ -16,11 +16,11 @@ from typing import Final
 
 import msgspec
 
-from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import SnapshotRule
-from marketflow.operators.feeds import BookRules, Frame
+from marketflow.operators.normalise.event_builder import EventBuilder
+from marketflow.operators.normalise.feed import BookRules, Frame
+from marketflow.operators.normalise.timestamps import rfc3339_ns
 from marketflow.operators.venues.listing import Facts, ListedVenue
-from marketflow.operators.venues.times import rfc3339_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 

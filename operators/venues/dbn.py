@@ -33,6 +33,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from marketflow.operators.dead_letters import Rejects
 from marketflow.operators.events import (
     EVENT,
     NO_SEQUENCE,
@@ -41,12 +42,11 @@ from marketflow.operators.events import (
     EventKind,
     SnapshotRule,
 )
-from marketflow.operators.feeds import Decoded, FrameColumns
 from marketflow.operators.guard import verdict
+from marketflow.operators.instruments import BookRules, RefusedInstrumentError, Registry
 from marketflow.operators.kernels import dbn as kernels
-from marketflow.operators.passing import PassingRows
-from marketflow.operators.registry import BookRules, RefusedInstrumentError, Registry
-from marketflow.operators.rejects import Rejects
+from marketflow.operators.normalise.feed import Decoded, FrameColumns
+from marketflow.operators.normalise.passthrough import PassingRows
 from marketflow.operators.venues import dbn_bars, dbn_csv, dbn_tables
 from marketflow.operators.venues.dbn_names import Names
 from marketflow.operators.venues.dbn_publishers import may_be_negative, publisher

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from marketflow.operators.passing import schema
+from marketflow.operators.normalise.passthrough import schema
 from marketflow.schemas.codes import BarOrigin, RejectReason
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.fields import Kind

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import databento_dbn
 
-from marketflow.operators.passing import PassingRows
+from marketflow.operators.normalise.passthrough import PassingRows
 from marketflow.schemas.codes import MarketStatus, Side
 from marketflow.schemas.units import INT64_MAX, to_decimal
 

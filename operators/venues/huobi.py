@@ -20,11 +20,11 @@ from typing import Final
 
 import msgspec
 
-from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import Continuity, SnapshotRule
-from marketflow.operators.feeds import BookRules, Frame
+from marketflow.operators.normalise.event_builder import EventBuilder
+from marketflow.operators.normalise.feed import BookRules, Frame
+from marketflow.operators.normalise.timestamps import ms_ns
 from marketflow.operators.venues.listing import Facts, ListedVenue, increment
-from marketflow.operators.venues.times import ms_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 

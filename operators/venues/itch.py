@@ -39,12 +39,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from marketflow.operators.dead_letters import Rejects
 from marketflow.operators.events import EVENT, BookType, EventBatch, EventKind, SnapshotRule
-from marketflow.operators.feeds import Decoded
+from marketflow.operators.instruments import BookRules, RefusedInstrumentError, Registry
 from marketflow.operators.kernels import itch_layout as layout
 from marketflow.operators.kernels.itch import decode
-from marketflow.operators.registry import BookRules, RefusedInstrumentError, Registry
-from marketflow.operators.rejects import Rejects
+from marketflow.operators.normalise.feed import Decoded
 from marketflow.operators.venues import itch_notes as notes
 from marketflow.operators.venues.itch_tables import tables_of
 from marketflow.schemas.codes import RejectReason

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from marketflow.operators import passing
+from marketflow.operators.normalise import passthrough as passing
 from marketflow.schemas.codes import MarketStatus, Side
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.fields import Kind, Table

@@ -15,12 +15,12 @@ from typing import Final
 
 import msgspec
 
-from marketflow.operators.building import EventBuilder
 from marketflow.operators.events import ChecksumRule, SnapshotRule
-from marketflow.operators.feeds import BookRules, Frame
+from marketflow.operators.normalise.event_builder import EventBuilder
+from marketflow.operators.normalise.feed import BookRules, Frame
+from marketflow.operators.normalise.timestamps import seconds_ns
 from marketflow.operators.venues.kraken_v2 import DEFAULT_DEPTH, Depth, KrakenV2, Result
 from marketflow.operators.venues.listing import Facts, increment
-from marketflow.operators.venues.times import seconds_ns
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 

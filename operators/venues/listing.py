@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from marketflow.operators.building import EventBuilder, Number
-from marketflow.operators.feeds import VenueDecoder
+from marketflow.operators.normalise.event_builder import EventBuilder, Number
+from marketflow.operators.normalise.feed import VenueDecoder
 from marketflow.schemas.codes import MarketStatus
 from marketflow.schemas.units import COLUMN_SCALE
 

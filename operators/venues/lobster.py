@@ -29,13 +29,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from marketflow.operators.dead_letters import Rejects
 from marketflow.operators.events import EVENT, BookType, EventBatch, SnapshotRule
-from marketflow.operators.feeds import Decoded, FrameColumns
+from marketflow.operators.instruments import BookRules, Registry
 from marketflow.operators.kernels import lobster as kernels
 from marketflow.operators.kernels import lobster_text as text
-from marketflow.operators.passing import PassingRows
-from marketflow.operators.registry import BookRules, Registry
-from marketflow.operators.rejects import Rejects
+from marketflow.operators.normalise.feed import Decoded, FrameColumns
+from marketflow.operators.normalise.passthrough import PassingRows
 from marketflow.operators.venues.itch import midnight_ns
 from marketflow.schemas.codes import MarketStatus, RejectReason
 from marketflow.schemas.recovery import START_ANEW, StateError

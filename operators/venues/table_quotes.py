@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from marketflow.operators.events import NO_SEQUENCE
-from marketflow.operators.passing import schema
+from marketflow.operators.normalise.passthrough import schema
 from marketflow.operators.venues.table_columns import Columns
 from marketflow.schemas.codes import BookState, Origin, RejectReason
 from marketflow.schemas.derived import arrow

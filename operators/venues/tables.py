@@ -21,12 +21,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from marketflow.operators.dead_letters import Rejects
 from marketflow.operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind, IdKind
-from marketflow.operators.feeds import Decoded, FrameColumns
 from marketflow.operators.guard import verdict
-from marketflow.operators.passing import BadValueError, PassingRows
-from marketflow.operators.registry import BookRules, Registry
-from marketflow.operators.rejects import Rejects
+from marketflow.operators.instruments import BookRules, Registry
+from marketflow.operators.normalise.feed import Decoded, FrameColumns
+from marketflow.operators.normalise.passthrough import BadValueError, PassingRows
 from marketflow.operators.venues import table_quotes, table_values
 from marketflow.operators.venues.dbn_publishers import may_be_negative
 from marketflow.operators.venues.table_columns import (

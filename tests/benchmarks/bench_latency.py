@@ -11,9 +11,9 @@ from bytewax.run import cli_main
 
 from marketflow.flows import market_data
 from marketflow.flows.market_data import MarketDataConfig
-from marketflow.operators.bars import BarsConfig, BarsShard
-from marketflow.operators.book import BookConfig, BookShard
-from marketflow.operators.normalise import Normaliser, ShardPlan
+from marketflow.operators.bars.core import BarsConfig, BarsShard
+from marketflow.operators.books.core import BookConfig, BookShard
+from marketflow.operators.normalise.core import Normaliser, ShardPlan
 from marketflow.operators.venues.binance import BinanceFeed
 from marketflow.sinks.outputs import WriterSink
 from tests.benchmarks.harness import Result, benchmark

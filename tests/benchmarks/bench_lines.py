@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from marketflow.operators.arbiter import Arbiter, ArbiterConfig
-from marketflow.operators.mold import MoldDecoder, datagram
+from marketflow.operators.arbitration.lines import Arbiter, ArbiterConfig
+from marketflow.operators.arbitration.mold import MoldDecoder, datagram
 from tests.benchmarks.harness import Result, benchmark, rate
 from tests.fake_lines import SESSION, itch_messages, packed
 

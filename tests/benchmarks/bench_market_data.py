@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.events import EventBatch, EventKind
 from marketflow.operators.venues.binance import BinanceFeed
 from marketflow.operators.venues.itch import ItchDecoder

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from marketflow.operators.events import EVENT, EventBatch, EventKind
-from marketflow.operators.feeds import FeedDecoder
-from marketflow.operators.normalise import Normaliser, ShardPlan
+from marketflow.operators.normalise.core import Normaliser, ShardPlan
+from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.operators.venues.itch import ItchDecoder
 from marketflow.schemas.messages import frame_batches as framing
 from marketflow.schemas.messages.frames import FrameKind

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from marketflow.operators.bars import BarsConfig, BarsShard
+from marketflow.operators.bars.core import BarsConfig, BarsShard
 from marketflow.schemas.units import NS_PER_MS
 from tests.reference.bars import EXACT, STEP, Trade
 from tests.trades import trade_rows

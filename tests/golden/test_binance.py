@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from marketflow.operators.events import NO_SEQUENCE, EventKind, IdKind
-from marketflow.operators.feeds import Decoded, JsonFeed
+from marketflow.operators.normalise.feed import Decoded, JsonFeed
 from marketflow.operators.venues.binance import Binance, BinanceFeed
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
 from marketflow.schemas.units import text_of

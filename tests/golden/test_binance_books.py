@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.venues.binance import BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, batches, capture_frames

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, batches
 from tests.decoded import feed

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 
-from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.books.core import BookConfig, BookShard
 from tests.captures import batches, capture_frames
 from tests.decoded import Event, Group, Level, Print, Quote, feed, letters, plain
 

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from marketflow.operators.books.kernels.checksum import checksum
 from marketflow.operators.events import ChecksumRule
-from marketflow.operators.kernels.checksum import checksum
 
 Levels = list[tuple[str, str]]
 #: symbol, is snapshot, bids, asks, checksum or None

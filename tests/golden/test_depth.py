@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.venues.dbn import DbnDecoder
 from marketflow.schemas.codes import Side
 from tests.decoding import decode, frames_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from marketflow.operators.sequences import sequence_of
+from marketflow.operators.arbitration.sequences import sequence_of
 from marketflow.schemas.messages.frames import FrameKind
 from tests.live.recordings import CASES, Recording, recorded, source_of, tables, until, venue_of
 

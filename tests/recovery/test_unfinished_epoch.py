@@ -23,7 +23,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.run import cli_main
 
 from marketflow.flows import recovery
-from marketflow.operators.step import core_step
+from marketflow.operators.engine import core_step
 from marketflow.sinks.outputs import WriterSink
 from tests.patience import PATIENCE_S
 

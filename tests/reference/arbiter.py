@@ -1,4 +1,4 @@
-"""Slow twin of operators.arbiter: one message at a time, dictionaries and sorting.
+"""Slow twin of operators.arbitration.lines: one message at a time, dictionaries and sorting.
 
 Says what goes out as plain items, in order: ("message", sequence, bytes, ts), ("gap" | "filled" |
 "lost", first, last), ("start", first), ("line", name, event, position, behind or None),
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from marketflow.operators.arbiter import ArbiterConfig
+from marketflow.operators.arbitration.lines import ArbiterConfig
 from marketflow.schemas.messages.lines import PacketKind as K
 
 MARKS_PER_LAG = 32

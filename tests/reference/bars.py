@@ -1,4 +1,4 @@
-"""Slow twin of operators.bars: one trade at a time, Decimals and dicts."""
+"""Slow twin of operators.bars.core: one trade at a time, Decimals and dicts."""
 
 from __future__ import annotations
 

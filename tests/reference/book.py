@@ -1,4 +1,4 @@
-"""Slow twin of operators.book: the obvious Python version of books, sync and their rows.
+"""Slow twin of operators.books.core: the obvious Python version of books, sync and their rows.
 
 Dictionaries and sorting in place of trees and pools, Decimals in place of mantissas, whole groups
 in place of rows. Rows come out as dicts of the table's columns (times and null times as ints and

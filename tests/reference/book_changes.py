@@ -1,4 +1,4 @@
-"""Slow twin of operators.book, part 3: what rows do to a book, and trades."""
+"""Slow twin of operators.books.core, part 3: what rows do to a book, and trades."""
 
 from __future__ import annotations
 

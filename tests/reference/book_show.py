@@ -1,4 +1,4 @@
-"""Slow twin of operators.book, part 2: quotes, depth, and the venue's own best prices."""
+"""Slow twin of operators.books.core, part 2: quotes, depth, and the venue's own best prices."""
 
 from __future__ import annotations
 

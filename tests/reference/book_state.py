@@ -1,4 +1,4 @@
-"""Slow twin of operators.book, part 1: what a book is, numbers, plain rows."""
+"""Slow twin of operators.books.core, part 1: what a book is, numbers, plain rows."""
 
 from __future__ import annotations
 

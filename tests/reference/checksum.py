@@ -1,4 +1,5 @@
-"""Slow twin of operators.kernels.checksum: texts joined as the venues' manuals say, zlib's CRC."""
+"""Slow twin of operators.books.kernels.checksum: texts joined as the venues' manuals say, zlib's
+CRC."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from marketflow.operators.kernels import framing as f
+from marketflow.operators.arbitration.kernels import framing as f
 from marketflow.schemas.messages.lines import PacketKind as K
 
 

@@ -1,4 +1,4 @@
-"""Slow twin of operators.output: kernel rows to Python values, one at a time, by
+"""Slow twin of operators.rows: kernel rows to Python values, one at a time, by
 schemas.derived.kernel_rows."""
 
 from __future__ import annotations

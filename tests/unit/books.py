@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from marketflow.operators.event_rows import NO_ID, NO_VALUE, EventRows, Value, Words
 from marketflow.operators.events import (
     INSTRUMENT,
     BookType,
@@ -18,7 +17,8 @@ from marketflow.operators.events import (
     Instruments,
     Rows,
 )
-from marketflow.operators.registry import BookRules
+from marketflow.operators.instruments import BookRules
+from marketflow.operators.normalise.event_rows import NO_ID, NO_VALUE, EventRows, Value, Words
 from marketflow.schemas.units import NO_PRICE
 
 T0 = 1_700_000_000_000_000_000

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketflow.flows import feeds
-from marketflow.operators.bars import BarsConfig, BarsShard
-from marketflow.operators.book import BookConfig, BookShard
-from marketflow.operators.feeds import FeedDecoder, JsonFeed
-from marketflow.operators.normalise import Normaliser, ShardPlan
+from marketflow.operators.bars.core import BarsConfig, BarsShard
+from marketflow.operators.books.core import BookConfig, BookShard
+from marketflow.operators.normalise.core import Normaliser, ShardPlan
+from marketflow.operators.normalise.feed import FeedDecoder, JsonFeed
 from marketflow.operators.venues import VENUES
 from marketflow.operators.venues.binance import BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.operators.arbiter import Arbiter, ArbiterConfig
+from marketflow.operators.arbitration.lines import Arbiter, ArbiterConfig
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.messages.lines import PACKET, from_hole, from_line_note, from_start
 from marketflow.schemas.messages.lines import PacketKind as K

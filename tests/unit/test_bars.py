@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.operators.bars import BarsConfig, BarsShard, step, without_bars
+from marketflow.operators.bars.core import BarsConfig, BarsShard, step, without_bars
 from marketflow.operators.events import Rows
 from marketflow.operators.kernels import int256
 from marketflow.schemas.derived import arrow

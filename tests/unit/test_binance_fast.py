@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketflow.operators.events import EVENT
-from marketflow.operators.feeds import FrameColumns, JsonFeed
 from marketflow.operators.kernels import words
 from marketflow.operators.kernels.binance import DONE, decode_frames
 from marketflow.operators.kernels.symbols import find_symbol, make_symbols
+from marketflow.operators.normalise.feed import FrameColumns, JsonFeed
 from marketflow.operators.venues.binance import Binance, BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.events import BookType, ChecksumRule, Continuity, SnapshotRule
 from marketflow.operators.events import EventKind as K
-from marketflow.operators.registry import BookRules
+from marketflow.operators.instruments import BookRules
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
 from tests.unit.books import T0, Script, batch, collect, instruments
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.events import (
     BookType,
     ChecksumRule,
@@ -24,7 +24,7 @@ from marketflow.operators.events import (
 from marketflow.operators.events import (
     EventKind as K,
 )
-from marketflow.operators.registry import BookRules
+from marketflow.operators.instruments import BookRules
 from marketflow.schemas.codes import QualityKind as Q
 from tests.reference.book import TwinShard
 from tests.unit.books import T0, Script, batch, collect, instruments

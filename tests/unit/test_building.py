@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from marketflow.operators.building import EventBuilder
+from marketflow.operators.dead_letters import RAW_BYTES
 from marketflow.operators.events import EVENT, NO_SEQUENCE, EventKind, IdKind, SnapshotRule
-from marketflow.operators.feeds import BookRules, Decoded, Frame, JsonFeed, VenueDecoder
 from marketflow.operators.kernels import numbers
-from marketflow.operators.rejects import RAW_BYTES
-from marketflow.operators.text_numbers import exact
-from marketflow.operators.venues.times import ms_ns
+from marketflow.operators.normalise.event_builder import EventBuilder
+from marketflow.operators.normalise.feed import BookRules, Decoded, Frame, JsonFeed, VenueDecoder
+from marketflow.operators.normalise.timestamps import ms_ns
+from marketflow.operators.numbers import exact
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RowFlag, Side
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.shards import shard_of

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketflow.operators.books.kernels import checksum
 from marketflow.operators.events import ChecksumRule
-from marketflow.operators.kernels import checksum
 from marketflow.schemas import units
 from tests.reference.checksum import checksum as slow_checksum
 

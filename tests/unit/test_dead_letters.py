@@ -15,9 +15,9 @@ from typing import Any
 import databento_dbn
 import pytest
 
-from marketflow.operators.feeds import JsonFeed
-from marketflow.operators.normalise import Normaliser, ShardPlan
-from marketflow.operators.rejects import OFFSET_BYTES, RAW_BYTES, Rejects
+from marketflow.operators.dead_letters import OFFSET_BYTES, RAW_BYTES, Rejects
+from marketflow.operators.normalise.core import Normaliser, ShardPlan
+from marketflow.operators.normalise.feed import JsonFeed
 from marketflow.operators.venues.binance import BinanceFeed
 from marketflow.operators.venues.dbn import DbnDecoder
 from marketflow.operators.venues.kraken import Kraken

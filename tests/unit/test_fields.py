@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from marketflow.operators.kernels import fields, numbers
-from marketflow.operators.venues.times import TimestampError, rfc3339_ns
+from marketflow.operators.normalise.timestamps import TimestampError, rfc3339_ns
 from marketflow.schemas.units import NO_PRICE
 
 INT64_MAX = 2**63 - 1

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.operators import mold
-from marketflow.operators.mold import MoldDecoder
-from marketflow.operators.soup import SoupClient, SoupError, State, packet
+from marketflow.operators.arbitration import mold
+from marketflow.operators.arbitration.mold import MoldDecoder
+from marketflow.operators.arbitration.soup import SoupClient, SoupError, State, packet
 from marketflow.schemas.messages.lines import PACKET
 from marketflow.schemas.messages.lines import PacketKind as K
 from tests.reference import framing as twin

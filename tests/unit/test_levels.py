@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.operators.kernels import levels
+from marketflow.operators.books.kernels import levels
+from marketflow.operators.books.kernels.levels import FANOUT, LEVELS_LIVE, NODES_LIVE
 from marketflow.operators.kernels.arrays import Pools
-from marketflow.operators.kernels.levels import FANOUT, LEVELS_LIVE, NODES_LIVE
 from marketflow.schemas.kernel import bare_kernel
 
 

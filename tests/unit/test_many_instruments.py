@@ -18,13 +18,13 @@ import pytest
 from marketflow.flows import aside
 from marketflow.flows.aside import AsideCore
 from marketflow.flows.errors import UsageError
-from marketflow.operators.bars import BarsConfig, BarsShard
-from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.bars.core import BarsConfig, BarsShard
+from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.events import Rows
-from marketflow.operators.feeds import FeedDecoder
+from marketflow.operators.instruments import BookRules, RefusedInstrumentError, Registry
 from marketflow.operators.names import NameTable, Packed
-from marketflow.operators.normalise import Normaliser, ShardPlan
-from marketflow.operators.registry import BookRules, RefusedInstrumentError, Registry
+from marketflow.operators.normalise.core import Normaliser, ShardPlan
+from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.operators.venues.binance import BinanceFeed
 from marketflow.operators.venues.itch import ItchDecoder
 from marketflow.operators.venues.tables import TableDecoder
@@ -335,7 +335,7 @@ def test_a_lost_or_damaged_file_is_told(tmp_path: Path, monkeypatch: pytest.Monk
 def test_books_merge_their_changes() -> None:
     """Orders, levels and venue quotes of many books, from a whole state and changes after it."""
     chance = np.random.default_rng(5)
-    from marketflow.operators.book_pack import merge
+    from marketflow.operators.books.pack import merge
     from tests.unit.books import L2, L3, Script, instruments
 
     named = instruments(*(L3 if i % 2 else L2 for i in range(30)))

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from marketflow.operators.book import BookConfig, BookShard
-from marketflow.operators.message_arbiter import MessageArbiter, MessageArbiterConfig
-from marketflow.operators.normalise import Normaliser, ShardPlan
-from marketflow.operators.sequences import Sequenced, sequence_of
+from marketflow.operators.arbitration.messages import MessageArbiter, MessageArbiterConfig
+from marketflow.operators.arbitration.sequences import Sequenced, sequence_of
+from marketflow.operators.books.core import BookConfig, BookShard
+from marketflow.operators.normalise.core import Normaliser, ShardPlan
 from marketflow.operators.venues.binance import BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.messages.lines import from_line_note

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marketflow.operators.kernels import orders
+from marketflow.operators.books.kernels import orders
 from marketflow.operators.kernels.arrays import Pools
 from marketflow.schemas.kernel import bare_kernel
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from marketflow.operators.events import INSTRUMENT, IdKind, Instruments
 from marketflow.operators.names import COMPACT_FROM
-from marketflow.operators.output import rows_to_batch
+from marketflow.operators.rows import rows_to_batch
 from marketflow.schemas import units
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.derived.kernel_rows import row_dtype, scale_of

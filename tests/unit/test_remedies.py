@@ -16,7 +16,7 @@ import pytest
 from marketflow.flows import checkpoints
 from marketflow.flows.errors import UsageError
 from marketflow.flows.settings import FREE, Settings
-from marketflow.operators import bars
+from marketflow.operators.bars import core as bars
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
 from marketflow.sinks.parquet_run import WriterFolder
 from tests.halfway import Halfway, stopped_halfway, write_feed

@@ -14,8 +14,8 @@ from marketflow.flows.report import print_summary
 from marketflow.flows.run import run
 from marketflow.flows.stats import RunStats
 from marketflow.operators.events import Rows
-from marketflow.operators.message_kinds import kind_of
-from marketflow.operators.normalise import ROWLESS
+from marketflow.operators.normalise.core import ROWLESS
+from marketflow.operators.normalise.message_kinds import kind_of
 from marketflow.operators.venues.binance import BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames

@@ -9,7 +9,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from marketflow.operators.book import BookConfig, BookShard
+from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.events import EventKind
 from marketflow.operators.venues.bitget import Bitget
 from marketflow.schemas.units import NS_PER_MS

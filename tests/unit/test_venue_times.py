@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.operators.venues.times import (
+from marketflow.operators.normalise.timestamps import (
     TimestampError,
     decimal_ms_ns,
     ms_ns,

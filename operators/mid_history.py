@@ -1,0 +1,104 @@
+"""Starting in mid-history: cores that begin in a known state, and stay silent until a place.
+
+A replay of an interval must give the rows that the whole run gave there, so its cores first come
+to the state they had then: from a checkpoint, or from the feed's start. Whatever they make of
+frames before ``show_from`` is :class:`SilentRows`: it moves the state on and nobody sees it.
+
+What is shown is a cut of the input and nothing else: the rows made by frames at or after that
+offset of their feed. A batch of frames lies wholly before it or wholly behind; the source sees to
+that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pyarrow as pa
+
+from marketflow.operators.events import EventBatch, Rows
+from marketflow.operators.normalise.core import Normalised
+
+NORMALISE: Final = "normalise"
+BOOKS: Final = "books"
+BARS: Final = "bars"
+
+
+@dataclass(frozen=True, slots=True)
+class SilentRows(Rows):
+    """Rows made before what is to be shown."""
+
+
+def is_shown(rows: Rows) -> bool:
+    """Whether the rows are for the sinks."""
+    return not isinstance(rows, SilentRows)
+
+
+@dataclass(frozen=True, slots=True)
+class Warmup:
+    """How a run begins in mid-history.
+
+    ``show_from``: by feed, the offset of its first frame whose rows are shown. ``begin``: by step
+    (normalise, books, bars) and index (feed or shard), a snapshot of the core there and the changes
+    after it; a core without one starts empty. Feeds that are not named begin as always.
+    """
+
+    show_from: Mapping[int, int] = field(default_factory=dict)
+    shards_per_feed: int = 1
+    begin: Mapping[str, Mapping[int, tuple[Any, ...]]] = field(default_factory=dict)
+
+    def dress(self, step: str) -> Callable[[int, Any], Any]:
+        """What a step does with a core it makes (see operators.engine)."""
+
+        def warm(index: int, core: Any) -> Any:
+            feed = index if step == NORMALISE else index // self.shards_per_feed
+            if feed not in self.show_from:
+                return core
+            return WarmCore(core, self.begin.get(step, {}).get(index), self.show_from[feed])
+
+        return warm
+
+
+class WarmCore:
+    """A core that begins in a state of its own, and whose rows are silent before an offset."""
+
+    def __init__(self, core: Any, begin: Any, show_from: int) -> None:
+        self._core = core
+        self._begin = begin
+        self._show_from = show_from
+
+    def apply(self, batch: Any) -> Any:
+        """What the core makes of the batch, silent or not."""
+        if self._begin is not None:
+            self._core.restore(*self._begin)
+            self._begin = None
+        result = self._core.apply(batch)
+        if not self._is_silent(batch):
+            return result
+        if isinstance(result, Normalised):
+            return Normalised(result.parts, _silent(result.feed))
+        return _silent(result)
+
+    def _is_silent(self, batch: Any) -> bool:
+        if isinstance(batch, Rows):
+            return not is_shown(batch)
+        if isinstance(batch, EventBatch):
+            offset = int(batch.offsets[0])
+        else:
+            assert isinstance(batch, pa.RecordBatch)
+            offset = batch.column("offset")[0].as_py()
+        return offset < self._show_from
+
+    def snapshot(self, *, changes: bool = False) -> Any:
+        """The core's."""
+        return self._core.snapshot(changes=changes)
+
+    def restore(self, state: Any, *changes: Any) -> None:
+        """Go on after a snapshot; where the core began means nothing then."""
+        self._begin = None
+        self._core.restore(state, *changes)
+
+
+def _silent(rows: Rows) -> SilentRows:
+    return SilentRows(rows.shard, rows.tables, rows.stats, rows.ended)
