@@ -55,11 +55,11 @@ def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:
         case "binance":
             return _binance(params["market"], shards)
         case "capture":
-            from marketflow.operators.capture import CaptureFeed
+            from marketflow.operators.formats.capture import CaptureFeed
 
             return CaptureFeed(shards)
         case "lobster":
-            from marketflow.operators.venues.lobster import LobsterDecoder
+            from marketflow.operators.formats.lobster.decoder import LobsterDecoder
 
             return LobsterDecoder(
                 params["symbol"],
@@ -68,13 +68,13 @@ def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:
                 shards=shards,
             )
         case "dbn":
-            from marketflow.operators.venues.dbn import DbnDecoder
+            from marketflow.operators.formats.dbn.decoder import DbnDecoder
 
             return DbnDecoder(shards=shards)
         case "parquet" if params["table"] == "frames":
             return _raw(params["venue"].upper(), params, shards)
         case "csv" | "parquet":
-            from marketflow.operators.venues.tables import TableDecoder
+            from marketflow.operators.formats.tables.decoder import TableDecoder
 
             return TableDecoder(params["table"], shards=shards)
         case "kafka":
@@ -87,7 +87,7 @@ def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:
 
 
 def _itch(day: str, shards: int) -> FeedDecoder:
-    from marketflow.operators.venues.itch import ItchDecoder
+    from marketflow.operators.formats.itch.decoder import ItchDecoder
 
     return ItchDecoder(date.fromisoformat(day), shards=shards)
 
@@ -102,7 +102,7 @@ def _topic(spec: SourceSpec, shards: int) -> FeedDecoder:
     """Rows of a table, or the raw frames of a venue."""
     feed = parse_feed(spec.place, spec.params)
     if feed.table:
-        from marketflow.operators.venues.tables import TableDecoder
+        from marketflow.operators.formats.tables.decoder import TableDecoder
 
         return TableDecoder(feed.table, shards=shards)
     return _raw(feed.venue, spec.params, shards)
@@ -114,7 +114,7 @@ def _raw(venue: str, params: Mapping[str, str], shards: int) -> FeedDecoder:
     if venue == ITCH:
         return _itch(params["date"], shards)
     if venue == CAPTURE:
-        from marketflow.operators.capture import CaptureFeed
+        from marketflow.operators.formats.capture import CaptureFeed
 
         return CaptureFeed(shards)
     if venue in _BINANCE:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -166,7 +167,7 @@ PARTS: Final = {
         ),
         _rows,
     ),
-    "itch": Part(4, ("marketflow.operators.kernels.itch:decode", _SPLIT), _itch),
+    "itch": Part(4, ("marketflow.operators.formats.itch.kernels.itch:decode", _SPLIT), _itch),
     "binance": Part(9, ("marketflow.operators.kernels.binance:decode_frames", _SPLIT), _binance),
     "simulator": Part(
         6, ("marketflow.sources.simulator_itch_kernel:run_flow",), _simulated("itch")

@@ -1,4 +1,5 @@
-"""Messages of a table topic to frames as operators.venues.tables reads them: Arrow streams.
+"""Messages of a table topic to frames as operators.formats.tables.decoder reads them: Arrow
+streams.
 
 An Arrow message is such a stream already and passes as it is. Runs of Avro or JSON rows become one
 stream each; their offset is the first one's, and rows follow it without a gap. A message that this

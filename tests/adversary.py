@@ -14,7 +14,7 @@ import databento_dbn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from marketflow.operators.kernels.itch_layout import LENGTHS
+from marketflow.operators.formats.itch.kernels.layout import LENGTHS
 from marketflow.operators.venues import VENUES
 from marketflow.schemas.fields import Kind, Table
 from marketflow.schemas.tables import TABLES

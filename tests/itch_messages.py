@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from marketflow.operators.events import EventBatch
-from marketflow.operators.venues.itch import ItchDecoder
+from marketflow.operators.formats.itch.decoder import ItchDecoder
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.reference.itch import BODIES, ItchTwin, event_of

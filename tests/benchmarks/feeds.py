@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from marketflow.operators.events import EVENT, EventBatch, EventKind
+from marketflow.operators.formats.itch.decoder import ItchDecoder
 from marketflow.operators.normalise.core import Normaliser, ShardPlan
 from marketflow.operators.normalise.feed import FeedDecoder
-from marketflow.operators.venues.itch import ItchDecoder
 from marketflow.schemas.messages import frame_batches as framing
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.open import open_reader

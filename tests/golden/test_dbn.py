@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from marketflow.operators.events import EventKind
-from marketflow.operators.venues.dbn import DbnDecoder
+from marketflow.operators.formats.dbn.decoder import DbnDecoder
 from marketflow.schemas.codes import Side
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import interval_ns

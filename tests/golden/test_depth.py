@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from marketflow.operators.books.core import BookConfig, BookShard
-from marketflow.operators.venues.dbn import DbnDecoder
+from marketflow.operators.formats.dbn.decoder import DbnDecoder
 from marketflow.schemas.codes import Side
 from tests.decoding import decode, frames_of
 from tests.golden.test_dbn import csv_rows, told_levels

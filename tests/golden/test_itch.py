@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pytest
 
 from marketflow.operators.events import EventKind, SnapshotRule
-from marketflow.operators.venues.itch import ItchDecoder, midnight_ns
+from marketflow.operators.formats.itch.decoder import ItchDecoder, midnight_ns
 from marketflow.schemas.messages.frames import FrameKind
 from tests.itch_messages import DAY, assert_equals_twin, batch_of, blocks, decode, split
 

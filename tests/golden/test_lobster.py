@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from marketflow.operators.events import EventKind
-from marketflow.operators.venues.lobster import LobsterDecoder
+from marketflow.operators.formats.lobster.decoder import LobsterDecoder
 from marketflow.schemas.codes import RowFlag, Side
 from tests.decoding import cut, decode, frames_of, same
 from tests.reference import lobster as twin

@@ -1,6 +1,6 @@
 """The obvious ITCH 5.0 decoder: one message at a time with struct, straight from the manual.
 
-Twin of operators.venues.itch. It yields what the decoder must say, as plain Python values.
+Twin of operators.formats.itch.decoder. It yields what the decoder must say, as plain Python values.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from marketflow.operators.venues.tables import TableDecoder
+from marketflow.operators.formats.tables.decoder import TableDecoder
 from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.messages import single_rows as wire_rows
 from marketflow.schemas.messages.frames import FrameKind

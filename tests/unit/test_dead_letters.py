@@ -16,12 +16,12 @@ import databento_dbn
 import pytest
 
 from marketflow.operators.dead_letters import OFFSET_BYTES, RAW_BYTES, Rejects
+from marketflow.operators.formats.dbn.decoder import DbnDecoder
+from marketflow.operators.formats.tables.decoder import TableDecoder
 from marketflow.operators.normalise.core import Normaliser, ShardPlan
 from marketflow.operators.normalise.feed import JsonFeed
 from marketflow.operators.venues.binance import BinanceFeed
-from marketflow.operators.venues.dbn import DbnDecoder
 from marketflow.operators.venues.kraken import Kraken
-from marketflow.operators.venues.tables import TableDecoder
 from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.names import MAX_NAME_BYTES, name_fault

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketflow.operators.events import EVENT, BookType, EventKind, SnapshotRule
-from marketflow.operators.kernels.itch_layout import LENGTHS, STOCKS
-from marketflow.operators.venues.itch import ItchDecoder, midnight_ns
-from marketflow.operators.venues.itch_tables import LAYOUTS
+from marketflow.operators.formats.itch.decoder import ItchDecoder, midnight_ns
+from marketflow.operators.formats.itch.kernels.layout import LENGTHS, STOCKS
+from marketflow.operators.formats.itch.tables import LAYOUTS
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NS_PER_DAY
 from tests.itch_messages import (

@@ -8,8 +8,8 @@ import pytest
 
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.events import EventKind as K
+from marketflow.operators.formats.itch.decoder import ItchDecoder
 from marketflow.operators.normalise.core import Normaliser, ShardPlan
-from marketflow.operators.venues.itch import ItchDecoder
 from marketflow.schemas.messages.frames import FrameKind as F
 from marketflow.schemas.messages.lines import (
     LineNote,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from marketflow.operators.events import BookType, EventKind, SnapshotRule
-from marketflow.operators.venues.lobster import LobsterDecoder
+from marketflow.operators.formats.lobster.decoder import LobsterDecoder
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.lobster import LobsterReader

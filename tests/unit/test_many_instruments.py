@@ -21,13 +21,13 @@ from marketflow.flows.errors import UsageError
 from marketflow.operators.bars.core import BarsConfig, BarsShard
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.events import Rows
+from marketflow.operators.formats.itch.decoder import ItchDecoder
+from marketflow.operators.formats.tables.decoder import TableDecoder
 from marketflow.operators.instruments import BookRules, RefusedInstrumentError, Registry
 from marketflow.operators.names import NameTable, Packed
 from marketflow.operators.normalise.core import Normaliser, ShardPlan
 from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.operators.venues.binance import BinanceFeed
-from marketflow.operators.venues.itch import ItchDecoder
-from marketflow.operators.venues.tables import TableDecoder
 from tests.captures import frames
 from tests.decoding import cut, decode, frames_of, same
 from tests.itch_messages import DAY, add, blocks

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from marketflow.operators.events import SnapshotRule
-from marketflow.operators.venues.itch import ItchDecoder
+from marketflow.operators.formats.itch.decoder import ItchDecoder
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import Limits, Reader

@@ -14,7 +14,7 @@ import pytest
 
 from marketflow.operators import ids
 from marketflow.operators.events import NO_SEQUENCE, BookType, EventKind
-from marketflow.operators.venues.tables import TableDecoder
+from marketflow.operators.formats.tables.decoder import TableDecoder
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NO_PRICE, to_decimal

@@ -9,7 +9,7 @@ arrival time of its own: ``ts_recv`` is the frame's.
 **Sequence.** Files carry no packet sequence; the 1-based count of messages in the feed is used,
 which is the MoldUDP64 sequence where the feed starts with the session. Dead-lettered whole
 messages count, cut or empty records do not. A feed recorded from redundant lines tells its holes
-(:mod:`operators.venues.itch_notes`), and the count is the lines' own. After a hole that was lost,
+(:mod:`operators.formats.itch.notes`), and the count is the lines' own. After a hole that was lost,
 the books of a feed that was whole till then are stale, those that are named only later too.
 
 **Instruments.** One per stock locate, registered at the first message that needs it. Its symbol is
@@ -25,7 +25,7 @@ D deletes; U replaces; P is a print against a hidden order, Q a cross (``extra``
 code; no shares: no trade); B busts. Every message is a group of its own. The books start empty and
 right if the feed's first message is the start of messages (S ``O``), else partial.
 
-What is rarer goes to tables by :mod:`operators.venues.itch_tables`.
+What is rarer goes to tables by :mod:`operators.formats.itch.tables`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from numpy.typing import NDArray
 
 from marketflow.operators.dead_letters import Rejects
 from marketflow.operators.events import EVENT, BookType, EventBatch, EventKind, SnapshotRule
+from marketflow.operators.formats.itch import notes
+from marketflow.operators.formats.itch.kernels import layout
+from marketflow.operators.formats.itch.kernels.itch import decode
+from marketflow.operators.formats.itch.tables import tables_of
 from marketflow.operators.instruments import BookRules, RefusedInstrumentError, Registry
-from marketflow.operators.kernels import itch_layout as layout
-from marketflow.operators.kernels.itch import decode
 from marketflow.operators.normalise.feed import Decoded
-from marketflow.operators.venues import itch_notes as notes
-from marketflow.operators.venues.itch_tables import tables_of
 from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.messages.lines import LINE_PREFIX

@@ -10,8 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from marketflow.operators.events import NO_SEQUENCE
+from marketflow.operators.formats.tables.columns import Columns
 from marketflow.operators.normalise.passthrough import schema
-from marketflow.operators.venues.table_columns import Columns
 from marketflow.schemas.codes import BookState, Origin, RejectReason
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.tables.market_data import QUOTES

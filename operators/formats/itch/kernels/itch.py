@@ -1,9 +1,9 @@
 """Nasdaq TotalView-ITCH 5.0: one pass over the bytes of a frames batch.
 
 Order and trade messages become EVENT rows here. Everything rarer is only checked, counted and
-noted in ``rare`` for :mod:`operators.venues.itch_tables`; what cannot be taken is noted in ``bad``.
-The kernel knows instruments by stock locate; when a message needs one that has no instrument yet,
-or a note buffer is full, it pauses *before* that message and the caller resumes it.
+noted in ``rare`` for :mod:`operators.formats.itch.tables`; what cannot be taken is noted in
+``bad``. The kernel knows instruments by stock locate; when a message needs one that has no
+instrument yet, or a note buffer is full, it pauses *before* that message and the caller resumes it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from marketflow.operators.events import NO_SEQUENCE, EventKind, IdKind
-from marketflow.operators.kernels.big_endian import be16, be32, be64
-from marketflow.operators.kernels.itch_layout import (
+from marketflow.operators.formats.itch.kernels.layout import (
     ASK_SLOT,
     ASK_WORD,
     AT,
@@ -64,6 +63,7 @@ from marketflow.operators.kernels.itch_layout import (
     WHY_TYPE,
     WHY_UNPACKED,
 )
+from marketflow.operators.kernels.big_endian import be16, be32, be64
 from marketflow.schemas.codes import RowFlag
 from marketflow.schemas.kernel import kernel
 from marketflow.schemas.messages.frames import FrameKind

@@ -16,11 +16,11 @@ decides how its book is kept, by the schema of its file:
 
 Prices are multiples of 1e-9, INT64_MAX is none. ``ts_recv`` flagged F_BAD_TS_RECV is none.
 Status, imbalance, statistics and definition records and bars (ohlcv, ``origin`` venue) go to their
-tables (:mod:`operators.venues.dbn_tables`, :mod:`operators.venues.dbn_bars`).
+tables (:mod:`operators.formats.dbn.tables`, :mod:`operators.formats.dbn.bars`).
 Records that make no row are counted by kind: symbol mappings, system and error records, and of mbo
 the fills (F) and empty actions (N).
 Trades, orders and quotes are at prices above zero, but for publishers of futures, whose spreads
-are not (:mod:`operators.venues.dbn_publishers`).
+are not (:mod:`operators.formats.dbn.publishers`).
 """
 
 from __future__ import annotations
@@ -42,16 +42,18 @@ from marketflow.operators.events import (
     EventKind,
     SnapshotRule,
 )
+from marketflow.operators.formats.dbn import bars as dbn_bars
+from marketflow.operators.formats.dbn import csv_lines as dbn_csv
+from marketflow.operators.formats.dbn import tables as dbn_tables
+from marketflow.operators.formats.dbn.kernels import dbn as kernels
+from marketflow.operators.formats.dbn.names import Names
+from marketflow.operators.formats.dbn.publishers import may_be_negative, publisher
+from marketflow.operators.formats.dbn.records import Records, fitting
+from marketflow.operators.formats.tables.columns import run_end
 from marketflow.operators.guard import verdict
 from marketflow.operators.instruments import BookRules, RefusedInstrumentError, Registry
-from marketflow.operators.kernels import dbn as kernels
 from marketflow.operators.normalise.feed import Decoded, FrameColumns
 from marketflow.operators.normalise.passthrough import PassingRows
-from marketflow.operators.venues import dbn_bars, dbn_csv, dbn_tables
-from marketflow.operators.venues.dbn_names import Names
-from marketflow.operators.venues.dbn_publishers import may_be_negative, publisher
-from marketflow.operators.venues.dbn_records import Records, fitting
-from marketflow.operators.venues.table_columns import run_end
 from marketflow.schemas.codes import RejectReason, RowFlag
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketflow.operators.events import EVENT, NO_SEQUENCE, EventKind
+from marketflow.operators.formats.itch.kernels import layout
 from marketflow.operators.instruments import RefusedInstrumentError, Registry
-from marketflow.operators.kernels import itch_layout as layout
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.messages.lines import LINE_PREFIX, from_hole, from_line_note, from_start
 from marketflow.schemas.units import NO_PRICE

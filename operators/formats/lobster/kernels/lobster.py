@@ -2,7 +2,7 @@
 
 A frame is ``time,type,order id,size,price,direction`` and, after a newline, the book row
 ``ask price,ask size,bid price,bid size`` per level. Sides in arrays are 0 = bid, 1 = ask, best
-first. See :mod:`operators.venues.lobster` for what the rows mean.
+first. See :mod:`operators.formats.lobster.decoder` for what the rows mean.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketflow.operators.events import NO_SEQUENCE, EventKind, IdKind
-from marketflow.operators.kernels.lobster_text import (
+from marketflow.operators.formats.lobster.kernels.text import (
     MAX_LEVELS,
     WHY_BOOK,
     WHY_COLUMNS,

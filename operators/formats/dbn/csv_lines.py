@@ -13,11 +13,11 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from marketflow.operators.kernels import dbn as kernels
+from marketflow.operators.formats.dbn.kernels import dbn as kernels
+from marketflow.operators.formats.dbn.names import Names
+from marketflow.operators.formats.dbn.records import Records
 from marketflow.operators.kernels import fields, numbers
 from marketflow.operators.normalise.feed import FrameColumns
-from marketflow.operators.venues.dbn_names import Names
-from marketflow.operators.venues.dbn_records import Records
 from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.units import INT64_MAX
 

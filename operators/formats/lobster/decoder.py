@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 
 from marketflow.operators.dead_letters import Rejects
 from marketflow.operators.events import EVENT, BookType, EventBatch, SnapshotRule
+from marketflow.operators.formats.itch.decoder import midnight_ns
+from marketflow.operators.formats.lobster.kernels import lobster as kernels
+from marketflow.operators.formats.lobster.kernels import text
 from marketflow.operators.instruments import BookRules, Registry
-from marketflow.operators.kernels import lobster as kernels
-from marketflow.operators.kernels import lobster_text as text
 from marketflow.operators.normalise.feed import Decoded, FrameColumns
 from marketflow.operators.normalise.passthrough import PassingRows
-from marketflow.operators.venues.itch import midnight_ns
 from marketflow.schemas.codes import MarketStatus, RejectReason
 from marketflow.schemas.recovery import START_ANEW, StateError
 from marketflow.schemas.shards import DEFAULT_SHARDS

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from marketflow.operators.events import NO_SEQUENCE
-from marketflow.operators.venues.table_columns import Columns
+from marketflow.operators.formats.tables.columns import Columns
 from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.fields import Field, Kind, Table
 from marketflow.schemas.units import NO_PRICE, text_of

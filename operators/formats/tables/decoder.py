@@ -23,19 +23,20 @@ from numpy.typing import NDArray
 
 from marketflow.operators.dead_letters import Rejects
 from marketflow.operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind, IdKind
-from marketflow.operators.guard import verdict
-from marketflow.operators.instruments import BookRules, Registry
-from marketflow.operators.normalise.feed import Decoded, FrameColumns
-from marketflow.operators.normalise.passthrough import BadValueError, PassingRows
-from marketflow.operators.venues import table_quotes, table_values
-from marketflow.operators.venues.dbn_publishers import may_be_negative
-from marketflow.operators.venues.table_columns import (
+from marketflow.operators.formats.dbn.publishers import may_be_negative
+from marketflow.operators.formats.tables import quotes as table_quotes
+from marketflow.operators.formats.tables import values as table_values
+from marketflow.operators.formats.tables.columns import (
     ArrowSource,
     Columns,
     LineSource,
     our_names,
     run_end,
 )
+from marketflow.operators.guard import verdict
+from marketflow.operators.instruments import BookRules, Registry
+from marketflow.operators.normalise.feed import Decoded, FrameColumns
+from marketflow.operators.normalise.passthrough import BadValueError, PassingRows
 from marketflow.schemas.codes import Action, AggressorSide, RejectReason, RowFlag, Side, TradeStatus
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import START_ANEW, StateError
@@ -256,7 +257,7 @@ class TableDecoder:
         return self._table.name in ("trades", "book_events", "quotes")
 
     def _allowed(self, columns: Columns, rows: NDArray[np.void]) -> None:
-        """Prices at or below zero only where the venue has such (operators.venues.dbn_publishers);
+        """Prices at or below zero only where the venue has such (operators.formats.dbn.publishers);
         no trade of size 0. A bust may name neither."""
         if not self._is_events():
             return

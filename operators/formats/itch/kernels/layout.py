@@ -45,7 +45,7 @@ STATE_SIZE: Final = 12
 REFUSED: Final = -2
 #: Why the kernel returned.
 DONE, NAME_WANTED, NOTES_FULL, NOTED = range(4)
-#: ``why`` of a bad row; the words are in operators.venues.itch.
+#: ``why`` of a bad row; the words are in operators.formats.itch.decoder.
 (
     WHY_CUT,
     WHY_EMPTY,

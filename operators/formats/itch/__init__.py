@@ -1,0 +1,1 @@
+"""Nasdaq TotalView-ITCH 5.0: the decoder of one feed, its rare messages as rows, its kernels."""

@@ -1,0 +1,1 @@
+"""LOBSTER: message and order book files of one stock and day."""

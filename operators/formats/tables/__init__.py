@@ -1,0 +1,1 @@
+"""Rows of our own tables (``csv:``, ``parquet:``, topics) back to events."""
