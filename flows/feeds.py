@@ -93,7 +93,7 @@ def _itch(day: str, shards: int) -> FeedDecoder:
 
 
 def _binance(market: str, shards: int) -> FeedDecoder:
-    from marketflow.operators.venues.binance import BinanceFeed
+    from marketflow.operators.venues.binance.feed import BinanceFeed
 
     return BinanceFeed(market, shards)
 
@@ -128,7 +128,7 @@ def rows_of(venue: str) -> tuple[str | None, frozenset[str]]:
     """The venue of the rows that raw frames of ``venue`` make (None: any), and the venues that are
     other feeds'."""
     if venue in _BINANCE:
-        from marketflow.operators.venues.binance_decoder import VENUES as BINANCE_VENUES
+        from marketflow.operators.venues.binance.decoder import VENUES as BINANCE_VENUES
 
         venue = BINANCE_VENUES[_BINANCE[venue]]
     return venue or None, frozenset(DECODERS) - {venue}

@@ -168,7 +168,9 @@ PARTS: Final = {
         _rows,
     ),
     "itch": Part(4, ("marketflow.operators.formats.itch.kernels.itch:decode", _SPLIT), _itch),
-    "binance": Part(9, ("marketflow.operators.kernels.binance:decode_frames", _SPLIT), _binance),
+    "binance": Part(
+        9, ("marketflow.operators.venues.binance.kernels.scan:decode_frames", _SPLIT), _binance
+    ),
     "simulator": Part(
         6, ("marketflow.sources.simulator_itch_kernel:run_flow",), _simulated("itch")
     ),

@@ -14,7 +14,7 @@ from marketflow.operators.events import EVENT, NO_INSTRUMENTS, EventBatch, Event
 from marketflow.operators.instruments import MAX_INSTRUMENTS
 from marketflow.operators.normalise.feed import Decoded, FrameColumns, JsonFeed
 from marketflow.operators.venues import DECODERS, VENUES
-from marketflow.operators.venues.binance import Binance, BinanceFeed
+from marketflow.operators.venues.binance.feed import Binance, BinanceFeed
 from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError

@@ -1,4 +1,4 @@
-"""Venues that are decoded message by message: one module each, a page of declarations and handlers.
+"""Venues that are decoded message by message: a module or folder each, declarations and handlers.
 
 A decoder is found by the ``exchange`` name of a capture's header. Modules are imported when their
 decoder is first made, so a flow of one venue pays for one.
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 #: Exchange name of a recording -> "module:class" below this package.
 DECODERS: Final[dict[str, str]] = {
-    "BINANCE": "binance_decoder:Binance",
-    "BINANCE_COINM": "binance_decoder:coinm",
-    "BINANCE_DELIVERY": "binance_decoder:coinm",
-    "BINANCE_FUTURES": "binance_decoder:usdm",
-    "BINANCE_US": "binance_decoder:us",
-    "BINANCE_USDM": "binance_decoder:usdm",
+    "BINANCE": "binance.decoder:Binance",
+    "BINANCE_COINM": "binance.decoder:coinm",
+    "BINANCE_DELIVERY": "binance.decoder:coinm",
+    "BINANCE_FUTURES": "binance.decoder:usdm",
+    "BINANCE_US": "binance.decoder:us",
+    "BINANCE_USDM": "binance.decoder:usdm",
     "BITFINEX": "bitfinex:Bitfinex",
-    "BITGET": "bitget:Bitget",
+    "BITGET": "bitget.decoder:Bitget",
     "BITSTAMP": "bitstamp:Bitstamp",
     "BYBIT": "bybit:Bybit",
-    "COINBASE": "coinbase:Coinbase",
-    "COINBASE_EXCHANGE": "coinbase_exchange:CoinbaseExchange",
+    "COINBASE": "coinbase.advanced:Coinbase",
+    "COINBASE_EXCHANGE": "coinbase.exchange:CoinbaseExchange",
     "GATEIO": "gateio:Gateio",
     "HUOBI": "huobi:Huobi",
     "INDEPENDENT_RESERVE": "independent_reserve:IndependentReserve",
-    "KRAKEN": "kraken:Kraken",
+    "KRAKEN": "kraken.v1:Kraken",
     "KUCOIN": "kucoin:Kucoin",
-    "OKX": "okx:Okx",
+    "OKX": "okx.v5:Okx",
 }
 
 

@@ -10,7 +10,7 @@ messages) it is BYBIT.
 
 Continuity: ``u`` grows by one per message of a topic. ``u`` = 1 says that the service restarted and
 the message is a whole book, whatever its type. One depth keeps an instrument's book (see
-:mod:`operators.venues.one_book`); depth 1 is the venue's own quote.
+:mod:`operators.venues.base.one_book`); depth 1 is the venue's own quote.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from marketflow.operators.events import Continuity, SnapshotRule
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import ms_ns
-from marketflow.operators.venues.listing import Facts
-from marketflow.operators.venues.one_book import OneBookVenue
+from marketflow.operators.venues.base.listing import Facts
+from marketflow.operators.venues.base.one_book import OneBookVenue
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 

@@ -24,7 +24,7 @@ from marketflow.operators.events import Continuity, EventKind, SnapshotRule
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import decimal_ms_ns, ms_ns
-from marketflow.operators.venues.listing import Facts, ListedVenue, increment
+from marketflow.operators.venues.base.listing import Facts, ListedVenue, increment
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 

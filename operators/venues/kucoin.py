@@ -23,7 +23,7 @@ from marketflow.operators.events import Continuity, SnapshotRule
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import ms_ns, whole_ns
-from marketflow.operators.venues.listing import Facts, ListedVenue
+from marketflow.operators.venues.base.listing import Facts, ListedVenue
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 

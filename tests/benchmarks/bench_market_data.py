@@ -17,7 +17,7 @@ import pyarrow as pa
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.events import EventBatch, EventKind
 from marketflow.operators.formats.itch.decoder import ItchDecoder
-from marketflow.operators.venues.binance import BinanceFeed
+from marketflow.operators.venues.binance.feed import BinanceFeed
 from tests.benchmarks import feeds, peers
 from tests.benchmarks.harness import Result, benchmark, rate
 from tests.reference.books import NaiveBook

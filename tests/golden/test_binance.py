@@ -14,7 +14,7 @@ import pytest
 
 from marketflow.operators.events import NO_SEQUENCE, EventKind, IdKind
 from marketflow.operators.normalise.feed import Decoded, JsonFeed
-from marketflow.operators.venues.binance import Binance, BinanceFeed
+from marketflow.operators.venues.binance.feed import Binance, BinanceFeed
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
 from marketflow.schemas.units import text_of
 from tests.captures import TestFrame, batches, capture_frames

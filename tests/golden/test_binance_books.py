@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from marketflow.operators.books.core import BookConfig, BookShard
-from marketflow.operators.venues.binance import BinanceFeed
+from marketflow.operators.venues.binance.feed import BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, batches, capture_frames
 from tests.golden.test_binance import SESSIONS, session

@@ -24,7 +24,7 @@ import pytest
 from marketflow.operators.normalise.feed import Decoded, JsonFeed
 from marketflow.operators.normalise.timestamps import rfc3339_ns
 from marketflow.operators.venues import VENUES
-from marketflow.operators.venues.binance import Binance
+from marketflow.operators.venues.binance.feed import Binance
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames, read_lines
 from tests.decoded import Group, Level, Print, Quote, letters, plain

@@ -21,7 +21,7 @@ from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.normalise.core import Normaliser, ShardPlan
 from marketflow.operators.normalise.feed import FeedDecoder, JsonFeed
 from marketflow.operators.venues import VENUES
-from marketflow.operators.venues.binance import BinanceFeed
+from marketflow.operators.venues.binance.feed import BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import Limits

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from marketflow.operators.events import EVENT
 from marketflow.operators.kernels import words
-from marketflow.operators.kernels.binance import DONE, decode_frames
 from marketflow.operators.kernels.symbols import find_symbol, make_symbols
 from marketflow.operators.normalise.feed import FrameColumns, JsonFeed
-from marketflow.operators.venues.binance import Binance, BinanceFeed
+from marketflow.operators.venues.binance.feed import Binance, BinanceFeed
+from marketflow.operators.venues.binance.kernels.scan import DONE, decode_frames
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.unit.test_numbers import texts

@@ -20,8 +20,8 @@ from marketflow.operators.formats.dbn.decoder import DbnDecoder
 from marketflow.operators.formats.tables.decoder import TableDecoder
 from marketflow.operators.normalise.core import Normaliser, ShardPlan
 from marketflow.operators.normalise.feed import JsonFeed
-from marketflow.operators.venues.binance import BinanceFeed
-from marketflow.operators.venues.kraken import Kraken
+from marketflow.operators.venues.binance.feed import BinanceFeed
+from marketflow.operators.venues.kraken.v1 import Kraken
 from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.names import MAX_NAME_BYTES, name_fault

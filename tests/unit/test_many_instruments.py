@@ -27,7 +27,7 @@ from marketflow.operators.instruments import BookRules, RefusedInstrumentError, 
 from marketflow.operators.names import NameTable, Packed
 from marketflow.operators.normalise.core import Normaliser, ShardPlan
 from marketflow.operators.normalise.feed import FeedDecoder
-from marketflow.operators.venues.binance import BinanceFeed
+from marketflow.operators.venues.binance.feed import BinanceFeed
 from tests.captures import frames
 from tests.decoding import cut, decode, frames_of, same
 from tests.itch_messages import DAY, add, blocks

@@ -17,7 +17,7 @@ from marketflow.operators.arbitration.messages import MessageArbiter, MessageArb
 from marketflow.operators.arbitration.sequences import Sequenced, sequence_of
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.normalise.core import Normaliser, ShardPlan
-from marketflow.operators.venues.binance import BinanceFeed
+from marketflow.operators.venues.binance.feed import BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.messages.lines import from_line_note
 from tests.captures import TestFrame, frames

@@ -16,7 +16,7 @@ from marketflow.flows.stats import RunStats
 from marketflow.operators.events import Rows
 from marketflow.operators.normalise.core import ROWLESS
 from marketflow.operators.normalise.message_kinds import kind_of
-from marketflow.operators.venues.binance import BinanceFeed
+from marketflow.operators.venues.binance.feed import BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.decoded import feed

@@ -11,7 +11,7 @@ import pytest
 
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.events import EventKind
-from marketflow.operators.venues.bitget import Bitget
+from marketflow.operators.venues.bitget.decoder import Bitget
 from marketflow.schemas.units import NS_PER_MS
 from tests.captures import TestFrame
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters, plain

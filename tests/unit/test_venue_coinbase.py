@@ -6,7 +6,7 @@ import json
 import pickle
 from decimal import Decimal
 
-from marketflow.operators.venues.coinbase import Coinbase
+from marketflow.operators.venues.coinbase.advanced import Coinbase
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.decoded import Group, Print, Quote, decode, events, examples, feed, http, letters, plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from marketflow.operators.venues.coinbase_exchange import CoinbaseExchange
+from marketflow.operators.venues.coinbase.exchange import CoinbaseExchange
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters, plain
 
 PRODUCTS_URL = "https://api.exchange.coinbase.com/products"

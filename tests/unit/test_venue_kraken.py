@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from marketflow.operators.events import EventKind
-from marketflow.operators.venues.kraken import DEFAULT_DEPTH, Kraken
+from marketflow.operators.venues.kraken.v1 import DEFAULT_DEPTH, Kraken
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from marketflow.operators.events import EventKind
-from marketflow.operators.venues.okx import Okx
+from marketflow.operators.venues.okx.v5 import Okx
 from tests.decoded import Group, Print, Quote, decode, events, examples, http, letters, plain
 
 INSTRUMENTS_URL = "https://www.okx.com/api/v5/public/instruments?instType=SWAP"

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.operators.venues.bitget import Bitget
+from marketflow.operators.venues.bitget.decoder import Bitget
 from marketflow.operators.venues.bybit import Bybit
-from marketflow.operators.venues.coinbase import Coinbase
-from marketflow.operators.venues.coinbase_exchange import CoinbaseExchange
-from marketflow.operators.venues.kraken import Kraken
-from marketflow.operators.venues.okx import Okx
+from marketflow.operators.venues.coinbase.advanced import Coinbase
+from marketflow.operators.venues.coinbase.exchange import CoinbaseExchange
+from marketflow.operators.venues.kraken.v1 import Kraken
+from marketflow.operators.venues.okx.v5 import Okx
 from marketflow.schemas.messages.frames import FrameKind
 from tests.captures import TestFrame, frames
 from tests.decoded import examples, feed, http

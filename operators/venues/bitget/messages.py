@@ -1,4 +1,4 @@
-"""What Bitget's messages and listings look like; see :mod:`operators.venues.bitget`.
+"""What Bitget's messages and listings look like; see :mod:`operators.venues.bitget.decoder`.
 
 The generations of its API name the same things differently: a struct has the names of all.
 """

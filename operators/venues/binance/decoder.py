@@ -3,7 +3,8 @@ streams, combined or bare, and REST answers.
 
 Source: Binance Open Platform, "WebSocket Streams" of the Spot, USDⓈ-M and COIN-M APIs, checked
 against recordings of 2019, 2021, 2024. This is the exact decoder of every message; the byte scan
-in :mod:`operators.kernels.binance` takes over the most common shapes and must give the same rows.
+in :mod:`operators.venues.binance.kernels.scan` takes over the most common shapes and must give the
+same rows.
 
 Times are milliseconds, or microseconds where the stream was asked for them (16 digits). ts_event:
 a trade's ``T``; everything else ``E``. Spot's bookTicker and REST book have neither and say 0, "not
@@ -36,7 +37,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketflow.operators.events import BookType, Continuity, EventKind, SnapshotRule
-from marketflow.operators.kernels.binance import (
+from marketflow.operators.kernels.numbers import OK
+from marketflow.operators.normalise.event_builder import EventBuilder
+from marketflow.operators.normalise.feed import BookRules, Frame
+from marketflow.operators.normalise.timestamps import TimestampError
+from marketflow.operators.numbers import exact
+from marketflow.operators.venues.base.listing import ListedVenue
+from marketflow.operators.venues.binance import messages
+from marketflow.operators.venues.binance.kernels.scan import (
     DIFF_DEPTH,
     MAX_MS,
     MAX_US,
@@ -45,13 +53,6 @@ from marketflow.operators.kernels.binance import (
     PARTIAL_SHOWN,
     RAW_TRADES,
 )
-from marketflow.operators.kernels.numbers import OK
-from marketflow.operators.normalise.event_builder import EventBuilder
-from marketflow.operators.normalise.feed import BookRules, Frame
-from marketflow.operators.normalise.timestamps import TimestampError
-from marketflow.operators.numbers import exact
-from marketflow.operators.venues import binance_messages as messages
-from marketflow.operators.venues.listing import ListedVenue
 from marketflow.schemas.codes import AggressorSide, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NS_PER_MS, NS_PER_US

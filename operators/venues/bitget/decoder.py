@@ -27,10 +27,10 @@ from marketflow.operators.events import ChecksumRule, Continuity, EventKind, Sna
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import ms_ns
-from marketflow.operators.venues import bitget_messages as messages
-from marketflow.operators.venues.bitget_messages import Integer, Message, Trade
-from marketflow.operators.venues.listing import Facts, increment
-from marketflow.operators.venues.one_book import OneBookVenue
+from marketflow.operators.venues.base.listing import Facts, increment
+from marketflow.operators.venues.base.one_book import OneBookVenue
+from marketflow.operators.venues.bitget import messages
+from marketflow.operators.venues.bitget.messages import Integer, Message, Trade
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 

@@ -14,7 +14,7 @@ import msgspec
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import Frame
 from marketflow.operators.normalise.timestamps import rfc3339_ns
-from marketflow.operators.venues.listing import ListedVenue
+from marketflow.operators.venues.base.listing import ListedVenue
 from marketflow.schemas.codes import AggressorSide, RejectReason, Side
 
 #: Levels per side where a subscription names no depth, in both versions.

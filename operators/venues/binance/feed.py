@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 
 from marketflow.operators.instruments import Seen
-from marketflow.operators.kernels.binance import DONE, FULL, Batch, decode_frames, rows_wanted
 from marketflow.operators.kernels.symbols import make_symbols, with_symbols
 from marketflow.operators.kernels.words import SPARE
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import FrameColumns, JsonFeed
-from marketflow.operators.venues.binance_decoder import Binance
+from marketflow.operators.venues.binance.decoder import Binance
+from marketflow.operators.venues.binance.kernels.scan import (
+    DONE,
+    FULL,
+    Batch,
+    decode_frames,
+    rows_wanted,
+)
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.shards import DEFAULT_SHARDS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from marketflow.operators.normalise.feed import Frame
-from marketflow.operators.venues.listing import ListedVenue
+from marketflow.operators.venues.base.listing import ListedVenue
 from marketflow.schemas.messages.frames import FrameKind
 
 

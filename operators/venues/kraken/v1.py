@@ -6,7 +6,7 @@ REST AssetPairs, checked against a recording of April 2021.
 Continuity: books carry no number; every update carries a CRC32 over the top ten levels instead.
 A book is maintained to the subscribed depth: levels that an update pushes beyond it are dropped
 without being told, so the depth (``book-10``: 10) is part of the rules of the instrument.
-Messages in objects with a ``channel`` belong to v2 and go to :mod:`operators.venues.kraken_v2`.
+Messages in objects with a ``channel`` belong to v2 and go to :mod:`operators.venues.kraken.v2`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from marketflow.operators.events import ChecksumRule, SnapshotRule
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import seconds_ns
-from marketflow.operators.venues.kraken_v2 import DEFAULT_DEPTH, Depth, KrakenV2, Result
-from marketflow.operators.venues.listing import Facts, increment
+from marketflow.operators.venues.base.listing import Facts, increment
+from marketflow.operators.venues.kraken.v2 import DEFAULT_DEPTH, Depth, KrakenV2, Result
 from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 

@@ -13,7 +13,7 @@ import msgspec
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import Frame
 from marketflow.operators.normalise.timestamps import rfc3339_ns
-from marketflow.operators.venues.one_book import OneBookVenue
+from marketflow.operators.venues.base.one_book import OneBookVenue
 from marketflow.schemas.codes import AggressorSide, RejectReason, Side
 
 AGGRESSORS: Final = {"buy": AggressorSide.BUY, "sell": AggressorSide.SELL}

@@ -3,7 +3,7 @@
 Accepted are only the exact shapes of a combined stream that Binance sends today, key by key and
 without a blank: depthUpdate, trade, aggTrade and bookTicker of spot and futures, plain numbers, a
 symbol that is registered. Whatever differs by a byte is left to the exact decoder
-(:mod:`operators.venues.binance_decoder`), which is also what the tests compare every row with.
+(:mod:`operators.venues.binance.decoder`), which is also what the tests compare every row with.
 
 A payload must end with ``}``: no run of digits can leave it. Positions of -1 say "not this shape".
 """
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketflow.operators.events import NO_SEQUENCE, EventKind, IdKind
-from marketflow.operators.kernels.json_scan import decimal, flag, put_row, whole
 from marketflow.operators.kernels.symbols import MAX_BYTES, Symbols, find_symbol
 from marketflow.operators.kernels.words import address_of, after, byte, literal
+from marketflow.operators.venues.binance.kernels.json_scan import decimal, flag, put_row, whole
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
 from marketflow.schemas.kernel import bare_kernel
 from marketflow.schemas.units import END_OF_TIME_NS, NS_PER_MS, NS_PER_US
@@ -28,7 +28,7 @@ DONE: Final = 0
 FULL: Final = 1  # more room is needed
 OTHER: Final = 2  # this frame is for the exact decoder
 
-#: Bits of ``facts``; see operators.venues.binance_decoder.
+#: Bits of ``facts``; see operators.venues.binance.decoder.
 RAW_TRADES: Final = 1
 DIFF_DEPTH: Final = 2
 PARTIAL_RULES: Final = 4  # registered as an instrument whose every message is a full book

@@ -2,10 +2,10 @@
 
 Source: OKX API guide v5 (order book, trades, tickers, public data channels, instruments) and its
 notice of May 2026 on checksums, checked against a recording of May 2022. Messages of the older v3
-go to :mod:`operators.venues.okx_v3`.
+go to :mod:`operators.venues.okx.v3`.
 
 Symbols name their market (``BTC-USDT``, ``BTC-USDT-SWAP``, ``BTC-USD-220527``), so OKX is one
-venue. One channel keeps an instrument's book (see :mod:`operators.venues.one_book`).
+venue. One channel keeps an instrument's book (see :mod:`operators.venues.base.one_book`).
 
 Continuity: ``prevSeqId`` equals the ``seqId`` before it; a message without changes repeats its
 own; after maintenance the numbers may start again lower, still chained. Before 2023 there was only
@@ -22,8 +22,8 @@ from marketflow.operators.events import ChecksumRule, Continuity, SnapshotRule
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import ms_ns
-from marketflow.operators.venues.listing import Facts
-from marketflow.operators.venues.okx_v3 import AGGRESSORS, OkxTables
+from marketflow.operators.venues.base.listing import Facts
+from marketflow.operators.venues.okx.v3 import AGGRESSORS, OkxTables
 from marketflow.schemas.codes import MarketStatus, RejectReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 

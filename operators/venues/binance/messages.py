@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from marketflow.operators.normalise.feed import Frame
-from marketflow.operators.venues.listing import Facts
+from marketflow.operators.venues.base.listing import Facts
 from marketflow.schemas.codes import MarketStatus
 
 #: Markets whose instruments are contracts.

@@ -1,0 +1,1 @@
+"""What several venues share: listings, and which channel keeps a book."""

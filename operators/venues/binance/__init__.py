@@ -1,0 +1,1 @@
+"""Binance: the byte scan where it applies, the exact decoder for everything else."""

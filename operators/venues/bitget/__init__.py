@@ -1,0 +1,1 @@
+"""Bitget: three generations of its WebSocket API."""

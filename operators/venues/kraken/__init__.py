@@ -1,0 +1,1 @@
+"""Kraken spot: WebSocket API v1 and v2."""
