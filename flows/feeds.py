@@ -12,7 +12,7 @@ from marketflow.operators.venues import DECODERS, VENUES
 from marketflow.sinks.errors import LakeFailed, SinkError
 from marketflow.sinks.lake import check_lake, is_lake, list_files
 from marketflow.sources.errors import SourceError
-from marketflow.sources.kafka_url import parse_feed
+from marketflow.sources.kafka.config import parse_feed
 from marketflow.sources.url import SourceSpec, parse_source
 
 _DEFAULT_DATE = "2026-03-02"
@@ -156,7 +156,7 @@ def _check_raw(venue: str, params: Mapping[str, str]) -> None:
 
 def _check_capture(spec: SourceSpec) -> None:
     """Do the files say that no decoder of ours, or another one, reads them?"""
-    from marketflow.sources import capture, markets
+    from marketflow.sources.files import capture, markets
 
     first: tuple[Path, str] | None = None
     for path in spec.paths:

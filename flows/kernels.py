@@ -124,7 +124,7 @@ def _binance() -> None:
 
 def _simulated(form: str) -> Callable[[], None]:
     def warm() -> None:
-        from marketflow.sources.open import open_reader
+        from marketflow.sources.registry import open_reader
         from marketflow.sources.url import parse_source
 
         reader = open_reader(parse_source(f"sim:?events=2000&symbols=3&format={form}"))
@@ -172,10 +172,10 @@ PARTS: Final = {
         9, ("marketflow.operators.venues.binance.kernels.scan:decode_frames", _SPLIT), _binance
     ),
     "simulator": Part(
-        6, ("marketflow.sources.simulator_itch_kernel:run_flow",), _simulated("itch")
+        6, ("marketflow.sources.simulator.kernels.itch:run_flow",), _simulated("itch")
     ),
     "simulator_binance": Part(
-        6, ("marketflow.sources.simulator_binance_kernel:run_flow",), _simulated("binance")
+        6, ("marketflow.sources.simulator.kernels.binance:run_flow",), _simulated("binance")
     ),
     "timescale": Part(8, ("marketflow.sinks.copy_kernels:numeric_arrays",), _timescale),
     "lines": Part(15, ("marketflow.operators.arbitration.kernels.arbiter:arbitrate",), _lines),

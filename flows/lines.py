@@ -21,9 +21,9 @@ from marketflow.operators.arbitration.soup import LOGOUT, SoupClient, SoupError,
 from marketflow.schemas.messages.lines import PACKET
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
 from marketflow.sources.errors import FeedFailed
-from marketflow.sources.line_url import LineSpec, LinesSpec
-from marketflow.sources.tcp import TcpLine
-from marketflow.sources.udp import BUFFER_BYTES, SLOT_BYTES, UdpSocket
+from marketflow.sources.lines.config import LineSpec, LinesSpec
+from marketflow.sources.lines.tcp import TcpLine
+from marketflow.sources.lines.udp import BUFFER_BYTES, SLOT_BYTES, UdpSocket
 
 _SLOTS: Final = 256
 _SOUP_BYTES: Final = 1 << 20

@@ -72,9 +72,9 @@ def list_feeds(
 def _partitions(
     source: int, spec: SourceSpec, found: Sequence[Feed], resumed: bool, stop: threading.Event
 ) -> list[Feed]:
-    from marketflow.sources.kafka import SPARE_PARTITIONS
-    from marketflow.sources.kafka_cluster import START_PATIENCE_S, Cluster
-    from marketflow.sources.kafka_url import parse_feed
+    from marketflow.sources.kafka.cluster import START_PATIENCE_S, Cluster
+    from marketflow.sources.kafka.config import parse_feed
+    from marketflow.sources.kafka.reader import SPARE_PARTITIONS
 
     try:
         feed = parse_feed(spec.place, spec.params)

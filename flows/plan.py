@@ -25,9 +25,9 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.partitions import Feed
 from marketflow.operators.mid_history import Warmup
 from marketflow.schemas.units import NS_PER_MS
-from marketflow.sources.kafka_cluster import Cluster
-from marketflow.sources.kafka_url import EARLIEST, Bound, KafkaFeed, parse_feed
-from marketflow.sources.replay import Span
+from marketflow.sources.kafka.cluster import Cluster
+from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaFeed, parse_feed
+from marketflow.sources.kafka.replay import Span
 from marketflow.sources.url import SourceSpec, parse_source
 
 _PLAN: Final = "replay.json"
@@ -41,7 +41,7 @@ _BOUNDS: Final = ("from", "to", "group")
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What was asked for. ``topics`` may have parameters (``trades_raw?venue=binance``); ``start``
-    and ``end`` as in sources.kafka_url, None: all there is; ``ends``: whether the feeds are over
+    and ``end`` as in sources.kafka.config, None: all there is; ``ends``: whether the feeds are over
     at the end, None: if the end is not given (and the original run's feeds were); ``original``:
     the recovery folder of the run that is replayed; ``replaces``: the rows are for a store that
     holds others already, and may be followed by more."""

@@ -31,11 +31,11 @@ from marketflow.schemas.units import NS_PER_S
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.raw_url import RawWriter, address_of, open_raw
 from marketflow.sources.errors import SourceError
-from marketflow.sources.line_url import is_line, parse_lines
-from marketflow.sources.live.outbox import MAX_BYTES
-from marketflow.sources.live.recorder import PATIENCE_S, STALL_S, Recorder
-from marketflow.sources.live.requests import ResyncRequests
-from marketflow.sources.live.url import parse_live
+from marketflow.sources.kafka.resync_requests import ResyncRequests
+from marketflow.sources.lines.config import is_line, parse_lines
+from marketflow.sources.websocket.config import parse_live
+from marketflow.sources.websocket.outbox import MAX_BYTES
+from marketflow.sources.websocket.recorder import PATIENCE_S, STALL_S, Recorder
 
 log = logging.getLogger("marketflow.record")
 

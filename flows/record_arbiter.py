@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from marketflow.operators.arbitration.messages import MessageArbiter, MessageArbiterConfig
 from marketflow.operators.arbitration.sequences import SEQUENCES
 from marketflow.schemas.messages.frames import FRAMES
-from marketflow.sources.live.url import LiveSpec
+from marketflow.sources.websocket.config import LiveSpec
 
 
 class RecordArbiter:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from marketflow.flows.lines import LinePump, LineReport
 from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.sources.errors import FeedFailed
-from marketflow.sources.line_url import LinesSpec
+from marketflow.sources.lines.config import LinesSpec
 
 #: Whose decoder reads the frames.
 VENUE: Final = "XNAS"

@@ -1,7 +1,8 @@
 """Replaying topics through a flow: an interval again, row for row as the original run made it.
 
 ``marketflow replay`` is ``run`` with three things more: topics merged in order of time at a chosen
-speed (sources.replay), a beginning in mid-history (flows.plan), and progress that knows its end.
+speed (sources.kafka.replay), a beginning in mid-history (flows.plan), and progress that knows its
+end.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.settings import Settings
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
 from marketflow.sinks.url import place
-from marketflow.sources import marks
 from marketflow.sources.errors import SourceError
+from marketflow.sources.files import marks
 from marketflow.sources.url import SourceSpec
 
 #: Of the note in a recovery folder.

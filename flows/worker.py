@@ -40,8 +40,8 @@ from marketflow.schemas.units import NS_PER_MS, interval_ns
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.outputs import WriterSink
 from marketflow.sinks.url import open_writer
+from marketflow.sources.engine import FeedSource, ReplaySource
 from marketflow.sources.errors import SourceError
-from marketflow.sources.inputs import FeedSource, ReplaySource
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 from marketflow.sources.url import SourceSpec
 
@@ -138,7 +138,7 @@ def _source(
     job: Job, specs: list[SourceSpec], stop: threading.Event, limits: Limits, stats: RunStats
 ) -> FeedSource | ReplaySource:
     if job.replay is not None:
-        from marketflow.sources.kafka_url import parse_feed
+        from marketflow.sources.kafka.config import parse_feed
 
         places = [(span, specs[span.feed]) for span in job.replay.plan.spans]
         spans = [(span, parse_feed(spec.place, spec.params)) for span, spec in places]

@@ -2,6 +2,6 @@
 :data:`schemas.messages.frames.FRAMES`.
 
 :func:`sources.url.parse_source` turns a URL into a checked :class:`~sources.url.SourceSpec`,
-:func:`sources.open.open_reader` opens it, and :class:`sources.inputs.FeedSource` hands its batches
-to the dataflow. Decoding what the bytes mean is the operators' work.
+:func:`sources.registry.open_reader` opens it, and :class:`sources.engine.FeedSource` hands its
+batches to the dataflow. Decoding what the bytes mean is the operators' work.
 """

@@ -22,11 +22,12 @@ from marketflow.schemas.kafka_address import SECURITY_PARAMS
 from marketflow.schemas.kafka_address import redacted as redacted_url
 from marketflow.schemas.names import name_fault
 from marketflow.schemas.tables import TABLES
-from marketflow.sources import frames, sniff
 from marketflow.sources.errors import SourceError
-from marketflow.sources.kafka_url import parse_feed
-from marketflow.sources.line_url import is_line
-from marketflow.sources.tables import renames
+from marketflow.sources.files import recorded_frames as frames
+from marketflow.sources.files import sniff
+from marketflow.sources.files.tables import renames
+from marketflow.sources.kafka.config import parse_feed
+from marketflow.sources.lines.config import is_line
 
 __all__ = ["SourceError", "SourceSpec", "parse_source"]
 
@@ -98,7 +99,7 @@ _FRAMES: Final = {
     "table": _Param(_one_of(*_TABLE_NAMES, frames.TABLE), "table=trades"),
     "date": _Param(_date, "date=2019-12-30", required=False),
 }
-#: Their values are checked by sources.kafka_url.
+#: Their values are checked by sources.kafka.config.
 _KAFKA: Final = {
     name: _Param(_text, example, required=False)
     for name, example in (

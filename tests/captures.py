@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from marketflow.schemas.messages.frames import FRAMES, FrameKind
-from marketflow.sources.capture import CaptureReader
+from marketflow.sources.files.capture import CaptureReader
 
 
 class TestFrame(NamedTuple):

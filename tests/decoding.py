@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from marketflow.operators.normalise.feed import FeedDecoder
-from marketflow.sources.open import open_reader
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits, Reader
+from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
 
 

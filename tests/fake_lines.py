@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl
 
 from marketflow.operators.arbitration import mold, soup
 from marketflow.schemas.messages.frames import FrameKind
-from marketflow.sources.open import open_reader
+from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
 
 SESSION = b"FAKE000001"

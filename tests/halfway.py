@@ -13,7 +13,7 @@ import pytest
 
 from marketflow.flows import run as run_module
 from marketflow.flows.settings import load
-from marketflow.sources.open import open_reader
+from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
 from tests.lakes import assert_same_lakes
 

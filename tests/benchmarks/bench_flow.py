@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from marketflow.flows import settings
 from marketflow.flows.run import run
-from marketflow.sources.simulator import write_itch
+from marketflow.sources.simulator.reader import write_itch
 from tests.benchmarks import feeds, per_event
 from tests.benchmarks.harness import Result, benchmark, rate
 

@@ -32,9 +32,9 @@ from marketflow.infra.services.kafka import Kafka
 from marketflow.sinks.kafka import KafkaWriter
 from marketflow.sinks.kafka_url import parse_kafka_sink
 from marketflow.sinks.timescale import copy_statement
-from marketflow.sources.kafka import KafkaReader
-from marketflow.sources.kafka_fetcher import Hub
-from marketflow.sources.kafka_url import parse_feed
+from marketflow.sources.kafka.config import parse_feed
+from marketflow.sources.kafka.consumer import Hub
+from marketflow.sources.kafka.reader import KafkaReader
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 from marketflow.sources.url import parse_source
 from tests.batches import Feed

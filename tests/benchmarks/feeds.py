@@ -18,8 +18,8 @@ from marketflow.operators.normalise.core import Normaliser, ShardPlan
 from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.schemas.messages import frame_batches as framing
 from marketflow.schemas.messages.frames import FrameKind
-from marketflow.sources.open import open_reader
 from marketflow.sources.reader import Limits
+from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
 
 DAY: Final = "2026-03-02"

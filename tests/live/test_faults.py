@@ -13,8 +13,8 @@ import pytest
 from marketflow.flows.record import RecordOptions, record
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.errors import FeedFailed
-from marketflow.sources.live.recorder import Recorder
-from marketflow.sources.live.url import parse_live
+from marketflow.sources.websocket.config import parse_live
+from marketflow.sources.websocket.recorder import Recorder
 from tests.captures import TestFrame
 from tests.fake_venue.server import FakeVenue
 from tests.live.recordings import (

@@ -21,7 +21,7 @@ import pytest
 from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import TRADES
-from marketflow.sources.open import open_reader
+from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
 from tests.batches import Feed
 from tests.chance import chance

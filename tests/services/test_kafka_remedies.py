@@ -12,7 +12,7 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.run import run
 from marketflow.flows.settings import load
 from marketflow.schemas.recovery import START_ANEW
-from marketflow.sources.open import open_reader
+from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
 from tests.halfway import stop_halfway
 from tests.lakes import assert_same_lakes

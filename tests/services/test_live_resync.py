@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, TopicPartition
 from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.messages.resync import TOPIC, from_message
 from marketflow.sources.errors import FeedFailed, SourceError
-from marketflow.sources.live.requests import ResyncRequests
+from marketflow.sources.kafka.resync_requests import ResyncRequests
 from tests.lakes import table_rows
 from tests.live.recordings import (
     CASES,

@@ -32,10 +32,10 @@ from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.backfill import Arrived
 from marketflow.sinks.url import back_fill
-from marketflow.sources.kafka_url import parse_feed
-from marketflow.sources.open import open_reader
+from marketflow.sources.kafka.config import parse_feed
+from marketflow.sources.kafka.replay import Replay
 from marketflow.sources.reader import Limits
-from marketflow.sources.replay import Replay
+from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
 from tests.chance import chance
 from tests.lakes import table_rows

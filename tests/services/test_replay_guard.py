@@ -15,7 +15,7 @@ from marketflow.flows.replay import Order, replay
 from marketflow.flows.run import run
 from marketflow.flows.settings import load
 from marketflow.schemas.units import NS_PER_DAY
-from marketflow.sources.open import open_reader
+from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
 from tests.lakes import assert_same_lakes
 from tests.services.topics import Cluster

@@ -22,9 +22,9 @@ from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.messages import single_rows as wire_rows
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.kafka_raw import RawTopicWriter
-from marketflow.sources.kafka import KafkaReader, Position
-from marketflow.sources.kafka_fetcher import Hub
-from marketflow.sources.kafka_url import parse_feed
+from marketflow.sources.kafka.config import parse_feed
+from marketflow.sources.kafka.consumer import Hub
+from marketflow.sources.kafka.reader import KafkaReader, Position
 from marketflow.sources.reader import Limits
 from marketflow.sources.url import parse_source
 from tests.patience import PATIENCE_S

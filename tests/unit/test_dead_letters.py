@@ -26,8 +26,8 @@ from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.names import MAX_NAME_BYTES, name_fault
 from marketflow.schemas.units import END_OF_TIME_NS
-from marketflow.sources.capture import CaptureReader
-from marketflow.sources.lines import LineReader
+from marketflow.sources.files.capture import CaptureReader
+from marketflow.sources.files.text_lines import LineReader
 from marketflow.sources.reader import Limits
 from tests.adversary import NOW_NS, dbn_header
 from tests.captures import TestFrame, frames
@@ -263,7 +263,7 @@ def test_a_line_of_hundreds_of_megabytes_takes_little_memory(tmp_path: Path) -> 
         file.write(b"\nshort\n")
     script = (
         "import resource, sys, pathlib, json\n"
-        "from marketflow.sources.binance import BinanceReader\n"
+        "from marketflow.sources.files.stamped_json import BinanceReader\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "reader = BinanceReader([pathlib.Path(sys.argv[1])])\n"
         "sizes = []\n"

@@ -10,7 +10,7 @@ import pytest
 from marketflow.flows.errors import UsageError
 from marketflow.flows.run import run
 from marketflow.sources.errors import SourceError
-from marketflow.sources.markets import market_of
+from marketflow.sources.files.markets import market_of
 from marketflow.sources.url import parse_source
 from tests.captures import read_lines
 from tests.unit.test_run import marketflow

@@ -11,7 +11,7 @@ from marketflow.sinks.errors import SinkError
 from marketflow.sinks.kafka_url import parse_kafka_sink
 from marketflow.sinks.url import parse_sink
 from marketflow.sources.errors import SourceError
-from marketflow.sources.kafka_url import Bound, parse_feed
+from marketflow.sources.kafka.config import Bound, parse_feed
 from marketflow.sources.url import parse_source
 
 

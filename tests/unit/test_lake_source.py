@@ -16,8 +16,8 @@ from marketflow.flows.lake import open_lake
 from marketflow.flows.run import run
 from marketflow.sinks.lake import list_files
 from marketflow.sources.errors import SourceError
-from marketflow.sources.open import open_reader
 from marketflow.sources.reader import Limits
+from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
 from tests.decoding import read_frames
 from tests.lakes import assert_same_lakes

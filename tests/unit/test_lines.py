@@ -24,7 +24,7 @@ from marketflow.flows.record import record
 from marketflow.flows.run import run
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
-from marketflow.sources.line_url import parse_lines
+from marketflow.sources.lines.config import parse_lines
 from tests.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
 from tests.lakes import table_rows
 from tests.patience import PATIENCE_S

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import random
 
-from marketflow.sources.live.pacing import FIRST_PAUSE_S, LONGEST_PAUSE_S, SnapshotPlan, backoff_s
+from marketflow.sources.websocket.snapshot_plan import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    SnapshotPlan,
+    backoff_s,
+)
 
 
 def test_pauses_double_up_to_a_minute() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from marketflow.sources.errors import SourceError
-from marketflow.sources.live.url import LiveSpec, parse_live
 from marketflow.sources.url import parse_source
+from marketflow.sources.websocket.config import LiveSpec, parse_live
 
 
 def one(text: str) -> LiveSpec:

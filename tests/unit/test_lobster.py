@@ -12,7 +12,7 @@ from marketflow.operators.events import BookType, EventKind, SnapshotRule
 from marketflow.operators.formats.lobster.decoder import LobsterDecoder
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
 from marketflow.schemas.messages.frames import FrameKind
-from marketflow.sources.lobster import LobsterReader
+from marketflow.sources.files.lobster import LobsterReader
 from marketflow.sources.reader import Limits
 from tests.decoding import cut, decode, frames_of, read_frames, same
 from tests.reading import read_all, read_in_pieces, write

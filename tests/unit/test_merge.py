@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketflow.schemas.messages import frame_batches as framing
-from marketflow.sources.merge import Given, Merge
+from marketflow.sources.kafka.merge import Given, Merge
 
 Times = list[int]
 

@@ -14,7 +14,7 @@ from marketflow.flows.progress import Progress, fitted
 from marketflow.flows.report import print_summary
 from marketflow.flows.stats import RunStats, merge_progress, merge_summaries
 from marketflow.operators.events import Rows
-from marketflow.sources.inputs import FeedSource
+from marketflow.sources.engine import FeedSource
 from marketflow.sources.reader import Limits
 from marketflow.sources.url import parse_source
 

@@ -16,9 +16,9 @@ from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sinks.errors import LakeFailed, SinkError
 from marketflow.sinks.raw_files import RawFileOptions, RawFileWriter
 from marketflow.sinks.raw_url import open_raw
-from marketflow.sources.capture import CaptureReader
 from marketflow.sources.errors import SourceError
-from marketflow.sources.frames import FramesReader, files_of
+from marketflow.sources.files.capture import CaptureReader
+from marketflow.sources.files.recorded_frames import FramesReader, files_of
 from marketflow.sources.reader import Limits, Reader
 from marketflow.sources.url import parse_source
 from tests.captures import TestFrame, columns, frames

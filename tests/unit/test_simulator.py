@@ -20,8 +20,8 @@ from marketflow.operators.formats.itch.decoder import ItchDecoder
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import Limits, Reader
-from marketflow.sources.simulator import open_simulator, write_itch
-from marketflow.sources.simulator_parts import TICKERS, ticker, zipf_table
+from marketflow.sources.simulator.chance import TICKERS, ticker, zipf_table
+from marketflow.sources.simulator.reader import open_simulator, write_itch
 from marketflow.sources.url import parse_source
 from tests.itch_messages import split
 

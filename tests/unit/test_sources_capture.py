@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from marketflow.schemas.messages.frames import FrameKind
-from marketflow.sources.capture import CaptureReader, seconds_ns
+from marketflow.sources.files.capture import CaptureReader, seconds_ns
 from marketflow.sources.reader import Limits
 from tests.reading import Row, read_all, read_in_pieces, write
 from tests.reference.capture import frames

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import END_OF_TIME_NS
-from marketflow.sources.binance import BinanceReader
-from marketflow.sources.blocks import BlockReader
-from marketflow.sources.dbn import DbnReader
 from marketflow.sources.errors import SourceError
-from marketflow.sources.files import ByteFile, compression
-from marketflow.sources.itch import ItchReader
-from marketflow.sources.lines import HeadedLineReader, LineReader
+from marketflow.sources.files.blocks import BlockReader
+from marketflow.sources.files.bytes import ByteFile, compression
+from marketflow.sources.files.dbn import DbnReader
+from marketflow.sources.files.itch import ItchReader
+from marketflow.sources.files.stamped_json import BinanceReader
+from marketflow.sources.files.text_lines import HeadedLineReader, LineReader
 from marketflow.sources.reader import Limits
 from tests.reading import Row, joined, read_all, read_in_pieces, write
 

@@ -15,10 +15,10 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
 from marketflow.schemas.messages.frames import FrameKind
+from marketflow.sources.engine import FeedSource
 from marketflow.sources.errors import SourceError
-from marketflow.sources.inputs import FeedSource
-from marketflow.sources.open import open_reader
 from marketflow.sources.reader import Limits
+from marketflow.sources.registry import open_reader
 from marketflow.sources.url import SourceSpec, parse_source
 from tests.reading import Row, joined, read_all, rows_of, write
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from marketflow.sources.errors import SourceError
-from marketflow.sources.open import open_reader
+from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
 from tests.reading import read_all, write
 

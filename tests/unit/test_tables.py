@@ -18,8 +18,8 @@ from marketflow.operators.formats.tables.decoder import TableDecoder
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NO_PRICE, to_decimal
+from marketflow.sources.files.tables import REQUIRED
 from marketflow.sources.reader import Limits
-from marketflow.sources.tables import REQUIRED
 from tests.decoding import Found, cut, decode, frames_of, same
 from tests.reading import write
 

@@ -13,9 +13,9 @@ import pytest
 from marketflow.flows.errors import UsageError
 from marketflow.flows.record import record
 from marketflow.sources.errors import SourceError
-from marketflow.sources.kernels import read_stamps
-from marketflow.sources.line_url import parse_lines
-from marketflow.sources.udp import SLOT_BYTES, Datagrams, UdpSocket
+from marketflow.sources.files.kernels.scans import read_stamps
+from marketflow.sources.lines.config import parse_lines
+from marketflow.sources.lines.udp import SLOT_BYTES, Datagrams, UdpSocket
 from marketflow.sources.url import parse_source
 
 SLOTS = 16

@@ -1,0 +1,247 @@
+"""``kafka://``: every partition a feed of its own, all of a process served by one consumer.
+
+- Unit of parallelism: a Kafka partition. Its order is the feed's order.
+- Position: topic id, next offset, end. It is part of the flow's snapshot; when that is durable the
+  group is told, for tools that watch lag. Going on checks that the topic is still the same
+  one and that retention has not removed what comes next: that fails, it is never skipped.
+- Delivery: exactly once into the flow's state, as for files: the topic is the durable record.
+- Slow flow: nothing is fetched that is not asked for, beyond the library's queue (64 MB).
+- Outage: waited out for ``patience_s``, with a line in the log for every attempt.
+- A feed with ``to`` ends with an END frame there. Without, it never ends.
+- Partitions that are added to the topic later are read from their start by the spare readers that
+  were listed up front (:data:`SPARE_PARTITIONS`); when there are more, the run is stopped
+  gracefully and asks to be started again (:attr:`Hub.restart`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from marketflow.schemas.messages import frame_batches as framing
+from marketflow.schemas.messages.frames import FRAMES, FrameKind
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.sources.errors import SourceError
+from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaFeed
+from marketflow.sources.kafka.consumer import REMEDY, Hub
+from marketflow.sources.kafka.librdkafka import Part, Place
+from marketflow.sources.kafka.rows import translator
+
+#: Readers listed beyond the partitions there are, for those that are added while a run goes on.
+SPARE_PARTITIONS: Final = 4
+#: (topic id, next offset or -1 before the partition exists, end or None, whether END was given)
+Position = tuple[str, int, int | None, bool]
+
+_UNTIL_S: Final = 1.0
+_NOTHING: Final = pa.RecordBatch.from_pylist([], schema=FRAMES)
+
+
+class KafkaReader:
+    """Reader of one partition. ``late``: the partition may not have existed when the run began,
+    so it is read from its start, whatever the feed's ``from`` says."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        feed: KafkaFeed,
+        partition: int,
+        position: Position | None = None,
+        *,
+        late: bool = False,
+    ) -> None:
+        self.place: Place = (feed.topic, partition)
+        self.bounded = feed.end is not None
+        self._feed = feed
+        self._fetcher = hub.fetcher(feed)
+        self._seen = -1
+        self._begun = False
+        self._over = position is not None and position[3]
+        self._ended_at: int | None = None
+        self._checked_s = 0.0
+        self._told = -1
+        self._rows = translator(feed)
+        self._fetcher.join(self)
+        try:
+            self._topic_id = self._fetcher.topic(feed.topic)
+            if self._over:
+                assert position is not None
+                _, self._next, self._end, _ = position
+            else:
+                self._next, self._end = self._resolve(position, late)
+                self._try_begin()
+        except BaseException:
+            self._fetcher.leave(self)
+            raise
+
+    # -- where from, where to -----------------------------------------------------------------
+
+    def _resolve(self, position: Position | None, late: bool) -> tuple[int, int | None]:
+        topic, partition = self.place
+        if partition >= self._fetcher.counts[topic]:
+            if position is not None and position[1] >= 0:
+                raise SourceError(
+                    f"kafka topic {topic} had a partition {partition} and has it no more: it was "
+                    f"created anew; {START_ANEW}"
+                )
+            return -1, None
+        low, high = self._fetcher.cluster.bounds(topic, partition)
+        if position is None or position[1] < 0:
+            start = (
+                low if late or position is not None else self._offset(self._feed.start, low, high)
+            )
+            end = self._feed.end
+            return start, None if end is None else self._last(end, low, high)
+        topic_id, offset, last, _ = position
+        if topic_id and self._topic_id and topic_id != self._topic_id:
+            raise SourceError(
+                f"kafka topic {topic} was deleted and created anew since the run was interrupted: "
+                f"its offsets mean other messages; {START_ANEW}"
+            )
+        where = f"kafka topic {topic}, partition {partition}"
+        if offset < low:
+            raise SourceError(
+                f"{where} begins at offset {low}, the run stopped at {offset}: retention has "
+                f"removed {low - offset} messages in between; {REMEDY}"
+            )
+        if offset > high:
+            raise SourceError(
+                f"{where} ends at offset {high}, the run stopped at {offset}: the topic lost "
+                f"messages or is another one; {START_ANEW}"
+            )
+        return offset, last
+
+    def _offset(self, bound: Bound, low: int, high: int) -> int:
+        """Where ``from`` points to in this partition."""
+        topic, partition = self.place
+        if bound.word:
+            return low if bound == EARLIEST else high
+        if bound.time_ms is not None:
+            found = self._fetcher.cluster.at_time(topic, partition, bound.time_ms)
+            return high if found is None else found
+        offset = self._given_offset("from", bound)
+        if not low <= offset <= high:
+            raise SourceError(
+                f"kafka: from: offset {offset} is not in {topic}, partition {partition}, which has "
+                f"{low} to {high}"
+            )
+        return offset
+
+    def _given_offset(self, name: str, bound: Bound) -> int:
+        if bound.offset is not None:
+            return bound.offset
+        offset = dict(bound.offsets).get(self.place[1])
+        if offset is None:
+            raise SourceError(
+                f"kafka: {name} gives no offset for partition {self.place[1]} of {self.place[0]}: "
+                "give one for every partition"
+            )
+        return offset
+
+    def _last(self, bound: Bound, low: int, high: int) -> int | None:
+        """Where the feed ends; None while a time is still to come."""
+        if bound.word:
+            return high
+        if bound.time_ms is not None:
+            found = self._fetcher.cluster.at_time(*self.place, bound.time_ms)
+            if found is None and bound.time_ms <= time.time_ns() // 1_000_000:
+                return high
+            return found
+        return self._given_offset("to", bound)
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def _try_begin(self) -> None:
+        """Start to fetch, once the partition exists."""
+        topic, partition = self.place
+        if self._next < 0:
+            if partition >= self._fetcher.counts[topic]:
+                return
+            self._next, _ = self._fetcher.cluster.bounds(topic, partition)
+        self._begun = True
+        if not self._is_over():
+            self._fetcher.begin(self.place, self._next)
+
+    def _is_over(self) -> bool:
+        return self._end is not None and self._next >= self._end
+
+    def caught_up(self, offset: int) -> None:
+        """The partition has nothing before ``offset`` that was not given to us."""
+        self._ended_at = offset
+
+    def read(self) -> pa.RecordBatch | None:
+        """The next frames; no rows where there are none now; None after the END frame."""
+        if self._over:
+            return None
+        if not self._begun:
+            self._try_begin()
+            if not self._begun:
+                return _NOTHING
+        if self._is_over():
+            return self._finish()
+        part, self._seen = self._fetcher.take(self.place, self._seen)
+        if part is None:
+            return self._nothing()
+        return self._frames(part)
+
+    def _frames(self, part: Part) -> pa.RecordBatch:
+        frames, stamps = part
+        offsets = frames.column("offset").to_numpy()
+        count = len(offsets)
+        until_ms = self._until_ms()
+        if until_ms is not None:
+            late = np.flatnonzero(stamps >= until_ms)
+            if len(late):
+                self._end = int(offsets[late[0]])
+        if self._end is not None:
+            count = int(np.searchsorted(offsets, self._end))
+            if count < len(offsets):
+                self._next = self._end
+                if not count:
+                    return self._finish()
+                frames = frames.slice(0, count)
+        self._next = max(self._next, int(offsets[count - 1]) + 1)
+        return frames if self._rows is None else self._rows.frames(frames)
+
+    def _until_ms(self) -> int | None:
+        """The time that ends the feed, while it is still to come."""
+        end = self._feed.end
+        return end.time_ms if end is not None and self._end is None else None
+
+    def _nothing(self) -> pa.RecordBatch:
+        """No message now. That is the end too, where only markers are left before it."""
+        if self._end is not None and self._ended_at is not None and self._ended_at >= self._end:
+            return self._finish()
+        until_ms = self._until_ms()
+        now_s = time.monotonic()
+        if until_ms is not None and now_s - self._checked_s > _UNTIL_S:
+            self._checked_s = now_s
+            if time.time_ns() // 1_000_000 >= until_ms:
+                self._end = self._last(Bound(time_ms=until_ms), 0, self._high())
+        return _NOTHING
+
+    def _high(self) -> int:
+        return self._fetcher.cluster.bounds(*self.place)[1]
+
+    def _finish(self) -> pa.RecordBatch:
+        self._over = True
+        self._fetcher.end(self.place)
+        self._next = self._next if self._end is None else max(self._next, self._end)
+        return framing.single(FrameKind.END, max(self._next, 0))
+
+    # -- recovery -----------------------------------------------------------------------------
+
+    def position(self) -> Position:
+        return (self._topic_id, self._next, self._end, self._over)
+
+    def settle(self, position: Position) -> None:
+        """The snapshot that holds this position is durable: tell the group."""
+        offset = position[1]
+        if offset > max(self._told, 0):
+            self._told = offset
+            self._fetcher.cluster.commit([(*self.place, offset)])
+
+    def close(self) -> None:
+        self._fetcher.leave(self)
