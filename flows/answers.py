@@ -22,7 +22,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.sinks.atomic import replacing, sweep
+from marketflow.sinks.durable import replacing, sweep
 from marketflow.sinks.jsonl import json_rows
 
 FORMATS: Final = ("table", "csv", "json", "parquet")

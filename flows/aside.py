@@ -25,7 +25,7 @@ import numpy as np
 
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.schemas.recovery import OTHER_RELEASE, START_AGAIN, START_ANEW
-from marketflow.sinks.atomic import sync_folder
+from marketflow.sinks.durable import sync_folder
 
 FOLDER: Final = "aside"
 #: First value of what the engine keeps instead of a state that is in a file: (tag, version, step,

@@ -30,7 +30,7 @@ from typing import Any, Final
 
 from marketflow.flows import aside
 from marketflow.flows.errors import UsageError
-from marketflow.sinks.atomic import replacing, sweep
+from marketflow.sinks.durable import replacing, sweep
 
 FORMAT: Final = 1
 FOLDER: Final = "checkpoints"

@@ -25,8 +25,8 @@ from marketflow.flows.lake import open_nowhere
 from marketflow.flows.readonly import check_database_query, is_cursor_query, lake_statement
 from marketflow.infra.reader import ROLE, power
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks import dsn as dsn_module
 from marketflow.sinks.errors import SinkError
+from marketflow.sinks.timescale import dsn as dsn_module
 
 _T = TypeVar("_T")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.operators.venues import DECODERS, VENUES
 from marketflow.sinks.errors import LakeFailed, SinkError
-from marketflow.sinks.lake import check_lake, is_lake, list_files
+from marketflow.sinks.lake.layout import check_lake, is_lake, list_files
 from marketflow.sources.errors import SourceError
 from marketflow.sources.kafka.config import parse_feed
 from marketflow.sources.url import SourceSpec, parse_source

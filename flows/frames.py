@@ -20,7 +20,7 @@ from marketflow.schemas.fields import Kind, Table
 from marketflow.schemas.tables.market_data import DEPTH
 from marketflow.schemas.units import NS_PER_DAY, NS_PER_S, NS_PER_US
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.lake import check_lake, list_files, list_partitions
+from marketflow.sinks.lake.layout import check_lake, list_files, list_partitions
 
 _EPOCH: Final = date(1970, 1, 1)
 #: Symbols that an error names.

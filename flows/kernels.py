@@ -74,7 +74,7 @@ def _rows() -> None:
     from marketflow.operators.rows import rows_to_batch
     from marketflow.schemas.derived.kernel_rows import row_dtype
     from marketflow.schemas.tables import TABLES
-    from marketflow.sinks.url import open_writer
+    from marketflow.sinks.registry import open_writer
 
     instruments = Instruments.of(np.zeros(1, INSTRUMENT), ["VENUE"], ["SYMBOL"])
     made = {}
@@ -136,7 +136,7 @@ def _simulated(form: str) -> Callable[[], None]:
 
 def _timescale() -> None:
     from marketflow.schemas.tables import TABLES
-    from marketflow.sinks.copy_binary import compile_kernels
+    from marketflow.sinks.timescale.encode import compile_kernels
 
     for table in TABLES.values():
         compile_kernels(table)
@@ -163,7 +163,7 @@ PARTS: Final = {
         (
             "marketflow.operators.kernels.widen:fill",
             "marketflow.operators.bars.kernels.bars:emit_until",
-            "marketflow.sinks.parquet_order:_scatter_runs",
+            "marketflow.sinks.lake.order:_scatter_runs",
         ),
         _rows,
     ),
@@ -177,7 +177,7 @@ PARTS: Final = {
     "simulator_binance": Part(
         6, ("marketflow.sources.simulator.kernels.binance:run_flow",), _simulated("binance")
     ),
-    "timescale": Part(8, ("marketflow.sinks.copy_kernels:numeric_arrays",), _timescale),
+    "timescale": Part(8, ("marketflow.sinks.timescale.kernels.fields:numeric_arrays",), _timescale),
     "lines": Part(15, ("marketflow.operators.arbitration.kernels.arbiter:arbitrate",), _lines),
 }
 

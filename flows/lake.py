@@ -30,7 +30,7 @@ from marketflow.schemas.codes import words
 from marketflow.schemas.fields import Field, Kind, Table
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.lake import check_lake, list_files, oldest_version
+from marketflow.sinks.lake.layout import check_lake, list_files, oldest_version
 
 SQL_TYPES: Final[dict[Kind, str]] = {
     Kind.INT16: "SMALLINT",

@@ -14,9 +14,9 @@ from rich.table import Table
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.infra.retention import lawful_day
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.compact import compact, count_before, drop_before
-from marketflow.sinks.dsn import check, shown
 from marketflow.sinks.errors import SinkError
+from marketflow.sinks.lake.compact import compact, count_before, drop_before
+from marketflow.sinks.timescale.dsn import check, shown
 
 
 def compact_lake(

@@ -29,7 +29,7 @@ from marketflow.flows.record_lines import VENUE, LinesRecorder
 from marketflow.flows.signals import on_signals
 from marketflow.schemas.units import NS_PER_S
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.raw_url import RawWriter, address_of, open_raw
+from marketflow.sinks.raw.registry import RawWriter, address_of, open_raw
 from marketflow.sources.errors import SourceError
 from marketflow.sources.kafka.resync_requests import ResyncRequests
 from marketflow.sources.lines.config import is_line, parse_lines

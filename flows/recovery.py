@@ -28,7 +28,7 @@ from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.partitions import Feed
 from marketflow.flows.quiet import engine_noise
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
-from marketflow.sinks.atomic import replacing, sweep
+from marketflow.sinks.durable import replacing, sweep
 from marketflow.sources.url import SourceSpec
 
 _NOTE: Final = "run.json"

@@ -27,11 +27,11 @@ from marketflow.flows.run import FLOWS, Here, check_sinks, timed
 from marketflow.flows.settings import Settings
 from marketflow.flows.worker import Job, Replay
 from marketflow.schemas.recovery import START_ANEW
-from marketflow.sinks.backfill import Arrived
-from marketflow.sinks.dsn import redacted
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.holding import Interval, holds
-from marketflow.sinks.url import back_fill, parse_sink, prepare_back_fill
+from marketflow.sinks.lake.backfill import Arrived
+from marketflow.sinks.overlap import Interval, holds
+from marketflow.sinks.registry import back_fill, parse_sink, prepare_back_fill
+from marketflow.sinks.timescale.dsn import redacted
 from marketflow.sources.errors import FeedFailed, SourceError
 from marketflow.sources.url import parse_source
 

@@ -28,7 +28,7 @@ from marketflow.flows.recovery import States
 from marketflow.flows.stats import RunStats
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.url import open_writer
+from marketflow.sinks.registry import open_writer
 from marketflow.sinks.writer import HoldingWriter, Writer, fence_all
 
 log = logging.getLogger("marketflow.rescale")

@@ -27,10 +27,10 @@ from marketflow.infra.retention import (
     policies,
 )
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks import dsn as dsn_module
-from marketflow.sinks.compact import count_before, drop_before
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.lake import check_lake, list_partitions
+from marketflow.sinks.lake.compact import count_before, drop_before
+from marketflow.sinks.lake.layout import check_lake, list_partitions
+from marketflow.sinks.timescale import dsn as dsn_module
 
 Keep = dict[str, int | None]
 _NEWEST = "newest"

@@ -36,9 +36,9 @@ from marketflow.flows.signals import on_signals
 from marketflow.flows.stats import RunStats, merge_progress, merge_summaries
 from marketflow.flows.worker import Job, run_process
 from marketflow.schemas.recovery import START_AGAIN
-from marketflow.sinks.dsn import redacted
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.url import check_place, parse_sink, place
+from marketflow.sinks.registry import check_place, parse_sink, place
+from marketflow.sinks.timescale.dsn import redacted
 from marketflow.sources.errors import SourceError
 from marketflow.sources.url import SourceSpec
 

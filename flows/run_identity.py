@@ -13,7 +13,7 @@ from typing import Any, Final
 from marketflow.flows.errors import UsageError
 from marketflow.flows.settings import Settings
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
-from marketflow.sinks.url import place
+from marketflow.sinks.registry import place
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files import marks
 from marketflow.sources.url import SourceSpec

@@ -37,9 +37,9 @@ from marketflow.operators.mid_history import Warmup
 from marketflow.operators.normalise.core import Normaliser
 from marketflow.schemas.recovery import StateError
 from marketflow.schemas.units import NS_PER_MS, interval_ns
+from marketflow.sinks.engine import WriterSink
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.outputs import WriterSink
-from marketflow.sinks.url import open_writer
+from marketflow.sinks.registry import open_writer
 from marketflow.sources.engine import FeedSource, ReplaySource
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits

@@ -23,7 +23,7 @@ from typing import Any, Final, LiteralString, cast
 import psycopg
 
 from marketflow.infra.reader import ROLE, let_read
-from marketflow.sinks import dsn as dsn_module
+from marketflow.sinks.timescale import dsn as dsn_module
 
 FOLDER: Final = Path(__file__).resolve().with_name("migrations")
 EDITIONS: Final = ("apache", "timescale")

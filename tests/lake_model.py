@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from marketflow.schemas.derived.arrow import schema
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.lake import list_files
+from marketflow.sinks.lake.layout import list_files
 from tests.batches import Item
 
 #: Rows by table and (shard, row_sequence): every value, and the date it was filed under.

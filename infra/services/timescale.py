@@ -63,7 +63,7 @@ class Timescale(Service):
     def reader_url(self) -> str:
         """DSN of the login that only reads (infra.reader); its password is kept in the folder."""
         from marketflow.infra.reader import ROLE
-        from marketflow.sinks.dsn import with_login
+        from marketflow.sinks.timescale.dsn import with_login
 
         secret = self.folder / "reader_password"
         return with_login(self.url, ROLE, secret.read_text() if secret.is_file() else None)

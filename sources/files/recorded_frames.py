@@ -1,4 +1,4 @@
-"""``parquet:PATH?table=frames&venue=V``: raw frames that a recorder kept (sinks.raw_files).
+"""``parquet:PATH?table=frames&venue=V``: raw frames that a recorder kept (sinks.raw.files).
 
 PATH is the recorder's folder (the files of the venue, in order of their names, which is order of
 arrival) or its files. ``offset`` counts the frames of the feed.

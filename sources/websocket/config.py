@@ -87,7 +87,9 @@ def _parse(text: str, line: str) -> LiveSpec:
         hint = f"did you mean ws:{near[0]} ?" if near else "known: " + ", ".join(_VENUES)
         raise SourceError(f"ws: there is no live venue {name!r}; {hint}")
     module, _, kind = _VENUES[name].partition(":")
-    venue: type[LiveVenue] = getattr(import_module(f"marketflow.sources.websocket.venues.{module}"), kind)
+    venue: type[LiveVenue] = getattr(
+        import_module(f"marketflow.sources.websocket.venues.{module}"), kind
+    )
     params = _params(name, query)
     symbols = _symbols(venue, params)
     channels = _channels(venue, params)

@@ -29,9 +29,9 @@ from marketflow.flows.run import run
 from marketflow.infra.migrate import migrate
 from marketflow.infra.services.base import ServiceError
 from marketflow.infra.services.kafka import Kafka
-from marketflow.sinks.kafka import KafkaWriter
-from marketflow.sinks.kafka_url import parse_kafka_sink
-from marketflow.sinks.timescale import copy_statement
+from marketflow.sinks.kafka.config import parse_kafka_sink
+from marketflow.sinks.kafka.writer import KafkaWriter
+from marketflow.sinks.timescale.writer import copy_statement
 from marketflow.sources.kafka.config import parse_feed
 from marketflow.sources.kafka.consumer import Hub
 from marketflow.sources.kafka.reader import KafkaReader

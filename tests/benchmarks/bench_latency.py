@@ -15,7 +15,7 @@ from marketflow.operators.bars.core import BarsConfig, BarsShard
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.normalise.core import Normaliser, ShardPlan
 from marketflow.operators.venues.binance.feed import BinanceFeed
-from marketflow.sinks.outputs import WriterSink
+from marketflow.sinks.engine import WriterSink
 from tests.benchmarks.harness import Result, benchmark
 from tests.benchmarks.live import Arrivals, LiveSource, one_frame, quote, trade, venue
 

@@ -15,7 +15,7 @@ from marketflow.schemas.derived.arrow import arrow_type, dictionary, schema
 from marketflow.schemas.fields import Field, Kind
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import DEPTH_LEVELS
-from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.lake.writer import ParquetWriter
 from tests.batches import START_NS, Item, decimals
 from tests.benchmarks.harness import Result, benchmark, rate
 

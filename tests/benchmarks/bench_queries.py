@@ -20,7 +20,7 @@ import duckdb
 
 import marketflow as mf
 from marketflow.schemas.units import NS_PER_DAY, NS_PER_S
-from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.lake.writer import ParquetWriter
 from tests.batches import START_NS
 from tests.benchmarks.bench_parquet import ROUND_ROWS, Day
 from tests.benchmarks.harness import Result, benchmark

@@ -16,8 +16,8 @@ from marketflow.infra.migrate import migrate
 from marketflow.infra.services.base import Service, ServiceError
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_DAY
-from marketflow.sinks.copy_binary import HEADER, TRAILER, Words, encode, to_columns
-from marketflow.sinks.timescale import TimescaleWriter, copy_statement
+from marketflow.sinks.timescale.encode import HEADER, TRAILER, Words, encode, to_columns
+from marketflow.sinks.timescale.writer import TimescaleWriter, copy_statement
 from tests.batches import START_NS, Feed, Item
 from tests.benchmarks import peers
 from tests.benchmarks.harness import Result, benchmark, rate

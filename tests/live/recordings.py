@@ -17,7 +17,7 @@ from marketflow.flows.record import RecordOptions, record
 from marketflow.flows.run import run
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.raw_files import RawFileWriter
+from marketflow.sinks.raw.files import RawFileWriter
 from marketflow.sources.files.recorded_frames import FramesReader, files_of
 from tests.captures import TestFrame, capture_frames, columns, frames, read_lines
 from tests.fake_venue.faults import parse_faults

@@ -19,9 +19,9 @@ from typing import Any
 
 from marketflow.flows import recovery
 from marketflow.flows.rescale import rescale
-from marketflow.sinks.kafka import KafkaWriter
-from marketflow.sinks.parquet import ParquetWriter
-from marketflow.sinks.timescale import TimescaleWriter
+from marketflow.sinks.kafka.writer import KafkaWriter
+from marketflow.sinks.lake.writer import ParquetWriter
+from marketflow.sinks.timescale.writer import TimescaleWriter
 
 _WRITERS = (ParquetWriter, TimescaleWriter, KafkaWriter)
 _OF_WRITERS = ("fence", "restore", "snapshot", "close", "finish", "moved")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
+from marketflow.sinks.lake.writer import ParquetOptions, ParquetWriter
 from tests.batches import Feed, Item
 from tests.lake_model import Model, lake_rows
 from tests.patience import PATIENCE_S

@@ -24,7 +24,7 @@ from bytewax.run import cli_main
 
 from marketflow.flows import recovery
 from marketflow.operators.engine import core_step
-from marketflow.sinks.outputs import WriterSink
+from marketflow.sinks.engine import WriterSink
 from tests.patience import PATIENCE_S
 
 _KEYS = [number % 2 for number in range(40)]

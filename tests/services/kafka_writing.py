@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from marketflow.sinks.kafka import KafkaWriter
-from marketflow.sinks.kafka_url import parse_kafka_sink
+from marketflow.sinks.kafka.config import parse_kafka_sink
+from marketflow.sinks.kafka.writer import KafkaWriter
 from tests.batches import Item
 from tests.services import small_flow
 from tests.services.small_flow import ITEMS

@@ -19,9 +19,9 @@ from marketflow.schemas.messages import single_rows as wire_rows
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import TRADES
-from marketflow.sinks.kafka import KafkaWriter
-from marketflow.sinks.kafka_messages import json_values
-from marketflow.sinks.kafka_url import parse_kafka_sink
+from marketflow.sinks.kafka.config import parse_kafka_sink
+from marketflow.sinks.kafka.encode import json_values
+from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sources.errors import FeedFailed
 from tests.batches import Feed, Item
 from tests.patience import PATIENCE_S

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from marketflow.sinks.errors import KafkaFailed, SinkError
-from marketflow.sinks.kafka import KafkaWriter
+from marketflow.sinks.kafka.writer import KafkaWriter
 from tests.patience import PATIENCE_S
 from tests.reference.kafka import read_messages
 from tests.services.kafka_writing import ROWS, expected, items, pieces, sink

@@ -30,8 +30,8 @@ from marketflow.flows.replay import Order, replay
 from marketflow.flows.settings import Settings, load
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.backfill import Arrived
-from marketflow.sinks.url import back_fill
+from marketflow.sinks.lake.backfill import Arrived
+from marketflow.sinks.registry import back_fill
 from marketflow.sources.kafka.config import parse_feed
 from marketflow.sources.kafka.replay import Replay
 from marketflow.sources.reader import Limits

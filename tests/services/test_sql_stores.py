@@ -25,8 +25,8 @@ from marketflow.flows.sql import _answer, _ask, print_query
 from marketflow.infra.migrate import migrate
 from marketflow.infra.services.base import Service
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.parquet import ParquetWriter
-from marketflow.sinks.timescale import TimescaleWriter
+from marketflow.sinks.lake.writer import ParquetWriter
+from marketflow.sinks.timescale.writer import TimescaleWriter
 from tests.batches import Feed
 from tests.services.local import new_database, reader_of
 from tests.services.test_migrate import replace_password

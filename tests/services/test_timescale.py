@@ -16,7 +16,7 @@ from marketflow.infra.migrate import migrate
 from marketflow.schemas.codes import words
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.errors import DatabaseFailed, SinkError
-from marketflow.sinks.timescale import TimescaleOptions, TimescaleWriter
+from marketflow.sinks.timescale.writer import TimescaleOptions, TimescaleWriter
 from tests.batches import Feed, Item
 from tests.patience import PATIENCE_S
 from tests.services.test_migrate import replace_password

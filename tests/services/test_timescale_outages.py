@@ -14,7 +14,7 @@ import pytest
 
 from marketflow.infra.services.timescale import Timescale
 from marketflow.sinks.errors import DatabaseFailed
-from marketflow.sinks.timescale import TimescaleOptions, TimescaleWriter
+from marketflow.sinks.timescale.writer import TimescaleOptions, TimescaleWriter
 from tests.patience import PATIENCE_S
 from tests.services import writing
 from tests.services.local import back_up

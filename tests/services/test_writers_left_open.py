@@ -16,9 +16,9 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.partitions import Feed
 from marketflow.flows.rescale import rescale, shut_out
 from marketflow.flows.stats import RunStats
-from marketflow.sinks.kafka import KafkaWriter
-from marketflow.sinks.parquet import ParquetWriter
-from marketflow.sinks.url import open_writer
+from marketflow.sinks.kafka.writer import KafkaWriter
+from marketflow.sinks.lake.writer import ParquetWriter
+from marketflow.sinks.registry import open_writer
 from tests.reference.kafka import read_messages
 from tests.services.kafka_writing import ROWS, items, pieces
 from tests.services.topics import Cluster
@@ -31,7 +31,7 @@ _QUERY = "?patience_s=840&commit_ms=600000"
 #: Writes as process ``WRITER`` of the run, never commits, and waits to be killed.
 _LEAVES_OPEN = """
 import sys, time
-from marketflow.sinks.url import open_writer
+from marketflow.sinks.registry import open_writer
 from tests.services.kafka_writing import items
 url, writer, run = sys.argv[1:]
 sink = open_writer(url, writer, run)

@@ -21,7 +21,7 @@ from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.messages import single_rows as wire_rows
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.kafka_raw import RawTopicWriter
+from marketflow.sinks.raw.topic import RawTopicWriter
 from marketflow.sources.kafka.config import parse_feed
 from marketflow.sources.kafka.consumer import Hub
 from marketflow.sources.kafka.reader import KafkaReader, Position

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from marketflow.sinks.timescale import TimescaleOptions, TimescaleWriter
+from marketflow.sinks.timescale.writer import TimescaleOptions, TimescaleWriter
 from tests.batches import Item
 from tests.patience import PATIENCE_S
 from tests.services import small_flow

@@ -19,7 +19,7 @@ from marketflow.flows.sql import print_query
 from marketflow.schemas.derived.arrow import dictionary, schema
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.lake.writer import ParquetWriter
 from tests.batches import Item
 
 README = Path(__file__).resolve().parents[2] / "README.md"

@@ -18,8 +18,8 @@ from marketflow.flows.frames import moment_ns
 from marketflow.schemas.derived.arrow import schema
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import DEPTH
-from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
-from marketflow.sinks.parquet_file import FileOptions
+from marketflow.sinks.lake.file import FileOptions
+from marketflow.sinks.lake.writer import ParquetOptions, ParquetWriter
 from tests.batches import START_NS, Feed, Item
 
 HOUR_NS = 3_600_000_000_000

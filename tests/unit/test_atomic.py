@@ -14,20 +14,20 @@ import numpy as np
 import pytest
 
 from marketflow.flows import checkpoints, recovery
-from marketflow.sinks.atomic import replacing, sweep
-from marketflow.sinks.compact import alone
+from marketflow.sinks.durable import replacing, sweep
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.lake import own_folder
-from marketflow.sinks.parquet import ParquetWriter
-from marketflow.sinks.parquet_run import WriterFolder
-from marketflow.sinks.raw_files import RawFileWriter
+from marketflow.sinks.lake.compact import alone
+from marketflow.sinks.lake.layout import own_folder
+from marketflow.sinks.lake.run import WriterFolder
+from marketflow.sinks.lake.writer import ParquetWriter
+from marketflow.sinks.raw.files import RawFileWriter
 from tests.batches import Feed, Item
 from tests.patience import PATIENCE_S
 
 _WRITING = """
 import sys
 from pathlib import Path
-from marketflow.sinks.atomic import replacing
+from marketflow.sinks.durable import replacing
 with replacing(Path(sys.argv[1])) as file:
     file.write(b"new")
     file.flush()
@@ -39,7 +39,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.unit.test_atomic import items
-from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.lake.writer import ParquetWriter
 replace = Path.replace
 def killed(self, target):
     if Path(target).name == "committed.json":

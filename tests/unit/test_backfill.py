@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from marketflow.sinks.backfill import Arrived, aside, replace
-from marketflow.sinks.compact import compact
 from marketflow.sinks.errors import LakeFailed, SinkError
-from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
+from marketflow.sinks.lake.backfill import Arrived, aside, replace
+from marketflow.sinks.lake.compact import compact
+from marketflow.sinks.lake.writer import ParquetOptions, ParquetWriter
 from tests.batches import Feed, Item
 from tests.lake_model import LakeRows, lake_rows
 

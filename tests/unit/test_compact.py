@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from marketflow.sinks import lake as lake_module
-from marketflow.sinks.compact import CompactOptions, compact, drop_before
 from marketflow.sinks.errors import LakeFailed, SinkError
-from marketflow.sinks.lake import list_files
-from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
+from marketflow.sinks.lake import layout as lake_module
+from marketflow.sinks.lake.compact import CompactOptions, compact, drop_before
+from marketflow.sinks.lake.layout import list_files
+from marketflow.sinks.lake.writer import ParquetOptions, ParquetWriter
 from tests.batches import Feed
 from tests.lake_model import lake_rows
 

@@ -14,9 +14,9 @@ from marketflow.schemas.derived.arrow import SUM
 from marketflow.schemas.fields import Table
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import SUM_LIMIT
-from marketflow.sinks import copy_kernels as kernels
-from marketflow.sinks.copy_binary import Words, compile_kernels, encode, to_columns
-from marketflow.sinks.parquet_shape import concat
+from marketflow.sinks.columns import concat
+from marketflow.sinks.timescale.encode import Words, compile_kernels, encode, to_columns
+from marketflow.sinks.timescale.kernels import fields as kernels
 from tests.batches import Feed
 from tests.reference import copy_binary as twin
 

@@ -14,7 +14,7 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.lake import open_lake
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.lake.writer import ParquetWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,8 +11,8 @@ import pytest
 from marketflow.flows.feeds import rows_of
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_DAY, NS_PER_MS
-from marketflow.sinks.holding import Interval, holds
-from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.lake.writer import ParquetWriter
+from marketflow.sinks.overlap import Interval, holds
 from tests.batches import START_NS, Feed, Item
 
 _DAY_MS = NS_PER_DAY // NS_PER_MS

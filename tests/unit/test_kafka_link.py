@@ -6,8 +6,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from marketflow.schemas.kafka_address import KafkaAddress
-from marketflow.sinks import kafka_link
 from marketflow.sinks.errors import SinkError
+from marketflow.sinks.kafka import producer as kafka_link
 
 #: Nobody is there: the questions are answered by the test.
 ADDRESS = KafkaAddress("127.0.0.1:1", "md")

@@ -8,8 +8,8 @@ import pytest
 
 from marketflow.schemas.kafka_address import SECURITY_PARAMS
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.kafka_url import parse_kafka_sink
-from marketflow.sinks.url import parse_sink
+from marketflow.sinks.kafka.config import parse_kafka_sink
+from marketflow.sinks.registry import parse_sink
 from marketflow.sources.errors import SourceError
 from marketflow.sources.kafka.config import Bound, parse_feed
 from marketflow.sources.url import parse_source

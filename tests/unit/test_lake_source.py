@@ -14,7 +14,7 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.feeds import decoder, parse
 from marketflow.flows.lake import open_lake
 from marketflow.flows.run import run
-from marketflow.sinks.lake import list_files
+from marketflow.sinks.lake.layout import list_files
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import Limits
 from marketflow.sources.registry import open_reader

@@ -22,9 +22,9 @@ from marketflow.flows.sql import print_query, query_lake
 from marketflow.schemas.codes import words
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.lake import list_files
-from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
-from marketflow.sinks.parquet_file import FileOptions
+from marketflow.sinks.lake.file import FileOptions
+from marketflow.sinks.lake.layout import list_files
+from marketflow.sinks.lake.writer import ParquetOptions, ParquetWriter
 from tests.batches import Feed, Item
 
 

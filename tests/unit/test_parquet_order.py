@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.parquet_order import ordered
-from marketflow.sinks.parquet_shape import Names, concat, shape, to_bare
+from marketflow.sinks.columns import Names, concat, shape, to_bare
+from marketflow.sinks.lake.order import ordered
 from tests.batches import Feed
 
 NAMED = [name for name in TABLES if shape(name).fields[shape(name).keys[0]].kind is Kind.NAME]

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.compact import compact
+from marketflow.sinks.columns import take
 from marketflow.sinks.errors import LakeFailed, SinkError
-from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
-from marketflow.sinks.parquet_file import FileOptions
-from marketflow.sinks.parquet_shape import take
+from marketflow.sinks.lake.compact import compact
+from marketflow.sinks.lake.file import FileOptions
+from marketflow.sinks.lake.writer import ParquetOptions, ParquetWriter
 from tests.batches import Feed, Item
 from tests.lake_model import Model, lake_rows
 

@@ -14,8 +14,8 @@ from marketflow.flows.record import record, seconds
 from marketflow.flows.run import run
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sinks.errors import LakeFailed, SinkError
-from marketflow.sinks.raw_files import RawFileOptions, RawFileWriter
-from marketflow.sinks.raw_url import open_raw
+from marketflow.sinks.raw.files import RawFileOptions, RawFileWriter
+from marketflow.sinks.raw.registry import open_raw
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files.capture import CaptureReader
 from marketflow.sources.files.recorded_frames import FramesReader, files_of

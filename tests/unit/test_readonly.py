@@ -13,7 +13,7 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.lake import open_lake
 from marketflow.flows.sql import query_lake
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.lake.writer import ParquetWriter
 from tests.batches import Feed
 
 

@@ -18,7 +18,7 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.settings import FREE, Settings
 from marketflow.operators.bars import core as bars
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
-from marketflow.sinks.parquet_run import WriterFolder
+from marketflow.sinks.lake.run import WriterFolder
 from tests.halfway import Halfway, stopped_halfway, write_feed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -327,7 +327,7 @@ def test_the_words_are_in_one_place() -> None:
         # A recording adds to what is there.
         "sinks/errors.py": 1,
         # Says itself when.
-        "sinks/kafka_link.py": 1,
+        "sinks/kafka/producer.py": 1,
     }
     found: dict[str, int] = {}
     for package in ("schemas", "operators", "sources", "sinks", "flows", "infra"):

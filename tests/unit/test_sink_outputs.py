@@ -20,13 +20,13 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, run_main
 
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks import outputs
+from marketflow.sinks import engine as outputs
+from marketflow.sinks.engine import WriterSink
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.jsonl import JsonlWriter, json_rows
+from marketflow.sinks.lake.writer import ParquetWriter
 from marketflow.sinks.null import NullWriter
-from marketflow.sinks.outputs import WriterSink
-from marketflow.sinks.parquet import ParquetWriter
-from marketflow.sinks.url import open_writer, parse_sink
+from marketflow.sinks.registry import open_writer, parse_sink
 from tests.batches import Feed, Item
 from tests.lake_model import Model, lake_rows
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from marketflow.sinks.dsn import one_line, redacted, shown
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.timescale import TimescaleWriter
-from marketflow.sinks.url import open_writer, parse_sink
+from marketflow.sinks.registry import open_writer, parse_sink
+from marketflow.sinks.timescale.dsn import one_line, redacted, shown
+from marketflow.sinks.timescale.writer import TimescaleWriter
 
 SECRET = "s3same"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.lake.writer import ParquetWriter
 from tests.batches import Feed
 
 COMMAND = [sys.executable, "-m", "marketflow"]

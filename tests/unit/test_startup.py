@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from marketflow.sinks.jsonl import json_values
-from marketflow.sinks.parquet import ParquetWriter
+from marketflow.sinks.lake.writer import ParquetWriter
 from tests.batches import Feed
 
 _RUN = """

@@ -17,7 +17,7 @@ from marketflow.flows.options import ConfiguredGroup
 from marketflow.flows.settings import load
 from marketflow.flows.variables import FILE, PREFIX, check_variables, read_file
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.url import parse_sink
+from marketflow.sinks.registry import parse_sink
 
 ROOT = Path(__file__).resolve().parents[2]
 SIM = "sim:?events=3000&symbols=3&seed=3"

@@ -20,7 +20,7 @@ from marketflow.schemas.messages.kafka import WireError
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import TRADES
 from marketflow.sinks.jsonl import json_rows
-from marketflow.sinks.kafka_messages import identity, json_values
+from marketflow.sinks.kafka.encode import identity, json_values
 from tests.batches import Feed
 
 TABLE = pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))

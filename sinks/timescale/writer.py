@@ -43,10 +43,10 @@ from marketflow.schemas.derived import sql
 from marketflow.schemas.fields import Table
 from marketflow.schemas.recovery import OTHER_RELEASE, START_AGAIN, START_ANEW
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.copy_binary import HEADER, TRAILER, Words, encode, to_columns
+from marketflow.sinks.columns import Bare, concat, size, take
 from marketflow.sinks.errors import DatabaseFailed, SinkError
-from marketflow.sinks.parquet_shape import Bare, concat, size, take
-from marketflow.sinks.timescale_link import Flight, Link, unmigrated
+from marketflow.sinks.timescale.connection import Flight, Link, unmigrated
+from marketflow.sinks.timescale.encode import HEADER, TRAILER, Words, encode, to_columns
 from marketflow.sinks.writer import RowsLike, moved_marks
 
 SNAPSHOT_VERSION: Final = 1
@@ -102,7 +102,7 @@ class _Superseded(Exception):  # noqa: N818 - not an error yet
 
 class TimescaleWriter:
     """Writer of one database. ``recovery`` identifies the recovery folder that snapshots go to;
-    ``midway``: see sinks.url.open_writer. ``store``: the schema that holds the tables.
+    ``midway``: see sinks.registry.open_writer. ``store``: the schema that holds the tables.
 
     Raises SinkError (what was asked cannot be done; the text says what can) and DatabaseFailed
     (the database was away for too long; every later call raises it again).

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from marketflow.schemas.derived.arrow import arrow_type, dictionary, schema
 from marketflow.schemas.fields import Field, Kind, Table
-from marketflow.sinks import copy_kernels as kernels
-from marketflow.sinks.copy_bytes import SLACK
-from marketflow.sinks.parquet_shape import Bare, Names
+from marketflow.sinks.columns import Bare, Names
+from marketflow.sinks.timescale.kernels import fields as kernels
+from marketflow.sinks.timescale.kernels.bytes import SLACK
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"

@@ -21,8 +21,8 @@ from typing import Any, Final, TypeVar
 import psycopg
 
 from marketflow.schemas.recovery import START_AGAIN
-from marketflow.sinks import dsn as dsn_module
 from marketflow.sinks.errors import DatabaseFailed, SinkError
+from marketflow.sinks.timescale import dsn as dsn_module
 
 _T = TypeVar("_T")
 

@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from marketflow.schemas.units import NS_PER_DAY
-from marketflow.sinks.lake import Partition
-from marketflow.sinks.parquet_shape import (
+from marketflow.sinks.columns import (
     Bare,
     Names,
     Shape,
@@ -28,6 +27,7 @@ from marketflow.sinks.parquet_shape import (
     take,
     to_bare,
 )
+from marketflow.sinks.lake.layout import Partition
 
 STAGE_ROWS: Final = 1 << 16
 #: A batch of at least this part of a block is split by itself, without being copied first.

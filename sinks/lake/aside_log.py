@@ -20,9 +20,9 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import pyarrow as pa
 
 from marketflow.schemas.recovery import START_ANEW
-from marketflow.sinks.atomic import sync_folder
+from marketflow.sinks.durable import sync_folder
 from marketflow.sinks.errors import SinkError, disk_failed
-from marketflow.sinks.lake import Partition
+from marketflow.sinks.lake.layout import Partition
 
 _MAGIC: Final = b"MFLOG001"
 _HEAD: Final = struct.Struct("<8sQ")

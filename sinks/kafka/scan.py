@@ -19,8 +19,8 @@ from marketflow.schemas.messages.kafka import WireError
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
 from marketflow.schemas.tables import table
 from marketflow.sinks.errors import KafkaFailed, SinkError
-from marketflow.sinks.kafka_link import Link
-from marketflow.sinks.kafka_messages import identity
+from marketflow.sinks.kafka.encode import identity
+from marketflow.sinks.kafka.producer import Link
 
 _CALL_S: Final = 5.0
 _BATCH: Final = 1000

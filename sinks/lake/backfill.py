@@ -4,7 +4,8 @@ A replay writes its rows aside, into a lake of its own inside this one (:func:`a
 complete, :func:`replace` puts them in: a row that has the identity of a new one (table, venue or
 feed, shard, row_sequence), at most a day away from the new ones, goes; files that hold such rows
 are written again without them. One write of the journal makes all of it happen, for every reader
-that lists with :func:`sinks.lake.list_files`; before it the lake is the old one, whatever crashes.
+that lists with :func:`sinks.lake.layout.list_files`; before it the lake is the old one, whatever
+crashes.
 
 Nobody may write meanwhile, and no run of the lake may be undone any more: its files could come
 back. A run that was stopped gracefully goes on afterwards with its --recovery.
@@ -26,10 +27,12 @@ import pyarrow.parquet as pq
 
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_MS
-from marketflow.sinks.atomic import sync_folder
-from marketflow.sinks.compact import FILE, RUN_AGAIN, alone, carry_out
+from marketflow.sinks.columns import Names, shape, to_bare
+from marketflow.sinks.durable import sync_folder
 from marketflow.sinks.errors import SinkError, disk_failed
-from marketflow.sinks.lake import (
+from marketflow.sinks.lake.compact import FILE, RUN_AGAIN, alone, carry_out
+from marketflow.sinks.lake.file import read_file, sorted_rows, write_unnamed
+from marketflow.sinks.lake.layout import (
     Partition,
     check_lake,
     list_partitions,
@@ -37,9 +40,7 @@ from marketflow.sinks.lake import (
     read_journal,
     write_journal,
 )
-from marketflow.sinks.parquet_file import read_file, sorted_rows, write_unnamed
-from marketflow.sinks.parquet_run import WriterFolder
-from marketflow.sinks.parquet_shape import Names, shape, to_bare
+from marketflow.sinks.lake.run import WriterFolder
 
 _MAX_DAYS_OFF: Final = 1
 _MAX_NS: Final = 2**63 - 1

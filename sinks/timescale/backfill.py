@@ -17,9 +17,9 @@ import psycopg
 from marketflow.schemas.derived import sql
 from marketflow.schemas.fields import Table
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.backfill import Arrived, other_rows
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.timescale_link import Link
+from marketflow.sinks.lake.backfill import Arrived, other_rows
+from marketflow.sinks.timescale.connection import Link
 
 _OUTAGE_S: Final = 300.0
 #: One statement replaces all rows of a table: it may take long.

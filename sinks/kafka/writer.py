@@ -6,7 +6,7 @@ committed after ``commit_ms`` at the latest, and at every snapshot.
 - Unit of parallelism: a process ("w0", "w1" ...); its shards are its own.
 - The snapshot holds, per partition, the offset after our last message, and per table and shard the
   next row_sequence. Going on, the rows behind those offsets that are committed already are found
-  by scanning (sinks.kafka_scan) and are not sent again; a batch that straddles them is cut.
+  by scanning (sinks.kafka.scan) and are not sent again; a batch that straddles them is cut.
 - Rows of ``quality_events`` that show a book without its full state also make a message of
   ``<prefix>.resync_requests`` (schemas.messages.resync), where that topic is there.
 - Guarantee: exactly once, for consumers with isolation.level=read_committed, across crashes of the
@@ -39,11 +39,11 @@ from marketflow.schemas.messages.kafka import Message, partition_of_shard
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import QUALITY_EVENTS
-from marketflow.sinks import kafka_messages
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.kafka_link import Link
-from marketflow.sinks.kafka_scan import Offsets, Scanner, Written
-from marketflow.sinks.kafka_url import KafkaSinkSpec
+from marketflow.sinks.kafka import encode as kafka_messages
+from marketflow.sinks.kafka.config import KafkaSinkSpec
+from marketflow.sinks.kafka.producer import Link
+from marketflow.sinks.kafka.scan import Offsets, Scanner, Written
 from marketflow.sinks.writer import RowsLike
 
 log = logging.getLogger("marketflow.kafka")
@@ -59,7 +59,7 @@ _LINGER_MS: Final = 5
 
 class KafkaWriter:
     """Writer of the topics below one prefix. ``recovery`` identifies the recovery folder that
-    snapshots go to, None without one; ``midway``: see sinks.url.open_writer.
+    snapshots go to, None without one; ``midway``: see sinks.registry.open_writer.
 
     Raises SinkError (what was asked cannot be done) and KafkaFailed (outage, refusal).
     """

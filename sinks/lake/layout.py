@@ -6,8 +6,8 @@
     DIR/<table>/date=YYYY-MM-DD/venue=V/merged-<number>.parquet            made by compaction
     DIR/_marketflow/lake.json              marks the folder as a lake, with its format and the
                                            versions of the tables when it was made
-    DIR/_marketflow/compact.json           compaction: files being replaced (see sinks.compact)
-    DIR/_marketflow/<writer>/...           aside log and progress of a writer (sinks.parquet_run)
+    DIR/_marketflow/compact.json           compaction: files being replaced (see sinks.lake.compact)
+    DIR/_marketflow/<writer>/...           aside log and progress of a writer (sinks.lake.run)
 
 Tables without a venue have no venue level. ``date`` and ``venue`` are in the path only. A name
 that starts with a dot is unfinished and belongs to whoever made it. Whoever lists files through
@@ -28,7 +28,7 @@ from urllib.parse import unquote
 
 from marketflow.schemas.names import venue_folder
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.atomic import replacing
+from marketflow.sinks.durable import replacing
 from marketflow.sinks.errors import SinkError, disk_failed
 
 FORMAT: Final = 1
@@ -281,7 +281,7 @@ def files_of_run(root: Path, writer: str, run: int) -> list[tuple[int, Partition
 def read_journal(root: Path) -> dict[str, Any]:
     """Compaction's journal: ``sequence`` rises with every change, ``pending`` lists replacements
     {"merged": path or None, "temporary": path or None, "replaces": [paths]} below the lake. A
-    back-fill's (sinks.backfill) are ``at_once``: for readers all of them happen together."""
+    back-fill's (sinks.lake.backfill) are ``at_once``: for readers all of them happen together."""
     return read_json(own_folder(root) / _JOURNAL) or {"sequence": 0, "pending": []}
 
 

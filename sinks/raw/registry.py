@@ -23,7 +23,7 @@ from marketflow.schemas.kafka_address import (
 )
 from marketflow.schemas.messages.kafka import RAW_PREFIX
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.raw_files import RawFileOptions, RawFileWriter
+from marketflow.sinks.raw.files import RawFileOptions, RawFileWriter
 
 FORMS: Final = "kafka://HOST:PORT/raw, parquet:DIR, capture:PATH"
 _NUMBERS: Final[dict[str, Callable[[str], int | float]]] = {
@@ -57,7 +57,7 @@ def open_raw(text: str, venues: Sequence[str]) -> dict[str, RawWriter]:
             options = _options(text, params)
             return {venue: RawFileWriter(Path(place), venue, options) for venue in venues}
         case "capture":
-            from marketflow.sinks.raw_capture import CaptureWriter
+            from marketflow.sinks.raw.capture import CaptureWriter
 
             if params:
                 raise SinkError(f"sink {text!r}: capture: takes no parameters")
@@ -69,7 +69,7 @@ def open_raw(text: str, venues: Sequence[str]) -> dict[str, RawWriter]:
 def _topics(
     text: str, place: str, params: dict[str, str], venues: Sequence[str]
 ) -> dict[str, RawWriter]:
-    from marketflow.sinks.kafka_raw import RawTopicWriter
+    from marketflow.sinks.raw.topic import RawTopicWriter
 
     for name in params:
         if name not in SECURITY_PARAMS:

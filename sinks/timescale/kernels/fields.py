@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketflow.schemas.kernel import kernel
-from marketflow.sinks.copy_bytes import (
+from marketflow.sinks.timescale.kernels.bytes import (
     leading_zeros,
     move16,
     put16,

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marketflow.schemas.messages.frames import FRAMES
-from marketflow.sinks.atomic import replacing, sweep
+from marketflow.sinks.durable import replacing, sweep
 from marketflow.sinks.errors import RECORD_AGAIN, SinkError, disk_failed
 
 FOLDER: Final = "frames"

@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.messages.kafka import partition_of_connection, raw_messages
 from marketflow.sinks.errors import KafkaFailed, SinkError
-from marketflow.sinks.kafka_link import MAX_MESSAGE_BYTES
+from marketflow.sinks.kafka.producer import MAX_MESSAGE_BYTES
 
 log = logging.getLogger("marketflow.kafka")
 

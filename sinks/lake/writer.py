@@ -2,7 +2,7 @@
 
 Rows collect in memory by partition and are *sealed* into a sorted file when a partition is large
 enough, old enough, or memory is short. A snapshot appends what is still pending to an aside log
-and names a place in it; restoring one undoes whatever happened later (sinks.parquet_rollback).
+and names a place in it; restoring one undoes whatever happened later (sinks.lake.rollback).
 High-rate partitions are sealed at snapshots rather than logged, so that few rows are written twice.
 
 - Unit of parallelism: a writer id ("w0", "w1" ... by process); writers share nothing but the lake.
@@ -25,20 +25,20 @@ from typing import Any, Final
 import pyarrow as pa
 
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
+from marketflow.sinks.columns import concat, shape, to_file
 from marketflow.sinks.errors import SinkError, disk_failed
-from marketflow.sinks.lake import Partition, prepare_lake, writer_file_name
-from marketflow.sinks.parquet_file import FileOptions, sorted_rows, sync_folders, write_file
-from marketflow.sinks.parquet_log import AsideLog, Position, Record
-from marketflow.sinks.parquet_pending import STAGE_ROWS, Pending, PendingRows
-from marketflow.sinks.parquet_rollback import (
+from marketflow.sinks.lake.aside_log import AsideLog, Position, Record
+from marketflow.sinks.lake.file import FileOptions, sorted_rows, sync_folders, write_file
+from marketflow.sinks.lake.layout import Partition, prepare_lake, writer_file_name
+from marketflow.sinks.lake.pending import STAGE_ROWS, Pending, PendingRows
+from marketflow.sinks.lake.rollback import (
     Target,
     pending_records,
     remove_unfinished,
     roll_back,
     wipe_run,
 )
-from marketflow.sinks.parquet_run import Marks, Progress, Run, WriterFolder
-from marketflow.sinks.parquet_shape import concat, shape, to_file
+from marketflow.sinks.lake.run import Marks, Progress, Run, WriterFolder
 from marketflow.sinks.writer import RowsLike, moved_marks
 
 SNAPSHOT_VERSION: Final = 1
@@ -67,7 +67,7 @@ class ParquetOptions:
 
 class ParquetWriter:
     """Writer of one lake. ``recovery`` identifies the recovery folder that snapshots go to;
-    ``midway``: see sinks.url.open_writer.
+    ``midway``: see sinks.registry.open_writer.
 
     Raises SinkError (what was asked cannot be done; the text says what can) and LakeFailed (the
     disk refused; every later call raises it again).

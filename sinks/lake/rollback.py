@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.atomic import sweep
+from marketflow.sinks.columns import Bare, concat, filled, shape, to_bare, to_file
+from marketflow.sinks.durable import sweep
 from marketflow.sinks.errors import disk_failed
-from marketflow.sinks.lake import Partition, files_of_run, own_folder
-from marketflow.sinks.parquet_file import read_file, sync_folders
-from marketflow.sinks.parquet_log import AsideLog, Position, Record
-from marketflow.sinks.parquet_pending import PendingRows, keep
-from marketflow.sinks.parquet_run import Marks, WriterFolder
-from marketflow.sinks.parquet_shape import Bare, concat, filled, shape, to_bare, to_file
+from marketflow.sinks.lake.aside_log import AsideLog, Position, Record
+from marketflow.sinks.lake.file import read_file, sync_folders
+from marketflow.sinks.lake.layout import Partition, files_of_run, own_folder
+from marketflow.sinks.lake.pending import PendingRows, keep
+from marketflow.sinks.lake.run import Marks, WriterFolder
 
 _SHARDS: Final = 1 << 16
 
@@ -164,7 +164,7 @@ def remove_unfinished(root: Path, writer: str) -> None:
     other whose folder nobody has."""
     own = own_folder(root)
     sweep(own)
-    for path in own.glob(".backfill-*"):  # done with (sinks.backfill)
+    for path in own.glob(".backfill-*"):  # done with (sinks.lake.backfill)
         shutil.rmtree(path, ignore_errors=True)
     files: dict[str, list[Path]] = {}
     for table in TABLES:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from marketflow.schemas.kernel import kernel
-from marketflow.sinks.parquet_shape import Bare, Names, Shape, concat
+from marketflow.sinks.columns import Bare, Names, Shape, concat
 
 _WORDS: Final[dict[int, Any]] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _DECIMAL_BYTES: Final = 16

@@ -18,10 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from marketflow.schemas.fields import Kind, Table
-from marketflow.sinks.atomic import sync_folder
-from marketflow.sinks.errors import disk_failed
-from marketflow.sinks.parquet_order import ordered
-from marketflow.sinks.parquet_shape import (
+from marketflow.sinks.columns import (
     Bare,
     Names,
     Shape,
@@ -32,6 +29,9 @@ from marketflow.sinks.parquet_shape import (
     take,
     to_file,
 )
+from marketflow.sinks.durable import sync_folder
+from marketflow.sinks.errors import disk_failed
+from marketflow.sinks.lake.order import ordered
 
 WRITER_VERSION: Final = "1"
 _UINT16_VALUES: Final = 1 << 16

@@ -1,9 +1,9 @@
 """Compaction and retention: many small files of a partition into few large sorted ones.
 
 Safe beside running writers: only files that no rollback can undo are touched, which a writer
-tells with ``safe_below`` (sinks.parquet_run), and merged files, which belong to nobody.
+tells with ``safe_below`` (sinks.lake.run), and merged files, which belong to nobody.
 Safe against crashes, and never twice or not at all for a reader that lists with
-:func:`sinks.lake.list_files`:
+:func:`sinks.lake.layout.list_files`:
 
 1. the merged file is written complete under a hidden name;
 2. the journal says "this replaces those" - from here on it will happen;
@@ -29,9 +29,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.atomic import sweep, sync_folder
+from marketflow.sinks.columns import Names, row_width, shape, to_bare
+from marketflow.sinks.durable import sweep, sync_folder
 from marketflow.sinks.errors import SinkError, disk_failed
-from marketflow.sinks.lake import (
+from marketflow.sinks.lake.file import FileOptions, read_file, sorted_rows, write_unnamed
+from marketflow.sinks.lake.layout import (
     Partition,
     check_lake,
     list_files,
@@ -41,9 +43,7 @@ from marketflow.sinks.lake import (
     read_journal,
     write_journal,
 )
-from marketflow.sinks.parquet_file import FileOptions, read_file, sorted_rows, write_unnamed
-from marketflow.sinks.parquet_run import safe_below
-from marketflow.sinks.parquet_shape import Names, row_width, shape, to_bare
+from marketflow.sinks.lake.run import safe_below
 
 _MERGED: Final = re.compile(r"merged-(\d{8})\.parquet")
 _EPOCH: Final = date(1970, 1, 1)

@@ -7,7 +7,7 @@ names, so undoing a run never touches another's files::
     lock                   flock; holds the process id, which is for people only
     run-000001/run.json    recovery: identity of the recovery folder it resumes from (or null)
     run-000001/committed.json   see :class:`Progress`
-    run-000001/log-*.rows  the aside log (sinks.parquet_log)
+    run-000001/log-*.rows  the aside log (sinks.lake.aside_log)
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from marketflow.schemas.recovery import START_ANEW
-from marketflow.sinks.atomic import lock, sync_folder
+from marketflow.sinks.durable import lock, sync_folder
 from marketflow.sinks.errors import SinkError, disk_failed
-from marketflow.sinks.lake import own_folder, read_json, write_json
+from marketflow.sinks.lake.layout import own_folder, read_json, write_json
 
 _LOCK: Final = "lock"
 _PAUSE_S: Final = 0.01

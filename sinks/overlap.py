@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from marketflow.schemas.derived import sql
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_MS
-from marketflow.sinks.lake import list_files, list_partitions, own_folder
-from marketflow.sinks.url import parse_sink
+from marketflow.sinks.lake.layout import list_files, list_partitions, own_folder
+from marketflow.sinks.registry import parse_sink
 
 #: Their arrival is that of the frame they were made from. (That of a quality event may be the
 #: feed's latest, which is another's.)
@@ -78,7 +78,7 @@ def holds(text: str, interval: Interval, written: Collection[str]) -> str | None
         if own_folder(root).is_dir():
             return _first(partial(_lake_holds, root), interval, written)
     if spec.scheme == "timescale":
-        from marketflow.sinks.timescale_link import Link
+        from marketflow.sinks.timescale.connection import Link
 
         link = Link(spec.path, "marketflow replay", outage_s=60.0, stall_s=_STALL_S)
         try:

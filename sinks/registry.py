@@ -1,5 +1,5 @@
 """Sinks by URL: ``parquet:DIR``, ``timescale:DSN``, ``kafka://HOST:PORT/PREFIX`` (see
-sinks.kafka_url), ``jsonl:PATH`` or ``jsonl:-``, ``null:``.
+sinks.kafka.config), ``jsonl:PATH`` or ``jsonl:-``, ``null:``.
 
 ``parquet:DIR?seal_rows=N&seal_after_s=S`` sets when rows become a file (ParquetOptions);
 ``timescale:postgresql://user@host/database?sslmode=require&flush_rows=N`` when they are sent
@@ -19,18 +19,18 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from marketflow.schemas.derived import sql
-from marketflow.sinks import backfill
-from marketflow.sinks.dsn import EXAMPLE as DSN_EXAMPLE
-from marketflow.sinks.dsn import check as check_dsn
-from marketflow.sinks.dsn import place as dsn_place
-from marketflow.sinks.dsn import redacted
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.jsonl import JsonlWriter
-from marketflow.sinks.kafka_url import EXAMPLE as KAFKA_EXAMPLE
-from marketflow.sinks.kafka_url import parse_kafka_sink
-from marketflow.sinks.lake import check_writable
+from marketflow.sinks.kafka.config import EXAMPLE as KAFKA_EXAMPLE
+from marketflow.sinks.kafka.config import parse_kafka_sink
+from marketflow.sinks.lake import backfill
+from marketflow.sinks.lake.layout import check_writable
+from marketflow.sinks.lake.writer import ParquetOptions, ParquetWriter
 from marketflow.sinks.null import NullWriter
-from marketflow.sinks.parquet import ParquetOptions, ParquetWriter
+from marketflow.sinks.timescale.dsn import EXAMPLE as DSN_EXAMPLE
+from marketflow.sinks.timescale.dsn import check as check_dsn
+from marketflow.sinks.timescale.dsn import place as dsn_place
+from marketflow.sinks.timescale.dsn import redacted
 from marketflow.sinks.writer import Writer
 
 
@@ -163,20 +163,20 @@ def open_writer(
     """The writer of a sink URL. ``writer`` tells processes apart ("w0", "w1" ...); ``recovery``
     is the identity of the recovery folder that the snapshots go to, None without one; ``midway``:
     the rows begin in mid-history, so that the first of a shard may have any number; ``aside``: they
-    are for the back-fill of this key (sinks.backfill), and are not put in yet."""
+    are for the back-fill of this key (sinks.lake.backfill), and are not put in yet."""
     spec = parse_sink(text)
     if spec.scheme == "null":
         return NullWriter()
     if spec.scheme == "kafka":
-        from marketflow.sinks.kafka import KafkaWriter
+        from marketflow.sinks.kafka.writer import KafkaWriter
 
         return KafkaWriter(parse_kafka_sink(text), writer, recovery, midway)
     if spec.scheme == "jsonl":
         return JsonlWriter(_jsonl_path(spec.path, writer))
     numbers = {name: _number(spec.scheme, text, name, v) for name, v in spec.options.items()}
     if spec.scheme == "timescale":
-        from marketflow.sinks import timescale_backfill
-        from marketflow.sinks.timescale import TimescaleOptions, TimescaleWriter
+        from marketflow.sinks.timescale import backfill as timescale_backfill
+        from marketflow.sinks.timescale.writer import TimescaleOptions, TimescaleWriter
 
         chosen = dataclasses.replace(TimescaleOptions(), **numbers)  # type: ignore[arg-type]
         store = sql.STORE if aside is None else timescale_backfill.aside(aside)
@@ -201,7 +201,7 @@ def prepare_back_fill(text: str, key: str) -> None:
         with backfill.quiet(Path(spec.path)):
             backfill.aside(Path(spec.path), key).mkdir(exist_ok=True)
     elif spec.scheme == "timescale":
-        from marketflow.sinks import timescale_backfill
+        from marketflow.sinks.timescale import backfill as timescale_backfill
 
         timescale_backfill.prepare(spec.path, key)
 
@@ -213,7 +213,7 @@ def back_fill(text: str, key: str, arrived: backfill.Arrived) -> dict[str, int]:
     if spec.scheme == "parquet":
         return backfill.replace(Path(spec.path), key, arrived)
     if spec.scheme == "timescale":
-        from marketflow.sinks import timescale_backfill
+        from marketflow.sinks.timescale import backfill as timescale_backfill
 
         return timescale_backfill.replace(spec.path, key, arrived)
     return {"rows_replaced": 0, "rows_written": 0}
