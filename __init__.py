@@ -37,7 +37,7 @@ def run(
     ``source`` and ``sinks`` are URLs, one or several; options as of the command line, such as
     ``recovery=DIR`` and ``processes=N``.
     """
-    from marketflow.flows.run import run as run_flow
+    from marketflow.flows.runtime.run import run as run_flow
 
     return run_flow(flow, _several(source), _several(sinks), **options)
 
@@ -59,7 +59,7 @@ def scan(
     error, which names the nearest. ``floats``: prices and sizes as float64, to plot them; they are
     exact decimals otherwise.
     """
-    from marketflow.flows.frames import scan_lake
+    from marketflow.flows.queries.polars_lake import scan_lake
 
     named = _names("symbols", symbols), _names("venues", venues)
     return scan_lake(table, Path(lake), *named, start, end, floats)
@@ -72,7 +72,7 @@ def sql(
     (PostgreSQL's, see ``marketflow migrate``). Decimals are exact, or float64 with ``floats``, to
     plot them; times are UTC."""
     from marketflow.flows.errors import UsageError
-    from marketflow.flows.sql import query_frame
+    from marketflow.flows.queries.sql import query_frame
 
     if (lake is None) == (dsn is None):
         raise UsageError("say where: sql(query, lake=DIR) or sql(query, dsn=DSN)")
@@ -87,7 +87,7 @@ def book_at(symbol: str, ts: Moment, *, lake: str | Path, venue: str | None = No
     Raises ValueError when several venues have the symbol and none is named, and for a symbol or
     venue without any book, with the nearest that has one.
     """
-    from marketflow.flows.frames import book_levels
+    from marketflow.flows.queries.polars_lake import book_levels
 
     return book_levels(symbol, ts, Path(lake), venue)
 

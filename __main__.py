@@ -1,6 +1,6 @@
 """``python -m marketflow`` is the command ``marketflow``."""
 
-from marketflow.flows.cli import main
+from marketflow.flows.commands.app import main
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,7 @@ A core has ``apply(batch)``, ``snapshot()`` and ``restore(state)``. bytewax does
 stateful logic its key, so every value says which shard (or feed) it belongs to.
 
 A core that may be large also gives ``snapshot(changes=True)``, what is not as it was at the last
-snapshot, and takes ``restore(state, *changes)``; flows.aside makes use of it.
+snapshot, and takes ``restore(state, *changes)``; flows.runtime.aside makes use of it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from marketflow.flows import run as run_module
+from marketflow.flows.runtime import run as run_module
 from marketflow.flows.settings import load
 from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source

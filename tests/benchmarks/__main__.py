@@ -10,7 +10,7 @@ import os
 import pkgutil
 
 import tests.benchmarks
-from marketflow.flows.memory import keep_memory
+from marketflow.flows.runtime.memory import keep_memory
 from tests.benchmarks.harness import REGISTRY, pinned
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 from marketflow.flows import settings
-from marketflow.flows.run import run
+from marketflow.flows.runtime.run import run
 from marketflow.sources.simulator.reader import write_itch
 from tests.benchmarks import feeds, per_event
 from tests.benchmarks.harness import Result, benchmark, rate

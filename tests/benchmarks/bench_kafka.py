@@ -23,9 +23,9 @@ import psycopg
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from marketflow.flows import settings
-from marketflow.flows.plan import Wanted
-from marketflow.flows.replay import Order, replay
-from marketflow.flows.run import run
+from marketflow.flows.replay.plan import Wanted
+from marketflow.flows.replay.run import Order, replay
+from marketflow.flows.runtime.run import run
 from marketflow.infra.migrate import migrate
 from marketflow.infra.services.base import ServiceError
 from marketflow.infra.services.kafka import Kafka

@@ -9,8 +9,8 @@ from datetime import timedelta
 import numpy as np
 from bytewax.run import cli_main
 
-from marketflow.flows import market_data
-from marketflow.flows.market_data import MarketDataConfig
+from marketflow.flows.market_data import flow as market_data
+from marketflow.flows.market_data.flow import MarketDataConfig
 from marketflow.operators.bars.core import BarsConfig, BarsShard
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.normalise.core import Normaliser, ShardPlan

@@ -143,6 +143,6 @@ def queries(quick: bool) -> Iterator[Result]:
 
 def mf_rows(plain: Any) -> list[tuple[Any, ...]]:
     """Rows of a plain answer with times as ours have them."""
-    from marketflow.flows.frames import told
+    from marketflow.flows.queries.polars_lake import told
 
     return told(plain, False).rows()

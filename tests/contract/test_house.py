@@ -102,7 +102,7 @@ def test_bytewax_stays_at_the_edge() -> None:
 
 
 def test_flow_files_read_like_the_picture() -> None:
-    assert (ROOT / "flows" / "market_data.py").read_text().count("\n") < 100
+    assert (ROOT / "flows" / "market_data" / "flow.py").read_text().count("\n") < 100
 
 
 _LOCKS = ("requirements.lock", "requirements-dev.lock", "infra/setup.lock")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from marketflow.flows.lake import open_lake
-from marketflow.flows.run import run
+from marketflow.flows.queries.duckdb_lake import open_lake
+from marketflow.flows.runtime.run import run
 
 Line = tuple[int, str]
 

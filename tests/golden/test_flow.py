@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from marketflow.flows.lake import open_lake
-from marketflow.flows.run import run
+from marketflow.flows.queries.duckdb_lake import open_lake
+from marketflow.flows.runtime.run import run
 from tests.lakes import assert_gapless, table_rows
 
 NINE_VENUES = (

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from marketflow.flows.record import RecordOptions, record
-from marketflow.flows.run import run
+from marketflow.flows.recording.record import RecordOptions, record
+from marketflow.flows.runtime.run import run
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.raw.files import RawFileWriter

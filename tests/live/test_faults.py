@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from marketflow.flows.record import RecordOptions, record
+from marketflow.flows.recording.record import RecordOptions, record
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.errors import FeedFailed
 from marketflow.sources.websocket.config import parse_live

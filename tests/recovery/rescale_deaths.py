@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from marketflow.flows import recovery
-from marketflow.flows.rescale import rescale
+from marketflow.flows.runtime import recovery
+from marketflow.flows.runtime.rescale import rescale
 from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sinks.lake.writer import ParquetWriter
 from marketflow.sinks.timescale.writer import TimescaleWriter

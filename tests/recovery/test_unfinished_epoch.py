@@ -22,7 +22,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.run import cli_main
 
-from marketflow.flows import recovery
+from marketflow.flows.runtime import recovery
 from marketflow.operators.engine import core_step
 from marketflow.sinks.engine import WriterSink
 from tests.patience import PATIENCE_S

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from marketflow.flows.errors import UsageError
-from marketflow.flows.run import run
+from marketflow.flows.runtime.run import run
 from marketflow.flows.settings import load
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.sources.registry import open_reader

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from marketflow.flows.commands.topics import run_topics
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.topics import run_topics
 from marketflow.schemas.tables import TABLES
 from tests.patience import PATIENCE_S
 from tests.services.topics import Cluster

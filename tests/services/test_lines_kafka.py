@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from marketflow.flows.record import record
-from marketflow.flows.run import run
+from marketflow.flows.recording.record import record
+from marketflow.flows.runtime.run import run
 from tests.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
 from tests.services.topics import Cluster
 from tests.unit.test_lines import listening, rows

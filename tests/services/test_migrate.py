@@ -51,7 +51,7 @@ def test_the_migrated_tables_are_those_of_the_schemas(ask: Ask) -> None:
 
 
 def test_the_views_show_what_the_lake_shows(ask: Ask, tmp_path: Path) -> None:
-    from marketflow.flows.lake import open_lake
+    from marketflow.flows.queries.duckdb_lake import open_lake
     from marketflow.sinks.lake.layout import prepare_lake
 
     prepare_lake(tmp_path)

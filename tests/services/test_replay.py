@@ -25,8 +25,8 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 
 from marketflow.flows.errors import UsageError
-from marketflow.flows.plan import Wanted, make_plan, specs_of
-from marketflow.flows.replay import Order, replay
+from marketflow.flows.replay.plan import Wanted, make_plan, specs_of
+from marketflow.flows.replay.run import Order, replay
 from marketflow.flows.settings import Settings, load
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
@@ -287,7 +287,7 @@ def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
         return back_fill(text, key, arrived)
 
     with monkeypatch.context() as patch:
-        patch.setattr("marketflow.flows.replay.back_fill", lost)
+        patch.setattr("marketflow.flows.replay.run.back_fill", lost)
         with pytest.raises(ConnectionError):
             replay(order, settings=_settings())
     # Each store is the old one or the new one.

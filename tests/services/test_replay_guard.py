@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from marketflow.flows.errors import UsageError
-from marketflow.flows.plan import Wanted
-from marketflow.flows.replay import Order, replay
-from marketflow.flows.run import run
+from marketflow.flows.replay.plan import Wanted
+from marketflow.flows.replay.run import Order, replay
+from marketflow.flows.runtime.run import run
 from marketflow.flows.settings import load
 from marketflow.schemas.units import NS_PER_DAY
 from marketflow.sources.registry import open_reader

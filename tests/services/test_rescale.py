@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from marketflow.flows import recovery
+from marketflow.flows.runtime import recovery
 from marketflow.infra.services.timescale import Timescale
 from tests.chance import chance
 from tests.recovery.outputs import assert_same_outputs, new_outputs

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 import marketflow as mf
-from marketflow.flows.database import query_database
 from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.queries.database import query_database
 from marketflow.infra.migrate import migrate
 from marketflow.infra.reader import ROLE, power
 from marketflow.infra.services.timescale import Timescale

@@ -17,11 +17,11 @@ import pytest
 from rich.console import Console
 
 import marketflow as mf
-from marketflow.flows.answers import Answer
-from marketflow.flows.database import query_database
+from marketflow.flows.commands.retention import Wanted, forget
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.retention import Wanted, forget
-from marketflow.flows.sql import _answer, _ask, print_query
+from marketflow.flows.queries.answers import Answer
+from marketflow.flows.queries.database import query_database
+from marketflow.flows.queries.sql import _answer, _ask, print_query
 from marketflow.infra.migrate import migrate
 from marketflow.infra.services.base import Service
 from marketflow.schemas.tables import TABLES

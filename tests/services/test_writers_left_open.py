@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from marketflow.flows import recovery
 from marketflow.flows.errors import UsageError
-from marketflow.flows.partitions import Feed
-from marketflow.flows.rescale import rescale, shut_out
-from marketflow.flows.stats import RunStats
+from marketflow.flows.runtime import recovery
+from marketflow.flows.runtime.partitions import Feed
+from marketflow.flows.runtime.rescale import rescale, shut_out
+from marketflow.flows.runtime.stats import RunStats
 from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sinks.lake.writer import ParquetWriter
 from marketflow.sinks.registry import open_writer

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marketflow.flows import feeds
+from marketflow.flows.market_data import decoders as feeds
 from marketflow.operators.bars.core import BarsConfig, BarsShard
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.normalise.core import Normaliser, ShardPlan

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from marketflow.flows.answer_table import print_table
-from marketflow.flows.answers import Answer
-from marketflow.flows.sql import print_query
+from marketflow.flows.queries.answer_table import print_table
+from marketflow.flows.queries.answers import Answer
+from marketflow.flows.queries.sql import print_query
 from marketflow.schemas.derived.arrow import dictionary, schema
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES

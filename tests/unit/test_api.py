@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 import marketflow as mf
-from marketflow.flows.frames import moment_ns
+from marketflow.flows.queries.polars_lake import moment_ns
 from marketflow.schemas.derived.arrow import schema
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import DEPTH
@@ -231,7 +231,7 @@ def test_run_delegates_to_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_flow(*args: object, **options: object) -> dict[str, object]:
         return {"args": args, "options": options}
 
-    monkeypatch.setitem(sys.modules, "marketflow.flows.run", SimpleNamespace(run=run_flow))
+    monkeypatch.setitem(sys.modules, "marketflow.flows.runtime.run", SimpleNamespace(run=run_flow))
     assert mf.run("market_data", source="sim:", sinks=["null:"], processes=2) == {
         "args": ("market_data", ["sim:"], ["null:"]),
         "options": {"processes": 2},

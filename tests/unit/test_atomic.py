@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from marketflow.flows import checkpoints, recovery
+from marketflow.flows.runtime import checkpoints, recovery
 from marketflow.sinks.durable import replacing, sweep
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.lake.compact import alone

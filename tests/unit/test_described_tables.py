@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from marketflow.flows.cli import app
-from marketflow.flows.describe import described, page
+from marketflow.flows.commands.app import app
 from marketflow.flows.errors import UsageError
-from marketflow.flows.lake import open_lake
+from marketflow.flows.queries.describe import described, page
+from marketflow.flows.queries.duckdb_lake import open_lake
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.lake.writer import ParquetWriter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marketflow.flows.exact_times import with_nanoseconds
+from marketflow.flows.queries.exact_times import with_nanoseconds
 
 ASKED = [
     ("SELECT ts_event FROM trades", ["ts_event_epoch_ns"], (0,)),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from marketflow.flows.errors import UsageError
-from marketflow.flows.run import run
+from marketflow.flows.runtime.run import run
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files.markets import market_of
 from marketflow.sources.url import parse_source

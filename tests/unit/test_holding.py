@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from marketflow.flows.feeds import rows_of
+from marketflow.flows.market_data.decoders import rows_of
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_DAY, NS_PER_MS
 from marketflow.sinks.lake.writer import ParquetWriter

@@ -14,17 +14,17 @@ import numba
 import pytest
 from numba.core import event
 
-from marketflow.flows.compiling import COMPILING, Compiling
-from marketflow.flows.kernels import PARTS, _crews, parts_of
-from marketflow.flows.run import timed
+from marketflow.flows.runtime.compiling import COMPILING, Compiling
+from marketflow.flows.runtime.kernels import PARTS, _crews, parts_of
+from marketflow.flows.runtime.run import timed
 from marketflow.sources.url import parse_source
 
 _ROOT = Path(__file__).resolve().parents[2]
 _COLD = """
 import json, logging, sys, time
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
-from marketflow.flows.compiling import COMPILING
-from marketflow.flows.kernels import PARTS, prepare
+from marketflow.flows.runtime.compiling import COMPILING
+from marketflow.flows.runtime.kernels import PARTS, prepare
 said = prepare(["itch", "lines"], "a test")
 again = prepare(["itch", "lines"], "a test")
 for name in ("itch", "lines"):

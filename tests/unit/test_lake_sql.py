@@ -17,8 +17,8 @@ from rich.console import Console
 
 import marketflow as mf
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.lake import lake_cursor, open_lake
-from marketflow.flows.sql import print_query, query_lake
+from marketflow.flows.queries.duckdb_lake import lake_cursor, open_lake
+from marketflow.flows.queries.sql import print_query, query_lake
 from marketflow.schemas.codes import words
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES

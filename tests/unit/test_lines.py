@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from marketflow.flows.lines import LinePump
-from marketflow.flows.record import record
-from marketflow.flows.run import run
+from marketflow.flows.recording.line_pump import LinePump
+from marketflow.flows.recording.record import record
+from marketflow.flows.runtime.run import run
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
 from marketflow.sources.lines.config import parse_lines

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from marketflow.flows import aside
-from marketflow.flows.aside import AsideCore
 from marketflow.flows.errors import UsageError
+from marketflow.flows.runtime import aside
+from marketflow.flows.runtime.aside import AsideCore
 from marketflow.operators.bars.core import BarsConfig, BarsShard
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.events import Rows

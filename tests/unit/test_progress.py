@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from marketflow.flows.progress import Progress, fitted
-from marketflow.flows.report import print_summary
-from marketflow.flows.stats import RunStats, merge_progress, merge_summaries
+from marketflow.flows.commands.report import print_summary
+from marketflow.flows.console import Progress, fitted
+from marketflow.flows.runtime.stats import RunStats, merge_progress, merge_summaries
 from marketflow.operators.events import Rows
 from marketflow.sources.engine import FeedSource
 from marketflow.sources.reader import Limits

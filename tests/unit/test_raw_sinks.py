@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from marketflow.flows.cli import exit_code
+from marketflow.flows.commands.app import exit_code
 from marketflow.flows.errors import UsageError
-from marketflow.flows.record import record, seconds
-from marketflow.flows.run import run
+from marketflow.flows.recording.record import record, seconds
+from marketflow.flows.runtime.run import run
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sinks.errors import LakeFailed, SinkError
 from marketflow.sinks.raw.files import RawFileOptions, RawFileWriter

@@ -10,8 +10,8 @@ import pytest
 
 import marketflow as mf
 from marketflow.flows.errors import UsageError
-from marketflow.flows.lake import open_lake
-from marketflow.flows.sql import query_lake
+from marketflow.flows.queries.duckdb_lake import open_lake
+from marketflow.flows.queries.sql import query_lake
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.lake.writer import ParquetWriter
 from tests.batches import Feed

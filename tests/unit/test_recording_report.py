@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from marketflow.flows.errors import RunFailed
-from marketflow.flows.record import check_recorded, print_recording
+from marketflow.flows.recording.record import check_recorded, print_recording
 
 
 def _summary(**more: Any) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from marketflow.flows import checkpoints
 from marketflow.flows.errors import UsageError
+from marketflow.flows.runtime import checkpoints
 from marketflow.flows.settings import FREE, Settings
 from marketflow.operators.bars import core as bars
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
@@ -323,7 +323,7 @@ def test_the_words_are_in_one_place() -> None:
     advice = re.compile(r"(empty|fresh|new|another) --recovery|start the same command again")
     allowed = {
         # Rows that a back-fill has put in are replaced by the next one.
-        "flows/replay.py": 1,
+        "flows/replay/run.py": 1,
         # A recording adds to what is there.
         "sinks/errors.py": 1,
         # Says itself when.

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from marketflow.flows.console import Progress
 from marketflow.flows.errors import UsageError
-from marketflow.flows.plan import Wanted
-from marketflow.flows.progress import Progress
-from marketflow.flows.replay import Order, replay, speed_of
+from marketflow.flows.replay.plan import Wanted
+from marketflow.flows.replay.run import Order, replay, speed_of
 
 
 @pytest.mark.parametrize(("text", "speed"), [("max", None), ("1x", 1.0), ("0.5x", 0.5)])

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from marketflow.flows import retention, services
+from marketflow.flows.commands import retention, services
+from marketflow.flows.commands.maintenance import compact_lake
+from marketflow.flows.commands.retention import Wanted, forget
 from marketflow.flows.errors import UsageError
-from marketflow.flows.maintenance import compact_lake
-from marketflow.flows.retention import Wanted, forget
 from marketflow.infra.retention import LEGAL_DAYS, LEGAL_TABLES, lawful_day
 from marketflow.schemas.tables import TABLES
 from tests.lake_model import lake_rows

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from marketflow.flows.report import print_summary
-from marketflow.flows.run import run
-from marketflow.flows.stats import RunStats
+from marketflow.flows.commands.report import print_summary
+from marketflow.flows.runtime.run import run
+from marketflow.flows.runtime.stats import RunStats
 from marketflow.operators.events import Rows
 from marketflow.operators.normalise.core import ROWLESS
 from marketflow.operators.normalise.message_kinds import kind_of

@@ -86,8 +86,8 @@ def test_the_servers_words_without_libpqs_preamble() -> None:
 
 
 def test_no_password_reaches_a_recovery_folder(tmp_path: Path) -> None:
-    from marketflow.flows import run as run_module
     from marketflow.flows.errors import UsageError
+    from marketflow.flows.runtime import run as run_module
 
     url = f"timescale:postgresql://u:{SECRET}@127.0.0.1:1/d?outage_s=0.1"
     with pytest.raises((UsageError, OSError)):

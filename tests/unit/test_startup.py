@@ -17,7 +17,7 @@ from tests.batches import Feed
 
 _RUN = """
 import sys
-from marketflow.flows.cli import main
+from marketflow.flows.commands.app import main
 sys.argv = ["marketflow", *sys.argv[1:]]
 main()
 sys.stderr.write(" ".join(sys.modules))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from marketflow.flows.errors import UsageError
-from marketflow.flows.record import record
+from marketflow.flows.recording.record import record
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files.kernels.scans import read_stamps
 from marketflow.sources.lines.config import parse_lines

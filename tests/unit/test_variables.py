@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from marketflow.flows.cli import app
+from marketflow.flows.commands.app import app
 from marketflow.flows.errors import UsageError
 from marketflow.flows.options import ConfiguredGroup
 from marketflow.flows.settings import load

@@ -1,0 +1,1 @@
+"""Market data: feeds to events, books, bars and sinks, and which decoder reads which source."""

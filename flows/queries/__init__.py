@@ -1,0 +1,1 @@
+"""Questions to a lake or a database: SQL, frames of polars, answers as tables."""

@@ -1,0 +1,1 @@
+"""Live feeds and redundant lines to raw frames, before anybody else sees them."""

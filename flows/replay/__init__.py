@@ -1,0 +1,1 @@
+"""Topics once more through a flow: what is read, from where, at which speed."""

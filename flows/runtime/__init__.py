@@ -1,0 +1,1 @@
+"""What runs any flow: processes, recovery, checkpoints, rescaling, statistics, compiling."""

@@ -1,0 +1,101 @@
+"""Which feeds a run has: one per source, and one per partition of a topic.
+
+The list only ever grows, and a feed's place in it is its index, so that the shards of a feed are
+the same after every restart. It is kept in the recovery folder. Room for a few partitions that a
+topic does not have yet is listed with it; a run that goes on lists those that are new.
+
+A source that is no topic is read by every process, each of which keeps its own shards; a partition
+is read by one process only, whose are all of its shards.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.market_data import decoders as feeds
+from marketflow.operators.normalise.core import ShardPlan
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.sources.errors import FeedFailed, SourceError
+from marketflow.sources.url import SourceSpec
+
+_MAX_SHARDS: Final = 1 << 15
+
+
+class Feed(NamedTuple):
+    """A feed by the index of its source; ``late``: the partition may be younger than the run."""
+
+    source: int
+    partition: int | None = None
+    late: bool = False
+
+    def spec(self, specs: Sequence[SourceSpec]) -> SourceSpec:
+        """The feed's source."""
+        spec = specs[self.source]
+        return spec if self.partition is None else spec.of_partition(self.partition, self.late)
+
+    def is_read_by(self, index: int, process: int, processes: int) -> bool:
+        """Whether this process reads the feed, whose index this is."""
+        return self.partition is None or index % processes == process
+
+    def plan(self, index: int, shards: int, process: int, processes: int) -> ShardPlan:
+        """Which of the feed's shards this process keeps, if it reads it."""
+        if self.partition is not None:
+            return ShardPlan(index, shards)
+        return ShardPlan(index, shards, process, processes)
+
+
+def list_feeds(
+    specs: Sequence[SourceSpec], known: Sequence[Feed], shards: int, stop: threading.Event
+) -> list[Feed]:
+    """``known`` (of the run that goes on; empty for a new one) and every feed that is new.
+
+    Asks the clusters. Raises UsageError or RunFailed with the fix in the text.
+    """
+    found = list(known)
+    for source, spec in enumerate(specs):
+        if spec.scheme == "kafka":
+            found += _partitions(source, spec, found, bool(known), stop)
+        elif Feed(source) not in found:
+            found.append(Feed(source))
+    if len(found) * shards > _MAX_SHARDS:
+        anew = f"; as the run has begun with {shards}, {START_ANEW} for it" if known else ""
+        raise UsageError(
+            f"{len(found)} feeds with {shards} shards each are more than {_MAX_SHARDS} shards: set "
+            f"fewer shards (a partition needs few), or run the topics apart{anew}"
+        )
+    return found
+
+
+def _partitions(
+    source: int, spec: SourceSpec, found: Sequence[Feed], resumed: bool, stop: threading.Event
+) -> list[Feed]:
+    from marketflow.sources.kafka.cluster import START_PATIENCE_S, Cluster
+    from marketflow.sources.kafka.config import parse_feed
+    from marketflow.sources.kafka.reader import SPARE_PARTITIONS
+
+    try:
+        feed = parse_feed(spec.place, spec.params)
+        feeds.check_venue(feed.venue)
+        # A run that goes on has reached this address before.
+        patience_s = feed.patience_s if resumed else min(START_PATIENCE_S, feed.patience_s)
+        cluster = Cluster(feed.address, feed.group, stop, patience_s)
+        try:
+            count = cluster.partitions(feed.topic)
+        finally:
+            cluster.close()
+    except SourceError as error:
+        raise UsageError(str(error)) from None
+    except FeedFailed as error:
+        raise RunFailed(str(error)) from None
+    listed = {f.partition for f in found if f.source == source}
+    wanted = count if feed.end is not None else count + SPARE_PARTITIONS
+    if listed and feed.end is not None:
+        return []  # its end was fixed when it began
+    return [
+        Feed(source, partition, late=resumed or partition >= count)
+        for partition in range(wanted)
+        if partition not in listed
+    ]

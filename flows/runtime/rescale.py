@@ -1,0 +1,158 @@
+"""Going on with another number of processes: the same run, its feeds dealt out anew.
+
+A partition's whole state (place in the topic, normaliser, books and bars of its shards) is in the
+store of the process that read it, so it can move. In order, and so that a kill at any point is
+followed by a clean repetition:
+
+1. Every process of old that might still write is shut out. Then the old processes' sinks are put
+   back to their snapshots and closed, one after the other.
+2. The states are written into new stores, sinks begin with the marks of their new shards.
+3. The folder's note names the new layout, in one step. Until then the old one counts.
+
+The new layout's sinks have writer ids of their own, and so files, progress and transactions.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.runtime import recovery
+from marketflow.flows.runtime.partitions import Feed
+from marketflow.flows.runtime.recovery import States
+from marketflow.flows.runtime.stats import RunStats
+from marketflow.schemas.recovery import START_ANEW
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.registry import open_writer
+from marketflow.sinks.writer import HoldingWriter, Writer, fence_all
+
+log = logging.getLogger("marketflow.rescale")
+
+_SINKS = ("market_data.sinks", "0")
+_BY_FEED = ("market_data.feed", "market_data.normalise")
+
+
+def rescale(folder: Path, sinks: Sequence[str], shards: int, processes: int) -> None:
+    """Bring the recovery folder to ``processes``; nothing where it has that many.
+
+    Raises UsageError where feeds cannot move, RunFailed or the sinks' own errors (servers away).
+    """
+    before = recovery.processes_of(folder)
+    if before == processes:
+        recovery.tidy(folder)
+        return
+    _check_movable(folder, recovery.known_feeds(folder), before)
+    log.warning("%s: from %d to %d processes", folder, before, processes)
+    stores = [recovery.states(folder, process) for process in range(before)]
+    crews = [_writers(folder, sinks, process) for process in range(before)]
+    with _held(crews):
+        fence_all(crews)
+        settled = [_settled(*pair) for pair in zip(crews, stores, strict=True)]
+    laid: list[States] = []
+    for process in range(processes):
+        keeps = _keeper(process, processes, shards)
+        begin = [
+            writer.moved(states, keeps)
+            for writer, states in zip(crews[0], zip(*settled, strict=True), strict=True)
+        ]
+        laid.append(
+            {
+                **_states_of(process, processes, stores, shards),
+                _SINKS: pickle.dumps(tuple(begin)),
+            }
+        )
+    recovery.lay_out(folder, laid)
+    recovery.tidy(folder)
+
+
+def _check_movable(folder: Path, feeds: Sequence[Feed], before: int) -> None:
+    if any(feed.partition is None for feed in feeds):
+        raise UsageError(
+            f"{folder} belongs to a run with {before} processes: only partitions of topics can "
+            "move to others, a file is read by every process, each of which has its own place in "
+            f"it; resume with --processes {before}, or {START_ANEW}"
+        )
+
+
+def _feed_of(step: str, key: int, shards: int) -> int:
+    """The feed whose state this is; a feed's own rows have a negative shard."""
+    if step in _BY_FEED:
+        return key
+    return key // shards if key >= 0 else -1 - key
+
+
+def _keeper(process: int, processes: int, shards: int) -> Callable[[int], bool]:
+    return lambda shard: _feed_of("", shard, shards) % processes == process
+
+
+def _states_of(
+    process: int, processes: int, stores: Sequence[States], shards: int
+) -> dict[tuple[str, str], bytes]:
+    """What a process of the new layout takes over: of each feed what its old owner had."""
+    return {
+        (step, key): state
+        for old, store in enumerate(stores)
+        for (step, key), state in store.items()
+        if (step, key) != _SINKS
+        and (feed := _feed_of(step, int(key), shards)) % len(stores) == old
+        and feed % processes == process
+    }
+
+
+def _writers(folder: Path, sinks: Sequence[str], process: int) -> list[Writer]:
+    identity, writer = recovery.identity(folder), recovery.writer_id(folder, process)
+    return [RunStats(), *(open_writer(text, writer, identity) for text in sinks)]
+
+
+def shut_out(folder: Path, sinks: Sequence[str], processes: int) -> None:
+    """Shut out whoever wrote for the processes of the run, before any of them goes on: each waits
+    for what the writer of another may have left open. They open their sinks themselves.
+
+    Raises UsageError, RunFailed.
+    """
+    crews = [_writers(folder, sinks, process) for process in range(processes)]
+    with _held(crews):
+        fence_all(crews)
+    _let_go(crews)
+
+
+def _settled(writers: Sequence[Writer], states: States) -> list[Any]:
+    """States of an old process's sinks, which are closed as its snapshot has them."""
+    kept = states.get(_SINKS)
+    if kept is not None:
+        for writer, state in zip(writers, pickle.loads(kept), strict=True):
+            writer.restore(state)
+    found = [writer.snapshot() for writer in writers]
+    for writer in writers:
+        writer.close()
+    for writer in writers:
+        if isinstance(writer, HoldingWriter):
+            writer.finish()
+    return found
+
+
+@contextmanager
+def _held(crews: Sequence[Sequence[Writer]]) -> Iterator[None]:
+    """Let go of all writers when something goes wrong meanwhile, which is raised as a person can
+    use it."""
+    try:
+        yield
+    except BaseException as error:
+        _let_go(crews)
+        if isinstance(error, SinkError):
+            raise UsageError(str(error)) from None
+        if isinstance(error, OSError):
+            raise RunFailed(str(error)) from error
+        raise
+
+
+def _let_go(crews: Sequence[Sequence[Writer]]) -> None:
+    for writers in crews:
+        for writer in writers:
+            if isinstance(writer, HoldingWriter):
+                writer.abandon()

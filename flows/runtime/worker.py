@@ -1,0 +1,268 @@
+"""One process of a run: builds the flow over its shards and drives it to the end.
+
+Run alone (``python -m marketflow.flows.runtime.worker``) it is a child of flows.runtime.run: it
+reads a job as JSON from stdin and writes one JSON line per event to stdout: progress, then summary
+or error.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bytewax.run import cli_main
+
+from marketflow.flows.console import show_warnings, stderr_console
+from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.market_data import decoders as feeds
+from marketflow.flows.market_data import flow as market_data
+from marketflow.flows.market_data.flow import MarketDataConfig
+from marketflow.flows.runtime import recovery
+from marketflow.flows.runtime.aside import AsideCore
+from marketflow.flows.runtime.checkpoints import Checkpointer
+from marketflow.flows.runtime.engine_stderr import engine_noise, replay
+from marketflow.flows.runtime.memory import keep_memory
+from marketflow.flows.runtime.partitions import Feed
+from marketflow.flows.runtime.signals import die_with_parent
+from marketflow.flows.runtime.stats import RunStats
+from marketflow.flows.settings import Settings
+from marketflow.operators.bars.core import BarsConfig
+from marketflow.operators.books.core import BookConfig
+from marketflow.operators.mid_history import Warmup
+from marketflow.operators.normalise.core import Normaliser
+from marketflow.schemas.recovery import StateError
+from marketflow.schemas.units import NS_PER_MS, interval_ns
+from marketflow.sinks.engine import WriterSink
+from marketflow.sinks.errors import SinkError
+from marketflow.sinks.registry import open_writer
+from marketflow.sources.engine import FeedSource, ReplaySource
+from marketflow.sources.errors import SourceError
+from marketflow.sources.reader import DEFAULT_LIMITS, Limits
+from marketflow.sources.url import SourceSpec
+
+if TYPE_CHECKING:
+    from marketflow.flows.replay.plan import ReplayPlan
+
+_PROGRESS_S = 0.5
+_NO_EPOCHS = timedelta(days=1)
+#: What a batch costs by shard and table is to be shared by many rows; an idle feed gives small
+#: batches all the same. Feeds decoded by one compiled call take four times as much in the time.
+_BATCH_BYTES = 4 << 20
+_PACKED_BYTES = 16 << 20
+_PACKED = frozenset({"itch", "sim", "binance", "dbn", "lobster"})
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A run that replays: what, how fast (None: as fast as it goes), which of the tables; and the
+    key of the back-fill that the rows are for, if they are for one."""
+
+    plan: ReplayPlan
+    speed: float | None
+    tables: tuple[str, ...]
+    aside: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one process does; plain values, so that it travels as JSON (a replay stays here)."""
+
+    sources: tuple[str, ...]
+    sinks: tuple[str, ...]
+    settings: dict[str, Any]
+    feeds: tuple[Feed, ...]
+    process: int = 0
+    processes: int = 1
+    recovery: str | None = None
+    replay: Replay | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        values = json.loads(text)
+        return cls(
+            **{
+                **values,
+                "sources": tuple(values["sources"]),
+                "sinks": tuple(values["sinks"]),
+                "feeds": tuple(Feed(*feed) for feed in values["feeds"]),
+            }
+        )
+
+
+def _config(job: Job, specs: list[SourceSpec], settings: Settings) -> MarketDataConfig:
+    def normaliser(feed: int) -> Normaliser:
+        spec = specs[feed]
+        plan = job.feeds[feed].plan(feed, settings.shards, job.process, job.processes)
+        decoder = feeds.decoder(spec, settings.shards)
+        decoder.limit(settings.max_instruments)
+        return Normaliser(spec.name, decoder, plan, spec.partition or 0)
+
+    wanted = frozenset(settings.tables)
+    needed = wanted | {"trades"} if "bars" in wanted else wanted
+    return MarketDataConfig(
+        normaliser=normaliser,
+        book=BookConfig(
+            tables=needed,
+            depth_interval_ns=settings.depth_interval_ms * NS_PER_MS,
+            clock_skew_ns=settings.clock_skew_ms * NS_PER_MS,
+            feeds=tuple(spec.name for spec in specs),
+            partitions=tuple(spec.partition or 0 for spec in specs),
+            shards_per_feed=settings.shards,
+        ),
+        bars=BarsConfig(
+            intervals=settings.intervals if "bars" in wanted else (),
+            allowed_lateness_ns=settings.late_ms * NS_PER_MS,
+        ),
+        warmup=job.replay.plan.warmup(settings.shards) if job.replay else Warmup(),
+        keep=_keeper(job),
+    )
+
+
+def _keeper(job: Job) -> Callable[[str, int, Any], Any]:
+    """Large states are kept in files of their own where there is a recovery folder."""
+    if job.recovery is None:
+        return lambda step, index, core: core
+    folder = recovery.aside_folder(Path(job.recovery), job.process)
+    return lambda step, index, core: AsideCore(core, folder, step, index)
+
+
+def _source(
+    job: Job, specs: list[SourceSpec], stop: threading.Event, limits: Limits, stats: RunStats
+) -> FeedSource | ReplaySource:
+    if job.replay is not None:
+        from marketflow.sources.kafka.config import parse_feed
+
+        places = [(span, specs[span.feed]) for span in job.replay.plan.spans]
+        spans = [(span, parse_feed(spec.place, spec.params)) for span, spec in places]
+        replaying = ReplaySource(spans, job.replay.speed, stop, limits)
+        stats.more_progress = replaying.progress
+        return replaying
+    read = [feed.is_read_by(i, job.process, job.processes) for i, feed in enumerate(job.feeds)]
+    mine = [spec if ours else None for spec, ours in zip(specs, read, strict=True)]
+    source = FeedSource(mine, stop, limits=limits)
+    stats.more_progress = source.progress
+    return source
+
+
+def _checkpoints(job: Job, settings: Settings, stats: RunStats) -> AbstractContextManager[object]:
+    """Takes checkpoints meanwhile, if that was asked for."""
+    if job.recovery is None or not settings.checkpoint_every or job.replay is not None:
+        return nullcontext()
+    return Checkpointer(
+        recovery.store_file(Path(job.recovery), job.process),
+        Path(job.recovery),
+        job.process,
+        interval_ns(settings.checkpoint_every),
+        settings.checkpoints_kept,
+        lambda: stats.last_event_ns,
+    )
+
+
+def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
+    """Run until the sources end or ``stop`` is set; ``stats`` counts along.
+
+    Raises UsageError or RunFailed with the fix in the text.
+    """
+    settings = Settings(**job.settings)
+    sources = [feeds.parse(text) for text in job.sources]
+    specs = [feed.spec(sources) for feed in job.feeds]
+    folder = Path(job.recovery) if job.recovery else None
+    identity = recovery.identity(folder) if folder else None
+    writer = recovery.writer_id(folder, job.process)
+    midway = job.replay is not None and job.replay.plan.midway
+    aside = None if job.replay is None else job.replay.aside
+    writers = [open_writer(text, writer, identity, midway, aside) for text in job.sinks]
+    tables = settings.tables if job.replay is None else job.replay.tables
+    sink = WriterSink([stats, *writers], tables=frozenset(tables))
+    packed = all(spec.scheme in _PACKED for spec in sources)
+    limits = replace(
+        DEFAULT_LIMITS,
+        max_rows=settings.batch_rows,
+        max_bytes=_PACKED_BYTES if packed else _BATCH_BYTES,
+    )
+    source = _source(job, specs, stop, limits, stats)
+    flow = market_data.build(source, sink, _config(job, specs, settings))
+    config = recovery.config(folder, job.process) if folder else None
+    # Without a recovery folder a snapshot would be work for nobody.
+    epoch = timedelta(milliseconds=settings.epoch_ms) if config else _NO_EPOCHS
+    failure: Exception | None = None
+    with engine_noise() as noise, _checkpoints(job, settings, stats):
+        try:
+            cli_main(flow, epoch_interval=epoch, recovery_config=config)
+        except Exception as error:
+            failure = error
+    if failure is None:
+        sink.finish()
+        replay(noise)
+        if source.restart is not None:
+            raise RunFailed(source.restart)
+        return
+    sink.abandon()
+    explained = explain(failure)
+    if folder is not None and explained is failure:
+        said = b"".join(noise).decode(errors="replace")
+        explained = recovery.failure(folder, f"{failure} {said}") or failure
+    if not isinstance(explained, UsageError | RunFailed | OSError):
+        replay(noise)
+    raise explained from (None if explained is not failure else failure.__cause__)
+
+
+def explain(error: BaseException) -> BaseException:
+    """The user's error inside the engine's: bytewax wraps what a step raised."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UsageError | RunFailed | OSError):
+            return cause
+        if isinstance(cause, SourceError | SinkError | StateError):
+            return UsageError(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    return error
+
+
+def _say(lock: threading.Lock, **event: Any) -> None:
+    with lock:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+
+def main() -> int:
+    """Child process: job on stdin, which stays open as long as the parent lives, events on stdout;
+    SIGTERM and SIGINT stop gracefully."""
+    stop, done, lock = threading.Event(), threading.Event(), threading.Lock()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    show_warnings(stderr_console())
+    keep_memory()
+    job = Job.from_json(sys.stdin.readline())
+    threading.Thread(target=die_with_parent, name="parent", daemon=True).start()
+    stats = RunStats()
+
+    def report() -> None:
+        while not done.wait(_PROGRESS_S):
+            _say(lock, progress=stats.progress())
+
+    threading.Thread(target=report, name="report", daemon=True).start()
+    try:
+        run_process(job, stop, stats)
+    except (UsageError, RunFailed, OSError) as error:
+        _say(lock, error=str(error), usage=isinstance(error, UsageError))
+        return 1
+    finally:
+        done.set()
+    _say(lock, summary=stats.summary(), stopped=stop.is_set())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
