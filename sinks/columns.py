@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -165,13 +165,14 @@ def _file_column(field: Field, column: pa.Array, names: Names) -> pa.Array:
     return column
 
 
-def filled(column: pa.Array) -> NDArray[np.generic]:
+def filled(column: pa.Array) -> NDArray[Any]:
     """An integer or time column as numpy without copying; 0 where it is null."""
     if pa.types.is_timestamp(column.type):
         column = column.view(pa.int64())
     if column.null_count:
         column = column.fill_null(0)
-    return column.to_numpy(zero_copy_only=True)
+    values: NDArray[Any] = column.to_numpy(zero_copy_only=True)
+    return values
 
 
 def concat(parts: list[Bare]) -> Bare:

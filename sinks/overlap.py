@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, LiteralString, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -136,7 +136,8 @@ def _may_hold(group: Any, first: int, end: int) -> bool:
 
 
 def _base_holds(connection: Any, name: str, interval: Interval) -> bool:
-    terms, values = ["true"], []
+    terms = ["true"]
+    values: list[object] = []
     for operator, ms in ((">=", interval.first_ms), ("<", interval.end_ms)):
         if ms is not None:
             moment = datetime.fromtimestamp(ms // 1000, UTC) + timedelta(milliseconds=ms % 1000)
@@ -146,4 +147,4 @@ def _base_holds(connection: Any, name: str, interval: Interval) -> bool:
         terms.append("(venue = %s OR starts_with(venue, %s) AND NOT venue = ANY(%s))")
         values += [interval.venue, f"{interval.venue}_", sorted(interval.others)]
     text = f"SELECT 1 FROM {sql.STORE}.{sql.quoted(name)} WHERE {' AND '.join(terms)} LIMIT 1"
-    return connection.execute(cast(LiteralString, text), values).fetchone() is not None
+    return connection.execute(text, values).fetchone() is not None

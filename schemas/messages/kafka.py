@@ -34,6 +34,7 @@ from marketflow.schemas.derived import arrow
 from marketflow.schemas.fields import Kind, Table
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
+from marketflow.schemas.units import NS_PER_MS
 
 RAW_PREFIX: Final = "raw."
 TS_RECV: Final = "ts_recv"
@@ -56,6 +57,10 @@ AVRO_MAGIC: Final = b"\0"
 _SMALL_DICTIONARY: Final = 64
 
 
+#: As the client library takes them.
+Headers = list[tuple[str, str | bytes | None]]
+
+
 class WireError(ValueError):
     """A message that this release cannot read; the text says why."""
 
@@ -65,7 +70,7 @@ class Message(NamedTuple):
 
     key: bytes
     value: bytes | pa.Buffer
-    headers: list[tuple[str, bytes]]
+    headers: Headers
     ts_ms: int
 
 
@@ -90,13 +95,13 @@ def raw_messages(frames: pa.RecordBatch) -> Iterator[tuple[str, Message]]:
         frames.column("connection").to_pylist(),
         frames.column("note").to_pylist(),
         frames.column("payload").to_pylist(),
-        (stamps // 1_000_000).tolist(),
+        (stamps // NS_PER_MS).tolist(),
         strict=True,
     )
     for row, (kind, connection, note, payload, ts_ms) in enumerate(columns):
         if kind == FrameKind.END:
             continue
-        headers = [(TS_RECV, packed[8 * row : 8 * row + 8])]
+        headers: Headers = [(TS_RECV, packed[8 * row : 8 * row + 8])]
         if kind != FrameKind.DATA:
             headers.append((KIND, KIND_WORDS[FrameKind(kind)].encode()))
         if note is not None:

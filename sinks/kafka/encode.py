@@ -13,7 +13,7 @@ import pyarrow as pa
 from marketflow.schemas.fields import Table
 from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.messages import single_rows as wire_rows
-from marketflow.schemas.messages.kafka import Message, WireError
+from marketflow.schemas.messages.kafka import Headers, Message, WireError
 from marketflow.schemas.tables.market_data import DEAD_LETTERS
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sinks.errors import KafkaFailed, SinkError
@@ -23,7 +23,6 @@ from marketflow.sinks.jsonl import json_rows
 TARGET_BYTES: Final = 900_000
 #: Raw bytes of a dead letter beyond this are left out: no topic takes messages of any size.
 MAX_RAW_BYTES: Final = 8 << 20
-Headers = list[tuple[str, bytes]]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,7 +59,7 @@ def row_messages(
 
 def _headers(table: Table, batch: pa.RecordBatch, run: bytes) -> list[Headers]:
     """Headers of each row, were it a message of its own."""
-    own = [(wire.RUN, run)] if run else []
+    own: Headers = [(wire.RUN, run)] if run else []
     if table is not DEAD_LETTERS:
         return [own] * batch.num_rows
     columns = [batch.column(name).to_pylist() for name in ("reason", "feed", "partition", "offset")]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Message as ReadMessage
 
 from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.messages.kafka import WireError
@@ -132,14 +133,14 @@ class Scanner:
         deadline = time.monotonic() + self._wait_s
         while left:
             for message in consumer.consume(_BATCH, 0.1):
-                place = (message.topic(), message.partition())
+                place, offset = _place(message)
                 error = message.error()
                 if error is None:
                     self._note(message, found)
-                    if message.offset() + 1 >= left.get(place, 0):
+                    if offset + 1 >= left.get(place, 0):
                         left.pop(place, None)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    if message.offset() >= left.get(place, 0):
+                    if offset >= left.get(place, 0):
                         left.pop(place, None)
                 else:
                     self._link.check(error)
@@ -165,3 +166,10 @@ class Scanner:
                 f"row: {error}"
             ) from None
         found[name, shard] = max(found.get((name, shard), 0), last + 1)
+
+
+def _place(message: ReadMessage) -> tuple[tuple[str, int], int]:
+    """Topic and partition of a message that was read, and its offset."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None and partition is not None and offset is not None
+    return (topic, partition), offset

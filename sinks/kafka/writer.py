@@ -254,7 +254,7 @@ class KafkaWriter:
         run = self._run.encode()
         if self._spec.format == "arrow":
             return lambda batch: kafka_messages.arrow_messages(table, batch, run)
-        values = kafka_messages.json_values
+        values: Callable[[pa.RecordBatch], list[bytes]] = kafka_messages.json_values
         if self._spec.format == "avro":
             schema_id = wire_rows.local_schema_id(table)
             if self._spec.registry:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from marketflow.schemas.units import NS_PER_DAY
 from marketflow.sinks.columns import (
@@ -107,7 +108,7 @@ class PendingRows:
             self.add(partition, chunk)
 
     def _by_partition(
-        self, form: Shape, block: Bare, venues: np.ndarray | None
+        self, form: Shape, block: Bare, venues: NDArray[Any] | None
     ) -> Iterator[tuple[Partition, Bare]]:
         days = filled(block[form.time]) // NS_PER_DAY
         if len(days) == 0:
@@ -124,7 +125,7 @@ class PendingRows:
             yield self._partition(form, days, venues, rows[0]), take(block, rows)
 
     def _partition(
-        self, form: Shape, days: np.ndarray, venues: np.ndarray | None, row: int
+        self, form: Shape, days: NDArray[Any], venues: NDArray[Any] | None, row: int
     ) -> Partition:
         venue = None if venues is None else self.names.text(int(venues[row]))
         return Partition(form.table.name, int(days[row]), venue)
@@ -148,7 +149,7 @@ class PendingRows:
         return max(self.partitions, key=lambda p: self.partitions[p].bytes)
 
 
-def keep(bare: Bare, mask: np.ndarray) -> Bare:
+def keep(bare: Bare, mask: NDArray[np.bool_]) -> Bare:
     """The rows where ``mask`` is true."""
     if mask.all():
         return bare

@@ -10,7 +10,7 @@ they are past the interval.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final
 
 import psycopg
 
@@ -104,8 +104,8 @@ def _link(dsn: str) -> Link:
     return Link(dsn, "marketflow back-fill", _OUTAGE_S, _STALL_S)
 
 
-def _said(text: str, key: str, **more: str) -> LiteralString:
-    return cast(LiteralString, text.format(new=aside(key), store=sql.STORE, **more))
+def _said(text: str, key: str, **more: str) -> str:
+    return text.format(new=aside(key), store=sql.STORE, **more)
 
 
 def _moment(ns: int) -> str:
@@ -131,6 +131,7 @@ def _replace_table(
         return 0, 0
     _check_runs(connection, table.name, ranges)
     span = connection.execute(_said(_SPAN, key, **words)).fetchone()
+    assert span is not None
     if table.has_venue and "ts_recv" in table.names:
         # The widest first: for what goes.
         moments = [_moment(ns) for wide in (True, False) for ns in arrived.bounds_ns(wide)]

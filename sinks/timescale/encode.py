@@ -124,7 +124,7 @@ def encode(table: Table, columns: Bare, words: Words) -> Iterator[memoryview]:
         kernels.open_rows(stride, fields, block, at)
         for encoder in encoders:
             encoder.write(first, block, at)
-        yield memoryview(packed)[: kernels.close_up(stride, block, at, packed)]
+        yield packed.data[: kernels.close_up(stride, block, at, packed)]
 
 
 def compile_kernels(table: Table) -> None:
@@ -173,7 +173,9 @@ def _halves(column: pa.Array) -> I64:
 
 def _strings(column: pa.Array, dtype: type) -> tuple[I64, U8]:
     _, bounds, data = column.buffers()
-    marks = np.frombuffer(bounds, dtype)[column.offset : column.offset + len(column) + 1]
+    marks: NDArray[Any] = np.frombuffer(bounds, dtype)[
+        column.offset : column.offset + len(column) + 1
+    ]
     return _frozen(marks.astype(np.int64, copy=False)), _frozen(_data(data, np.uint8))
 
 
@@ -242,8 +244,8 @@ def _texts(column: pa.Array, dtype: type) -> _Column:
 
 
 def _lists(field: Field, column: pa.Array) -> _Column:
-    bounds = np.frombuffer(column.buffers()[1], np.int32)
-    bounds = _frozen(bounds[column.offset : column.offset + len(column) + 1].astype(np.int64))
+    ends = np.frombuffer(column.buffers()[1], np.int32)
+    bounds = _frozen(ends[column.offset : column.offset + len(column) + 1].astype(np.int64))
     longest = int(np.diff(bounds).max(initial=0))
     items, valid = column.values, _valid(column)
     if field.kind is Kind.DECIMALS:

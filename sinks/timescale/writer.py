@@ -32,7 +32,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final
 
 import numpy as np
 import psycopg
@@ -193,9 +193,9 @@ class TimescaleWriter:
             moved_marks([marks for _, _, marks in states], keeps),
         )
 
-    def _said(self, statement: str) -> LiteralString:
+    def _said(self, statement: str) -> str:
         """The statement about our store."""
-        return cast(LiteralString, statement.format(store=self._store))
+        return statement.format(store=self._store)
 
     def _check_tables(self, connection: psycopg.Connection[Any]) -> None:
         found = set(connection.execute(_STORED_COLUMNS, (self._store,)).fetchall())
@@ -385,11 +385,10 @@ def _by_symbol(table: Table, columns: Bare) -> Iterator[Bare]:
         yield take(columns, order[first : first + _PART_ROWS])
 
 
-def copy_statement(table: str, store: str = sql.STORE) -> LiteralString:
+def copy_statement(table: str, store: str = sql.STORE) -> str:
     """COPY into a stored table, by column names: columns of a newer release stay null."""
     names = ", ".join(sql.quoted(c.name) for c in sql.columns(TABLES[table]))
-    text = f"COPY {store}.{sql.quoted(table)} ({names}) FROM STDIN (FORMAT binary)"
-    return cast(LiteralString, text)
+    return f"COPY {store}.{sql.quoted(table)} ({names}) FROM STDIN (FORMAT binary)"
 
 
 def _highest(parts: Iterable[Marks]) -> Marks:

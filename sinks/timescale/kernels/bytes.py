@@ -38,9 +38,7 @@ put32: Any = _store(32)
 put64: Any = _store(64)
 
 
-@intrinsic
-def move16(typing_context: Any, out: Any, at: Any, source: Any, begin: Any) -> Any:
-    """Sixteen bytes from ``source[begin]`` to ``out[at]``, both uint8."""
+def _move16(typing_context: Any, out: Any, at: Any, source: Any, begin: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         word = ir.IntType(128)
@@ -52,6 +50,10 @@ def move16(typing_context: Any, out: Any, at: Any, source: Any, begin: Any) -> A
         return context.get_dummy_value()
 
     return types.void(out, types.int64, source, types.int64), codegen
+
+
+#: ``move16(out, at, source, begin)``: sixteen bytes of ``source`` to ``out``, both uint8.
+move16: Any = intrinsic(_move16)
 
 
 def _zeros(leading: bool) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketflow.schemas.kernel import kernel
+from marketflow.schemas.units import NS_PER_US
 from marketflow.sinks.timescale.kernels.bytes import (
     leading_zeros,
     move16,
@@ -37,7 +38,6 @@ ARRAY_HEAD_BYTES: Final = 24
 _FRACTION_GROUPS: Final = 3  # 12 decimals
 _GROUPS: Final = 10
 _NEGATIVE: Final = 0x4000
-_NS_PER_US: Final = 1000
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -90,16 +90,16 @@ def times(values: I64, valid: U8, first: int, out: U8, at: I64) -> None:
             at[i] = place + 8
         else:
             ns = values[first + i]
-            us = ns // _NS_PER_US
+            us = ns // NS_PER_US
             put32(out, place, 8)
             put64(out, place + 4, us - EPOCH_2000_US)
             put32(out, place + 12, 2)
-            put16(out, place + 16, ns - us * _NS_PER_US)
+            put16(out, place + 16, ns - us * NS_PER_US)
             at[i] = place + 18
 
 
 @kernel
-def put_numeric_wide(lo: int, hi: int, negative: bool, out: U8, at: int) -> int:
+def put_numeric_wide(lo: np.uint64, hi: np.uint64, negative: bool, out: U8, at: int) -> int:
     """The magnitude ``hi:lo`` at scale 12 as ``numeric``, whatever its size; the new end."""
     # Four 32-bit limbs, most significant first, divided by 10000 again and again.
     mask = np.uint64(0xFFFFFFFF)
@@ -172,7 +172,7 @@ def put_numeric(low: int, high: int, out: U8, at: int) -> int:
         return at + 12
     else:
         left_out = 1 + (trailing_zeros(four) >> 4)
-    count = 5 - first - left_out
+    count: int = 5 - first - left_out
     sign = _NEGATIVE if negative else 0
     put32(out, at, 8 + 2 * count)
     put64(out, at + 4, (count << 48) | (((1 - first) & 0xFFFF) << 32) | (sign << 16) | 12)
