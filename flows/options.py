@@ -51,7 +51,9 @@ class ConfiguredGroup(TyperGroup):
             check_variables(os.environ)
             ctx.default_map = {cmd_name: _defaults(options)}
         if {"lake", "dsn"} <= options.keys():
-            command.invoke = partial(_invoke_at_one_place, command.invoke)
+            command.invoke = partial(  # type: ignore[method-assign]
+                _invoke_at_one_place, command.invoke
+            )
         return command
 
 

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
 
     def deciding_rows(self) -> dict[str, Any]:
         """The settings that decide rows, as plain values."""
-        chosen = self.model_dump(mode="json", exclude=FREE)
+        chosen = self.model_dump(mode="json", exclude=set(FREE))
         return {**chosen, "tables": sorted(chosen["tables"])}
 
     @field_validator("tables", "intervals", mode="before")

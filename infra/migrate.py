@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final
 
 import psycopg
 
@@ -237,7 +237,7 @@ def _apply(connection: psycopg.Connection[Any], migration: Migration) -> None:
 def _run(connection: psycopg.Connection[Any], migration: Migration) -> None:
     for statement in migration.statements:
         try:
-            connection.execute(cast(LiteralString, statement))
+            connection.execute(statement)
         except psycopg.Error as error:
             error.add_note(f"infra/migrations/{migration.name}.sql: {statement[:200]}")
             raise
@@ -248,6 +248,6 @@ def _run(connection: psycopg.Connection[Any], migration: Migration) -> None:
 
 
 def _one(connection: psycopg.Connection[Any], query: str) -> Any:
-    row = connection.execute(cast(LiteralString, query)).fetchone()
+    row = connection.execute(query).fetchone()
     assert row is not None
     return row[0]

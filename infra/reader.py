@@ -9,7 +9,7 @@ is shown there: ``services up`` keeps it in the service's folder, ``migrate`` sh
 from __future__ import annotations
 
 import secrets
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -50,11 +50,7 @@ def make_reader(connection: psycopg.Connection[Any], password: str) -> None:
     """Create the login, or give it this password. Raises psycopg.Error without the right to."""
     verb = "ALTER" if connection.execute(_KNOWN).fetchone() else "CREATE"
     try:
-        connection.execute(
-            sql.SQL(cast(LiteralString, f"{verb} ROLE {ROLE} {_RIGHTS} PASSWORD {{}}")).format(
-                password
-            )
-        )
+        connection.execute(sql.SQL(f"{verb} ROLE {ROLE} {_RIGHTS} PASSWORD {{}}").format(password))
     except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
         return make_reader(connection, password)  # somebody was faster
     connection.execute(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on")
@@ -80,7 +76,7 @@ def let_read(connection: psycopg.Connection[Any], renew: bool = False) -> str | 
 
 def power(connection: psycopg.Connection[Any]) -> str | None:
     """What this session's login could write with; None where it can only read."""
-    row = connection.execute(cast(LiteralString, _POWERS)).fetchone()
+    row = connection.execute(_POWERS).fetchone()
     assert row is not None
     found: str | None = row[0]
     return found

@@ -116,7 +116,8 @@ def apply(
     ``replication`` None leaves the number of copies to the cluster.
     """
     reasons: list[KafkaError] = []
-    admin = AdminClient({**address.config(), "error_cb": reasons.append, "log_level": 0})
+    config: dict[str, Any] = {**address.config(), "error_cb": reasons.append, "log_level": 0}
+    admin = AdminClient(config)
     known = _known(admin, address, reasons)
     missing = [topic for topic in topics if topic.name not in known]
     _create(admin, missing, replication)

@@ -63,11 +63,9 @@ def shown(value: float) -> str:
 def print_results(results: list[dict[str, Any]], console: Console) -> None:
     """Table of figures; a value that misses its target is marked."""
     table = Table(title="benchmarks (this machine, this run)", title_justify="left")
-    for column, justify in (
-        ("what", "left"), ("value", "right"), ("target", "right"), ("peers", "left"),
-        ("conditions", "left"),
-    ):  # fmt: skip
-        table.add_column(column, justify=justify, overflow="fold")
+    for column in ("what", "value", "target", "peers", "conditions"):
+        is_number = column in ("value", "target")
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for result in results:
         value, target = result["value"], result["target"]
         if target is None:

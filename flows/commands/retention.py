@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 from rich.console import Console
@@ -174,7 +174,7 @@ def _drop_chunks(
 
 
 def _run(connection: psycopg.Connection[Any], statement: str) -> list[Any]:
-    return connection.execute(cast(LiteralString, statement)).fetchall()
+    return connection.execute(statement).fetchall()
 
 
 def _print(report: dict[str, Any], console: Console) -> None:

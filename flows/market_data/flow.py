@@ -42,7 +42,7 @@ class MarketDataConfig:
         return lambda index, core: self.keep(step, index, warm(index, core))
 
 
-def build(source: Source, sink: Sink, config: MarketDataConfig) -> Dataflow:
+def build(source: Source[Any], sink: Sink[Any], config: MarketDataConfig) -> Dataflow:
     """The market_data flow. Step ids are part of the recovery format."""
     flow = Dataflow("market_data")
     frames = op.input("feed", flow, source)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Any, Final, LiteralString, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar
 
 import duckdb
 import psycopg
@@ -130,7 +130,7 @@ def _answer(connection: psycopg.Connection[Any], query: str) -> Answer:
     for column in columns:
         if column.item in _AS_TEXT or (column.item not in _PLAIN):
             cursor.adapters.register_loader(column.item, TextLoader)
-    cursor.execute(cast(LiteralString, text))
+    cursor.execute(text)
     shown = [column.name for column in columns[: len(columns) - hidden]]
     return _columns(cursor, columns, _lake_names(query, shown) if is_cursor else shown, exact_of)
 

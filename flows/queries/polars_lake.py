@@ -44,16 +44,18 @@ _TYPES: Final[dict[Kind, pl.DataType | type[pl.DataType]]] = {
     Kind.DECIMALS: pl.List(_DECIMAL),
     Kind.COUNTS: pl.List(pl.Int32),
 }
-_BOOK: Final = {
-    "side": pl.String,
-    "level": pl.Int64,
-    "price": _DECIMAL,
-    "size": _DECIMAL,
-    "count": pl.Int32,
-    "book_state": pl.String,
-    "ts_event": _TIME,
-    "venue": pl.String,
-}
+_BOOK: Final = pl.Schema(
+    {
+        "side": pl.String(),
+        "level": pl.Int64(),
+        "price": _DECIMAL,
+        "size": _DECIMAL,
+        "count": pl.Int32(),
+        "book_state": pl.String(),
+        "ts_event": _TIME,
+        "venue": pl.String(),
+    }
+)
 
 
 def scan_lake(

@@ -205,7 +205,7 @@ def _write(path: Path, parts: Iterable[bytes]) -> None:
 def read_note(folder: Path) -> dict[str, Any]:
     """What is known of the run of a recovery folder (or of its checkpoints): ``sources``, ``feeds``
     and ``settings``. UsageError if it is neither."""
-    from marketflow.flows import run_identity  # who takes a checkpoint has no use for it
+    from marketflow.flows.runtime import run_identity  # who takes a checkpoint has no use for it
 
     for path, known in ((folder / FOLDER / _NOTE, FORMAT), (folder / _NOTE, run_identity.FORMAT)):
         try:

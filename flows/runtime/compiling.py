@@ -69,7 +69,7 @@ class Compiling(event.Listener):  # type: ignore[misc]
 COMPILING: Final = Compiling()
 event.register("numba:compile", COMPILING)
 
-_save: Final = caching.IndexDataCacheFile.save
+_save: Final[Any] = caching.IndexDataCacheFile.save
 
 
 def _save_alone(self: Any, key: Any, data: Any) -> None:
@@ -80,4 +80,4 @@ def _save_alone(self: Any, key: Any, data: Any) -> None:
         _save(self, key, data)
 
 
-caching.IndexDataCacheFile.save = _save_alone
+caching.IndexDataCacheFile.save = _save_alone  # type: ignore[method-assign]

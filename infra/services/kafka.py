@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from marketflow.infra.services.base import Service, port_open, program, run_tool
 
@@ -147,7 +147,7 @@ class Kafka(Service):
         from confluent_kafka.admin import AdminClient
 
         try:
-            quiet = {"bootstrap.servers": self.url, "log_level": 0}
+            quiet: dict[str, Any] = {"bootstrap.servers": self.url, "log_level": 0}
             return bool(AdminClient(quiet).list_topics(timeout=2.0).brokers)
         except KafkaException:
             return False
