@@ -22,8 +22,8 @@ from marketflow.flows.runtime.run import run
 from marketflow.sources.simulator.reader import write_itch
 from tests.benchmarks import feeds, per_event
 from tests.benchmarks.harness import Result, benchmark, rate
+from tests.support.root import ROOT
 
-_ROOT: Final = Path(__file__).resolve().parents[2]
 _MAIN: Final = "trades,quotes,bars"
 _MIB: Final = 1 << 20
 #: Beyond the number of cores by this factor, a ratio of two runs is noise.
@@ -155,7 +155,7 @@ def _command(
     try:
         done = subprocess.run(
             [sys.executable, "-m", "marketflow", "run", "market_data", *arguments, "--json"],
-            cwd=_ROOT, capture_output=True, text=True, check=False,
+            cwd=ROOT, capture_output=True, text=True, check=False,
             env={**os.environ, **environment},
         )  # fmt: skip
     finally:

@@ -37,12 +37,12 @@ from marketflow.sources.kafka.consumer import Hub
 from marketflow.sources.kafka.reader import KafkaReader
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 from marketflow.sources.url import parse_source
-from tests.batches import Feed
 from tests.benchmarks import feeds, peers
 from tests.benchmarks.harness import Result, benchmark
 from tests.benchmarks.live import trade
-from tests.services.local import new_database, services_folder, start
-from tests.services.topics import Cluster
+from tests.support.batches import Feed
+from tests.support.services.local import new_database, services_folder, start
+from tests.support.services.topics import Cluster
 
 _FLOW: Final = "market_data"
 _MESSAGE: Final = bytes(range(200))

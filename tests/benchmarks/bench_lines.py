@@ -9,7 +9,7 @@ import numpy as np
 from marketflow.operators.arbitration.lines import Arbiter, ArbiterConfig
 from marketflow.operators.arbitration.mold import MoldDecoder, datagram
 from tests.benchmarks.harness import Result, benchmark, rate
-from tests.fake_lines import SESSION, itch_messages, packed
+from tests.support.fake_lines import SESSION, itch_messages, packed
 
 #: Datagrams that one system call brings.
 _AT_ONCE = 256

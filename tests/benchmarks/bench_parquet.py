@@ -16,8 +16,8 @@ from marketflow.schemas.fields import Field, Kind
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import DEPTH_LEVELS
 from marketflow.sinks.lake.writer import ParquetWriter
-from tests.batches import START_NS, Item, decimals
 from tests.benchmarks.harness import Result, benchmark, rate
+from tests.support.batches import START_NS, Item, decimals
 
 _SYMBOLS, _SHARDS, _BATCH_ROWS = 512, 16, 8192
 ROUND_ROWS: Final = _SHARDS * _BATCH_ROWS

@@ -21,9 +21,9 @@ import duckdb
 import marketflow as mf
 from marketflow.schemas.units import NS_PER_DAY, NS_PER_S
 from marketflow.sinks.lake.writer import ParquetWriter
-from tests.batches import START_NS
 from tests.benchmarks.bench_parquet import ROUND_ROWS, Day
 from tests.benchmarks.harness import Result, benchmark
+from tests.support.batches import START_NS
 
 _DAYS, _OPEN_S, _SESSION_S = 5, 52_200, 23_400
 #: Rows of each table over all days; quick: a round of each day.

@@ -18,10 +18,10 @@ from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_DAY
 from marketflow.sinks.timescale.encode import HEADER, TRAILER, Words, encode, to_columns
 from marketflow.sinks.timescale.writer import TimescaleWriter, copy_statement
-from tests.batches import START_NS, Feed, Item
 from tests.benchmarks import peers
 from tests.benchmarks.harness import Result, benchmark, rate
-from tests.services.local import new_database, services_folder, start
+from tests.support.batches import START_NS, Feed, Item
+from tests.support.services.local import new_database, services_folder, start
 
 _SHARDS: Final = 16
 _SYMBOLS: Final = tuple(f"S{i}" for i in range(50))

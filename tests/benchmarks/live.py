@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,8 +22,8 @@ import pyarrow as pa
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from marketflow.schemas.messages import frame_batches as framing
+from tests.support.root import ROOT
 
-_ROOT: Final = Path(__file__).resolve().parents[2]
 _WAIT_S: Final = 0.001
 _AT_ONCE: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -73,7 +72,7 @@ def venue(ticks: int, gap_ms: float, kind: str) -> Iterator[socket.socket]:
         sys.executable, "-m", "tests.benchmarks.live",
         str(theirs.fileno()), str(ticks), str(gap_ms), kind,
     ]  # fmt: skip
-    child = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=_ROOT)
+    child = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=ROOT)
     theirs.close()
     try:
         yield ours

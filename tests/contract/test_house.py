@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
+from tests.support.root import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("schemas", "operators", "sources", "sinks", "flows", "tests")
 MAX_LINES = 450
 

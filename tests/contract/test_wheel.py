@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.root import ROOT
+
 #: Every kernel is compiled anew in the fresh environment: a minute of a core that may be busy.
 pytestmark = pytest.mark.timeout(1200)
 #: Ours: what the fresh environment must find in the wheel alone.

@@ -16,7 +16,7 @@ import pytest
 from marketflow.operators.bars.core import BarsConfig, BarsShard
 from marketflow.schemas.units import NS_PER_MS
 from tests.reference.bars import EXACT, STEP, Trade
-from tests.trades import trade_rows
+from tests.support.trades import trade_rows
 
 #: Batches of 700 trades: many cuts inside bars.
 BATCH_ROWS = 700

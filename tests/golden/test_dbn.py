@@ -18,10 +18,10 @@ from marketflow.schemas.codes import Side
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import interval_ns
 from marketflow.sources.reader import Limits
-from tests.captures import TestFrame, frames
-from tests.decoding import Found, cut, decode, frames_of, same
 from tests.reference import dbn as twin
 from tests.reference.books import NaiveBook, groups
+from tests.support.captures import TestFrame, frames
+from tests.support.decoding import Found, cut, decode, frames_of, same
 
 #: mbo L3; whole tops L2; the rest has no book.
 BOOKS = {"mbo": "L3", "mbp-1": "L2", "mbp-10": "L2", "tbbo": "L2"}

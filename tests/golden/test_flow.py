@@ -11,7 +11,7 @@ import pytest
 
 from marketflow.flows.queries.duckdb_lake import open_lake
 from marketflow.flows.runtime.run import run
-from tests.lakes import assert_gapless, table_rows
+from tests.support.lakes import assert_gapless, table_rows
 
 NINE_VENUES = (
     "BINANCE", "BITFINEX", "BITSTAMP", "BYBIT", "COINBASE", "GATEIO", "HUOBI",

@@ -15,7 +15,7 @@ import pytest
 from marketflow.operators.events import EventKind, SnapshotRule
 from marketflow.operators.formats.itch.decoder import ItchDecoder, midnight_ns
 from marketflow.schemas.messages.frames import FrameKind
-from tests.itch_messages import DAY, assert_equals_twin, batch_of, blocks, decode, split
+from tests.support.itch_messages import DAY, assert_equals_twin, batch_of, blocks, decode, split
 
 DIRECTORY = "sod_directory_1000msgs.itch50"
 ALL_SYMBOLS = "20191230_0930open_first400.itch50"

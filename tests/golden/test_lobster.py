@@ -12,9 +12,9 @@ import pytest
 from marketflow.operators.events import EventKind
 from marketflow.operators.formats.lobster.decoder import LobsterDecoder
 from marketflow.schemas.codes import RowFlag, Side
-from tests.decoding import cut, decode, frames_of, same
 from tests.reference import lobster as twin
 from tests.reference.books import NaiveBook, groups
+from tests.support.decoding import cut, decode, frames_of, same
 
 STEM = "AMZN_2012-06-21_34200000_57600000"
 ROWS = {1: 57_515, 5: 155_935}

@@ -15,9 +15,9 @@ from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.errors import FeedFailed
 from marketflow.sources.websocket.config import parse_live
 from marketflow.sources.websocket.recorder import Recorder
-from tests.captures import TestFrame
-from tests.fake_venue.server import FakeVenue
-from tests.live.recordings import (
+from tests.support.captures import TestFrame
+from tests.support.fake_venue.server import FakeVenue
+from tests.support.recordings import (
     CASES,
     Case,
     capture_of,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from marketflow.schemas.messages.frames import FrameKind
-from tests.lakes import assert_same_lakes
-from tests.live.recordings import (
+from tests.support.lakes import assert_same_lakes
+from tests.support.recordings import (
     CASES,
     capture_of,
     keep,

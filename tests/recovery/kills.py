@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lakes import assert_same_lakes, last_change, until_it_writes
-from tests.patience import PATIENCE_S
+from tests.support.lakes import assert_same_lakes, last_change, until_it_writes
+from tests.support.patience import PATIENCE_S
 
 # Small batches and epochs: a small file then has hundreds of moments worth dying at.
 _ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "40", "MARKETFLOW_BATCH_ROWS": "200"}

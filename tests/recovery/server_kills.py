@@ -26,16 +26,16 @@ from typing import Any
 
 from marketflow.infra.services.kafka import Kafka
 from marketflow.infra.services.timescale import Timescale
-from tests.recovery.outputs import (
+from tests.support.services.local import services_folder, start
+from tests.support.services.outputs import (
     Outputs,
     assert_same_outputs,
     drop_database,
     new_outputs,
 )
-from tests.recovery.running import TIMEOUT_S, Flow, Servers, signal_all
-from tests.services.local import services_folder, start
-from tests.services.recorded import binance, record, venues
-from tests.services.topics import Cluster
+from tests.support.services.recorded import binance, record, venues
+from tests.support.services.running import TIMEOUT_S, Flow, Servers, signal_all
+from tests.support.services.topics import Cluster
 
 #: Then the run may come to its end and is compared.
 _PER_ROUND = 10

@@ -19,11 +19,11 @@ import psutil
 
 from marketflow.infra.services.kafka import Kafka
 from marketflow.infra.services.timescale import Timescale
-from tests.recovery.outputs import drop_database, new_outputs
-from tests.recovery.running import Flow, Servers, signal_all
-from tests.services.local import services_folder, start
-from tests.services.recorded import binance, record
-from tests.services.topics import Cluster
+from tests.support.services.local import services_folder, start
+from tests.support.services.outputs import drop_database, new_outputs
+from tests.support.services.recorded import binance, record
+from tests.support.services.running import Flow, Servers, signal_all
+from tests.support.services.topics import Cluster
 
 _PERIOD_S = 1.0
 

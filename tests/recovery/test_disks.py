@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from marketflow.schemas.recovery import START_AGAIN
-from tests.disks import remount, small_disk
-from tests.lakes import assert_same_lakes
+from tests.support.disks import remount, small_disk
+from tests.support.lakes import assert_same_lakes
 
 _SIM = "sim:?events=30000&symbols=20&seed=3"
 _ENVIRONMENT = {"MARKETFLOW_BATCH_ROWS": "300", "MARKETFLOW_EPOCH_MS": "20"}

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from marketflow.sinks.lake.writer import ParquetOptions, ParquetWriter
-from tests.batches import Feed, Item
-from tests.lake_model import Model, lake_rows
-from tests.patience import PATIENCE_S
+from tests.support.batches import Feed, Item
+from tests.support.lake_model import Model, lake_rows
+from tests.support.patience import PATIENCE_S
+from tests.support.root import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ITEMS, KILLS = 400, 12
 TABLES = ("trades", "bars", "dead_letters")
 OPTIONS = ParquetOptions(seal_rows=400, stage_rows=100, log_slack_bytes=50_000)

@@ -25,7 +25,7 @@ from bytewax.run import cli_main
 from marketflow.flows.runtime import recovery
 from marketflow.operators.engine import core_step
 from marketflow.sinks.engine import WriterSink
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 _KEYS = [number % 2 for number in range(40)]
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.captures import TestFrame
+from tests.support.captures import TestFrame
 
 
 def session(*paths: Path) -> list[TestFrame]:

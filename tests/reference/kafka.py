@@ -8,7 +8,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, TopicPartition
 
 from marketflow.schemas.messages.frames import FrameKind
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 #: What is committed may become visible as late as this on a busy machine.
 _VISIBLE_S: Final = 60.0

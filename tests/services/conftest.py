@@ -16,8 +16,8 @@ from marketflow.infra.migrate import migrate
 from marketflow.infra.services.base import Service, ServiceError
 from marketflow.infra.services.kafka import Kafka
 from marketflow.infra.services.timescale import Timescale
-from tests.services.local import new_database, services_folder, start
-from tests.services.topics import Cluster
+from tests.support.services.local import new_database, services_folder, start
+from tests.support.services.topics import Cluster
 
 
 def started(name: str, folder: Path) -> Service:

@@ -11,13 +11,13 @@ import psycopg
 import pytest
 
 from marketflow.infra.services.timescale import Timescale
-from tests.disks import remount, small_disk
-from tests.lakes import assert_same_lakes
-from tests.recovery.outputs import Outputs, assert_same_outputs, drop_database, new_outputs
-from tests.recovery.running import Flow, Servers
-from tests.services.recorded import record, venues
 from tests.services.test_migrate import replace_password
-from tests.services.topics import Cluster
+from tests.support.disks import remount, small_disk
+from tests.support.lakes import assert_same_lakes
+from tests.support.services.outputs import Outputs, assert_same_outputs, drop_database, new_outputs
+from tests.support.services.recorded import record, venues
+from tests.support.services.running import Flow, Servers
+from tests.support.services.topics import Cluster
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 _VENUES = ("bitget", "okx")

@@ -23,12 +23,12 @@ from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import TRADES
 from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
-from tests.batches import Feed
-from tests.chance import chance
-from tests.lakes import last_change, table_rows, until_it_writes
-from tests.patience import PATIENCE_S
 from tests.reference.kafka import read_messages
-from tests.services.topics import Cluster, plain
+from tests.support.batches import Feed
+from tests.support.chance import chance
+from tests.support.lakes import last_change, table_rows, until_it_writes
+from tests.support.patience import PATIENCE_S
+from tests.support.services.topics import Cluster, plain
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 _FEED = "sim:?events=12000&symbols=4&seed=5&format=binance"

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.chance import chance
-from tests.lake_model import LakeRows, lake_rows
-from tests.stored import stored_rows
+from tests.support.chance import chance
+from tests.support.lake_model import LakeRows, lake_rows
+from tests.support.stored import stored_rows
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 _SOURCE = "sim:?events=20000&symbols=12&seed=5"

@@ -15,9 +15,9 @@ from confluent_kafka import Producer
 
 from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.sources.errors import FeedFailed, SourceError
-from tests.patience import PATIENCE_S
 from tests.reference.kafka import Row, read_frames
-from tests.services.topics import Cluster, Reading, frames_of, read_all
+from tests.support.patience import PATIENCE_S
+from tests.support.services.topics import Cluster, Reading, frames_of, read_all
 
 pytestmark = pytest.mark.services
 _START_NS = 1_700_000_000_000_000_000

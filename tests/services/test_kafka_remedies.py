@@ -14,9 +14,9 @@ from marketflow.flows.settings import load
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
-from tests.halfway import stop_halfway
-from tests.lakes import assert_same_lakes
-from tests.services.topics import Cluster
+from tests.support.halfway import stop_halfway
+from tests.support.lakes import assert_same_lakes
+from tests.support.services.topics import Cluster
 
 pytestmark = pytest.mark.services
 _ROWS = 4000

@@ -23,10 +23,10 @@ from marketflow.sinks.kafka.config import parse_kafka_sink
 from marketflow.sinks.kafka.encode import json_values
 from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sources.errors import FeedFailed
-from tests.batches import Feed, Item
-from tests.patience import PATIENCE_S
 from tests.reference.kafka import read_messages
-from tests.services.topics import Cluster, Reading, plain
+from tests.support.batches import Feed, Item
+from tests.support.patience import PATIENCE_S
+from tests.support.services.topics import Cluster, Reading, plain
 
 pytestmark = pytest.mark.services
 _MADE = ("depth", "bars", "dead_letters", "quality_events")

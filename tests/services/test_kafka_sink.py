@@ -15,11 +15,11 @@ import pytest
 
 from marketflow.sinks.errors import KafkaFailed, SinkError
 from marketflow.sinks.kafka.writer import KafkaWriter
-from tests.patience import PATIENCE_S
 from tests.reference.kafka import read_messages
-from tests.services.kafka_writing import ROWS, expected, items, pieces, sink
-from tests.services.small_flow import ITEMS, killed
-from tests.services.topics import Cluster
+from tests.support.patience import PATIENCE_S
+from tests.support.services.kafka_writing import ROWS, expected, items, pieces, sink
+from tests.support.services.small_flow import ITEMS, killed
+from tests.support.services.topics import Cluster
 
 pytestmark = pytest.mark.services
 _TABLES = tuple(ROWS)
@@ -46,7 +46,7 @@ def test_the_writing_process_is_killed_at_random_moments(
     kafka: Cluster, prefix: str, tmp_path: Path, chosen: str, kills: int
 ) -> None:
     landed = killed(
-        "tests.services.kafka_writing", kafka.brokers, prefix, str(tmp_path), chosen,
+        "tests.support.services.kafka_writing", kafka.brokers, prefix, str(tmp_path), chosen,
         kills=kills, longest_s=0.7,
     )  # fmt: skip
     assert landed
@@ -154,7 +154,7 @@ def test_a_zombie_is_shut_out(kafka: Cluster, prefix: str) -> None:
 
 
 def test_a_frozen_process_wakes_up_too_late(kafka: Cluster, prefix: str, tmp_path: Path) -> None:
-    module = "tests.services.kafka_writing"
+    module = "tests.support.services.kafka_writing"
     command = [sys.executable, "-m", module, kafka.brokers, prefix, str(tmp_path)]
     frozen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert frozen.stdout is not None

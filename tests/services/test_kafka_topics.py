@@ -12,8 +12,8 @@ import pytest
 from marketflow.flows.commands.topics import run_topics
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.schemas.tables import TABLES
-from tests.patience import PATIENCE_S
-from tests.services.topics import Cluster
+from tests.support.patience import PATIENCE_S
+from tests.support.services.topics import Cluster
 
 pytestmark = pytest.mark.services
 

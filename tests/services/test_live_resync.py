@@ -18,8 +18,9 @@ from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.messages.resync import TOPIC, from_message
 from marketflow.sources.errors import FeedFailed, SourceError
 from marketflow.sources.kafka.resync_requests import ResyncRequests
-from tests.lakes import table_rows
-from tests.live.recordings import (
+from tests.support.lakes import table_rows
+from tests.support.patience import PATIENCE_S
+from tests.support.recordings import (
     CASES,
     Case,
     Recording,
@@ -29,8 +30,7 @@ from tests.live.recordings import (
     until,
     venue_of,
 )
-from tests.patience import PATIENCE_S
-from tests.services.topics import Cluster
+from tests.support.services.topics import Cluster
 
 pytestmark = pytest.mark.services
 

@@ -37,11 +37,11 @@ from marketflow.sources.kafka.replay import Replay
 from marketflow.sources.reader import Limits
 from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
-from tests.chance import chance
-from tests.lakes import table_rows
-from tests.patience import PATIENCE_S
-from tests.services.topics import Cluster
-from tests.stored import stored_rows
+from tests.support.chance import chance
+from tests.support.lakes import table_rows
+from tests.support.patience import PATIENCE_S
+from tests.support.services.topics import Cluster
+from tests.support.stored import stored_rows
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 _FEED = "sim:?events=4000&symbols=4&seed=5&format=binance"

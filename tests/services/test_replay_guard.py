@@ -17,9 +17,9 @@ from marketflow.flows.settings import load
 from marketflow.schemas.units import NS_PER_DAY
 from marketflow.sources.registry import open_reader
 from marketflow.sources.url import parse_source
-from tests.lakes import assert_same_lakes
-from tests.services.topics import Cluster
-from tests.stored import stored_rows
+from tests.support.lakes import assert_same_lakes
+from tests.support.services.topics import Cluster
+from tests.support.stored import stored_rows
 
 pytestmark = pytest.mark.services
 _FEED = "sim:?events=1500&symbols=3&seed=5&format=binance&date=2024-01-02"

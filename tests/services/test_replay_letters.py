@@ -15,8 +15,8 @@ from marketflow.flows.settings import load
 from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.messages import single_rows as wire_rows
 from marketflow.schemas.tables.market_data import DEAD_LETTERS
-from tests.lakes import table_rows
-from tests.services.topics import Cluster
+from tests.support.lakes import table_rows
+from tests.support.services.topics import Cluster
 
 pytestmark = pytest.mark.services
 _TRADE = (

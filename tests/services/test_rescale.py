@@ -12,11 +12,11 @@ import pytest
 
 from marketflow.flows.runtime import recovery
 from marketflow.infra.services.timescale import Timescale
-from tests.chance import chance
-from tests.recovery.outputs import assert_same_outputs, new_outputs
-from tests.recovery.running import Flow, signal_all
 from tests.services.test_flow_kafka import record
-from tests.services.topics import Cluster
+from tests.support.chance import chance
+from tests.support.services.outputs import assert_same_outputs, new_outputs
+from tests.support.services.running import Flow, signal_all
+from tests.support.services.topics import Cluster
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 _ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "60", "MARKETFLOW_BATCH_ROWS": "100"}

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from marketflow.infra.services.timescale import Timescale
-from tests.chance import chance
 from tests.recovery import server_kills as kills
-from tests.services.recorded import record, venues
-from tests.services.topics import Cluster
+from tests.support.chance import chance
+from tests.support.services.recorded import record, venues
+from tests.support.services.topics import Cluster
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 #: Hundreds of moments worth dying at, in a feed of seconds.

@@ -27,9 +27,9 @@ from marketflow.infra.services.base import Service
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.lake.writer import ParquetWriter
 from marketflow.sinks.timescale.writer import TimescaleWriter
-from tests.batches import Feed
-from tests.services.local import new_database, reader_of
 from tests.services.test_migrate import replace_password
+from tests.support.batches import Feed
+from tests.support.services.local import new_database, reader_of
 
 pytestmark = pytest.mark.services
 

@@ -17,10 +17,10 @@ from marketflow.schemas.codes import words
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.errors import DatabaseFailed, SinkError
 from marketflow.sinks.timescale.writer import TimescaleOptions, TimescaleWriter
-from tests.batches import Feed, Item
-from tests.patience import PATIENCE_S
 from tests.services.test_migrate import replace_password
-from tests.stored import Expected, stored_rows
+from tests.support.batches import Feed, Item
+from tests.support.patience import PATIENCE_S
+from tests.support.stored import Expected, stored_rows
 
 pytestmark = pytest.mark.services
 Ask = Callable[[str], list[tuple]]

@@ -15,11 +15,11 @@ import pytest
 from marketflow.infra.services.timescale import Timescale
 from marketflow.sinks.errors import DatabaseFailed
 from marketflow.sinks.timescale.writer import TimescaleOptions, TimescaleWriter
-from tests.patience import PATIENCE_S
-from tests.services import writing
-from tests.services.local import back_up
-from tests.services.small_flow import ITEMS, killed
-from tests.stored import Expected, stored_rows
+from tests.support.patience import PATIENCE_S
+from tests.support.services import database_writing as writing
+from tests.support.services.local import back_up
+from tests.support.services.small_flow import ITEMS, killed
+from tests.support.stored import Expected, stored_rows
 
 pytestmark = pytest.mark.services
 _KILLS = 3
@@ -85,7 +85,13 @@ def wait_for_rows(dsn: str) -> None:
 
 
 def test_the_writing_process_is_killed_at_random_moments(database: str, tmp_path: Path) -> None:
-    landed = killed("tests.services.writing", database, str(tmp_path), kills=_KILLS, longest_s=0.4)
+    landed = killed(
+        "tests.support.services.database_writing",
+        database,
+        str(tmp_path),
+        kills=_KILLS,
+        longest_s=0.4,
+    )
     assert landed
     assert stored_rows(database) == expected()
 

@@ -20,8 +20,8 @@ from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sinks.lake.writer import ParquetWriter
 from marketflow.sinks.registry import open_writer
 from tests.reference.kafka import read_messages
-from tests.services.kafka_writing import ROWS, items, pieces
-from tests.services.topics import Cluster
+from tests.support.services.kafka_writing import ROWS, items, pieces
+from tests.support.services.topics import Cluster
 
 pytestmark = pytest.mark.services
 _SINKS = ("market_data.sinks", "0")
@@ -32,7 +32,7 @@ _QUERY = "?patience_s=840&commit_ms=600000"
 _LEAVES_OPEN = """
 import sys, time
 from marketflow.sinks.registry import open_writer
-from tests.services.kafka_writing import items
+from tests.support.services.kafka_writing import items
 url, writer, run = sys.argv[1:]
 sink = open_writer(url, writer, run)
 sink._committed_s = time.monotonic()  # what comes after a rest would be committed at once
