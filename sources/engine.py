@@ -12,13 +12,19 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
 from marketflow.sources.errors import SourceError
-from marketflow.sources.reader import DEFAULT_LIMITS, Limits, MeasuredReader, Reader, SettlingReader
+from marketflow.sources.reader import (
+    DEFAULT_LIMITS,
+    CommittingReader,
+    Limits,
+    MeasuredReader,
+    Reader,
+)
 from marketflow.sources.registry import open_reader
 from marketflow.sources.url import SourceSpec
 
 if TYPE_CHECKING:
     from marketflow.sources.kafka.config import KafkaFeed
-    from marketflow.sources.kafka.consumer import Hub
+    from marketflow.sources.kafka.consumer import ConsumerPool
     from marketflow.sources.kafka.replay import Position, Replay, Span
 
 SNAPSHOT_VERSION: Final = 1
@@ -55,8 +61,8 @@ class _Feed(StatefulSourcePartition[tuple[str, pa.RecordBatch], _Snapshot]):
         if self._reader is None:
             return (SNAPSHOT_VERSION, self._text, None)
         # The engine begins an epoch only when the snapshot of the one before is durable.
-        if isinstance(self._reader, SettlingReader) and self._last is not None:
-            self._reader.settle(self._last)
+        if isinstance(self._reader, CommittingReader) and self._last is not None:
+            self._reader.commit(self._last)
         self._last = self._reader.position()
         return (SNAPSHOT_VERSION, self._text, self._last)
 
@@ -96,20 +102,20 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
         self._stop = stop
         self._parts = max(parts, len(specs))
         self._limits = limits
-        self._hub: Hub | None = None
+        self._pool: ConsumerPool | None = None
         self._measured: list[MeasuredReader | None] = []
 
     @property
     def restart(self) -> str | None:
         """Why the run has to be started again to go on; None: it has not."""
-        return None if self._hub is None else self._hub.restart
+        return None if self._pool is None else self._pool.restart
 
-    def _shared(self) -> Hub:
-        if self._hub is None:
-            from marketflow.sources.kafka.consumer import Hub
+    def _shared(self) -> ConsumerPool:
+        if self._pool is None:
+            from marketflow.sources.kafka.consumer import ConsumerPool
 
-            self._hub = Hub(self._stop, self._limits)
-        return self._hub
+            self._pool = ConsumerPool(self._stop, self._limits)
+        return self._pool
 
     def list_parts(self) -> list[str]:
         return [str(index) for index in range(self._parts)]

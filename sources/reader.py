@@ -1,4 +1,4 @@
-"""What a reader is: frames in batches, with an exact place to go on from.
+"""The contract of readers: frames in batches, with an exact position to resume from.
 
 Invariants of every reader: the frames do not depend on :class:`Limits`; opening a reader at
 ``position()`` gives exactly the frames that would have come next; the last frame is an END.
@@ -17,7 +17,7 @@ class Limits:
     """Bounds of one batch, and so of a reader's memory.
 
     ``max_rows``: messages in a batch. ``max_bytes``: bytes read at once; a reader holds at most two
-    such buffers (the batch it gave away and the one it fills). A single message may be larger, up
+    such buffers (that of the last batch and the one it fills). A single message may be larger, up
     to ``max_message_bytes``; what is longer becomes a BROKEN frame.
     """
 
@@ -42,7 +42,7 @@ class Reader(Protocol):
         ...
 
     def position(self) -> Any:
-        """Where the next frame starts: a small picklable value, to be given to the opener."""
+        """Position of the next frame, for the opener: plain data."""
         ...
 
     def close(self) -> None:
@@ -52,18 +52,18 @@ class Reader(Protocol):
 
 @runtime_checkable
 class MeasuredReader(Reader, Protocol):
-    """A reader that knows how much there is to read."""
+    """Reader that knows how much there is to read."""
 
     def progress(self) -> tuple[int, int]:
-        """How much has been read, of how much: bytes of files as they lie on disk, or messages.
-        Any thread may ask."""
+        """Amount read and whole amount: bytes of files as they lie on disk, or messages. Any
+        thread may call it."""
         ...
 
 
 @runtime_checkable
-class SettlingReader(Reader, Protocol):
-    """A reader whose server likes to know what will not be asked for again."""
+class CommittingReader(Reader, Protocol):
+    """Reader that commits durable positions to its server."""
 
-    def settle(self, position: Any) -> None:
-        """The snapshot that holds this position is durable."""
+    def commit(self, position: Any) -> None:
+        """Tell the server that the snapshot of this position is durable."""
         ...

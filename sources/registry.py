@@ -11,18 +11,18 @@ from marketflow.sources.reader import DEFAULT_LIMITS, Limits, Reader
 from marketflow.sources.url import SourceSpec
 
 if TYPE_CHECKING:
-    from marketflow.sources.kafka.consumer import Hub
+    from marketflow.sources.kafka.consumer import ConsumerPool
 
 
 def open_reader(
     spec: SourceSpec,
     position: Any = None,
     limits: Limits = DEFAULT_LIMITS,
-    hub: Callable[[], Hub] | None = None,
+    pool: Callable[[], ConsumerPool] | None = None,
 ) -> Reader:
     """The reader of a source, from its start or from a ``position()`` of an earlier one.
 
-    ``hub`` makes what the Kafka feeds of a process share. SourceError if a file or topic is gone
+    ``pool`` makes what the Kafka feeds of a process share. SourceError if a file or topic is gone
     or no longer holds that position.
     """
     match spec.scheme:
@@ -59,9 +59,7 @@ def open_reader(
         case "parquet" if spec.lake is not None:
             from marketflow.sources.files.parquet_rows import LakeReader
 
-            chosen = {
-                name: spec.params[name] for name in ("venue", "symbol") if name in spec.params
-            }
+            chosen = {n: v for n, v in spec.params.items() if n in ("venue", "symbol")}
             return LakeReader(spec.paths, spec.params["table"], position, limits, chosen)
         case "parquet":
             from marketflow.sources.files.tables import ParquetReader, constants
@@ -76,7 +74,7 @@ def open_reader(
             from marketflow.sources.kafka.config import parse_feed
             from marketflow.sources.kafka.reader import KafkaReader
 
-            assert hub is not None and spec.partition is not None, spec
+            assert pool is not None and spec.partition is not None, spec
             feed = parse_feed(spec.place, spec.params)
-            return KafkaReader(hub(), feed, spec.partition, position, late=spec.late)
+            return KafkaReader(pool(), feed, spec.partition, position, late=spec.late)
     raise SourceError(f"no reader for {spec.scheme}:")

@@ -171,7 +171,7 @@ class _Soup(_Line):
             used += int(got.packets["size"].sum())
             if not got.taken:
                 return
-            self.tcp.take(got.taken)
+            self.tcp.consume(got.taken)
 
 
 def warm() -> None:

@@ -221,7 +221,7 @@ class _Recording:
 
     def _take(self) -> bool:
         """One round: what has come goes to every sink."""
-        taken = self._recorder.take(_TAKE_S)
+        taken = self._recorder.poll(_TAKE_S)
         batches = taken if self._arbiter is None else self._arbiter.apply(taken)
         self._write(batches)
         if not batches:

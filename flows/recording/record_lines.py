@@ -48,7 +48,7 @@ class LinesRecorder:
         self._deadline_s = time.monotonic() + self._patience_s
         self._thread.start()
 
-    def take(self, timeout_s: float) -> dict[str, pa.RecordBatch]:
+    def poll(self, timeout_s: float) -> dict[str, pa.RecordBatch]:
         """Frames by venue; none in ``timeout_s``. Raises FeedFailed."""
         with self._change:
             if not self._frames and self._thread.is_alive():
@@ -85,7 +85,7 @@ class LinesRecorder:
                 self._put(self.pump.pump(_ROUND_S))
             self._put(self.pump.pump(0))  # what has come until now
             self._put(self.pump.flush())
-        except Exception as error:  # raised again by take
+        except Exception as error:  # raised again by poll
             self._failure = error
         finally:
             self.pump.close()

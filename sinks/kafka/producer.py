@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from marketflow.schemas.backoff import Backoff, Outage
 from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.messages.kafka import Message
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
@@ -27,8 +28,7 @@ log = logging.getLogger("marketflow.kafka")
 
 _T = TypeVar("_T")
 _CALL_S: Final = 5.0
-_FIRST_PAUSE_S: Final = 0.1
-_LONGEST_PAUSE_S: Final = 5.0
+_BACKOFF: Final = Backoff(first_s=0.1, longest_s=5.0)
 _MAX_OPEN_BYTES: Final = 16 << 20
 MAX_MESSAGE_BYTES: Final = 16 << 20
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED})
@@ -70,29 +70,27 @@ class _Sent(NamedTuple):
 
 
 class Patience:
-    """How long an outage has lasted, and the pauses between attempts; none where ``given_up``."""
+    """Waits between attempts of one call; does not wait where ``given_up``."""
 
     def __init__(
         self, brokers: str, doing: str, patience_s: float, given_up: threading.Event
     ) -> None:
         self._brokers, self._doing, self._given_up = brokers, doing, given_up
-        self._deadline = time.monotonic() + patience_s
-        self._pause_s = _FIRST_PAUSE_S
+        self._outage = Outage(_BACKOFF, patience_s, since_s=time.monotonic())
 
     def wait(self, why: str) -> None:
         """Say what is waited for, and wait; KafkaFailed when it has been long enough."""
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0 or self._given_up.is_set():
+        retry = self._outage.failed(time.monotonic(), why)
+        if retry.left_s <= 0 or self._given_up.is_set():
             raise KafkaFailed(
                 f"kafka at {self._brokers} does not answer ({self._doing}): {why}; mend that and "
                 f"{START_AGAIN}"
             )
         log.warning(
             "waiting for kafka at %s (%s): %s; giving up in %.0f s",
-            self._brokers, self._doing, why, left_s,
+            self._brokers, self._doing, why, retry.left_s,
         )  # fmt: skip
-        self._given_up.wait(min(self._pause_s, left_s))
-        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        self._given_up.wait(retry.pause_s)
 
 
 class Link:

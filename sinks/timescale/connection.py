@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 
+from marketflow.schemas.backoff import Backoff, Outage
 from marketflow.schemas.recovery import START_AGAIN
 from marketflow.sinks.errors import DatabaseFailed, SinkError
 from marketflow.sinks.timescale import dsn as dsn_module
@@ -28,8 +29,7 @@ _T = TypeVar("_T")
 
 log = logging.getLogger("marketflow.timescale")
 
-_FIRST_BACKOFF_S: Final = 0.1
-_MAX_BACKOFF_S: Final = 5.0
+_BACKOFF: Final = Backoff(first_s=0.1, longest_s=5.0)
 _TELL_EVERY_S: Final = 10.0
 #: SQLSTATE classes and codes of what passes: connection, resources, operator, system; a replica
 #: that is not primary yet; locks.
@@ -67,21 +67,34 @@ class Link:
         Raises SinkError (waiting does not help; the text names the fix) and DatabaseFailed (the
         outage lasted too long, or :meth:`let_go` was called meanwhile).
         """
-        outage = _Outage(self.shown, self._outage_s)
+        outage = Outage(_BACKOFF, self._outage_s, tell_every_s=_TELL_EVERY_S)
         while True:
             try:
                 connection = self._opened()
                 with self._watchdog.over(connection):
                     result = work(connection)
-                outage.over()
+                if lasted_s := outage.ended(time.monotonic()):
+                    log.warning("%s is back after %.1f s", self.shown, lasted_s)
                 return result
             except psycopg.Error as error:
                 stalled = self._watchdog.fired
                 self.drop()
                 self._refuse_what_lasts(error)
                 text = f"no answer for {self._stall_s:g} s" if stalled else _text(error)
-                if self._let_go.wait(outage.pause(text)):
-                    raise DatabaseFailed(f"{self.shown}: stopped waiting: {text}") from error
+                self._wait(outage, text, error)
+
+    def _wait(self, outage: Outage, why: str, error: psycopg.Error) -> None:
+        """Pause before the next try. Raises DatabaseFailed where the patience is over."""
+        retry = outage.failed(time.monotonic(), why, random.random())
+        if retry.left_s <= 0:
+            raise DatabaseFailed(
+                f"{self.shown}: {why}; gave up after {self._outage_s:g} s of trying: mend that "
+                f"and {START_AGAIN}"
+            ) from error
+        if retry.tell:
+            log.warning("waiting for %s: %s; gives up in %.0f s", self.shown, why, retry.left_s)
+        if self._let_go.wait(retry.pause_s):
+            raise DatabaseFailed(f"{self.shown}: stopped waiting: {why}") from error
 
     def alive(self) -> None:
         """The work goes on: the watchdog waits anew."""
@@ -165,40 +178,6 @@ def _text(error: psycopg.Error) -> str:
     if error.sqlstate == "25006":
         return "the database is read-only"
     return dsn_module.one_line(error)
-
-
-class _Outage:
-    """How long it has lasted, how long to wait now, and what was said of it."""
-
-    def __init__(self, shown: str, limit_s: float) -> None:
-        self._shown = shown
-        self._limit_s = limit_s
-        self._began: float | None = None
-        self._tries = 0
-        self._told: tuple[str, float] = ("", 0.0)
-
-    def pause(self, text: str) -> float:
-        """Seconds to wait before the next try; says so. Raises DatabaseFailed at the limit."""
-        now = time.monotonic()
-        if self._began is None:
-            self._began = now
-        left_s = self._limit_s - (now - self._began)
-        if left_s <= 0:
-            raise DatabaseFailed(
-                f"{self._shown}: {text}; gave up after {self._limit_s:g} s of trying: mend that "
-                f"and {START_AGAIN}"
-            )
-        if text != self._told[0] or now - self._told[1] > _TELL_EVERY_S:
-            log.warning("waiting for %s: %s; gives up in %.0f s", self._shown, text, left_s)
-            self._told = (text, now)
-        backoff_s = min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2.0**self._tries)
-        self._tries = min(self._tries + 1, 16)
-        return min(left_s, backoff_s * random.uniform(0.5, 1.0))
-
-    def over(self) -> None:
-        """Say that it is over, where it was said that it had begun."""
-        if self._began is not None:
-            log.warning("%s is back after %.1f s", self._shown, time.monotonic() - self._began)
 
 
 class Watchdog:

@@ -208,7 +208,7 @@ class BlockReader:
 
     def position(self) -> tuple[int, int, int]:
         place = self._blocks.place
-        return (self._paths + 1, 0, place.in_feed) if self._ended else tuple(place)
+        return (self._paths + 1, 0, place.in_feed) if self._ended else (*place,)
 
     def close(self) -> None:
         self._blocks.close()

@@ -26,6 +26,8 @@ class BinanceReader(LineReader):
             return framing.batch(spans.offsets, packed(spans), ts_recv=stamps)
         broken = stamps < 0
         kinds = np.where(broken, FrameKind.BROKEN, FrameKind.DATA).astype(np.int8)
-        notes = framing.noted(len(spans), [(row, _NO_STAMP) for row in np.flatnonzero(broken)])
+        notes = framing.noted(
+            len(spans), [(row, _NO_STAMP) for row in np.flatnonzero(broken).tolist()]
+        )
         stamps[broken] = 0
         return framing.batch(spans.offsets, packed(spans), ts_recv=stamps, kinds=kinds, notes=notes)

@@ -1,8 +1,8 @@
-"""What is asked of a Kafka cluster besides messages: topics, ends, times, lag; and its outages.
+"""Questions to a Kafka cluster besides messages: topics, ends, times, lag.
 
-An outage is waited out with growing pauses, and said: what is waited for, why, and for how long
-still. Only then it is an error. A refusal (wrong password, no permission) is an error at once,
-with the broker's own reason.
+Wait out an outage with growing pauses, and log what is waited for, why, and for how long still.
+An outage beyond the patience is an error. A refusal (wrong password, no permission) is an error at
+once, with the broker's own reason.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from marketflow.schemas.backoff import Backoff, Outage
 from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.recovery import START_AGAIN
 from marketflow.sources.errors import FeedFailed, SourceError
@@ -27,11 +28,10 @@ _T = TypeVar("_T")
 #: How long one attempt may take: short at first, so that a refusal is told soon.
 _FIRST_TIMEOUT_S: Final = 0.5
 _TIMEOUT_S: Final = 5.0
-_FIRST_PAUSE_S: Final = 0.25
+_BACKOFF: Final = Backoff(first_s=0.25, longest_s=5.0)
 #: A topic that is not there is told after that long; how often it is looked for.
 _TELL_AFTER_S: Final = 1.0
 _LOOK_EVERY_S: Final = 0.2
-_LONGEST_PAUSE_S: Final = 5.0
 #: At a first start nobody waits long for an address that may be mistyped.
 START_PATIENCE_S: Final = 30.0
 #: No waiting mends these.
@@ -87,8 +87,8 @@ class Cluster:
     def ask(self, question: Callable[[Consumer, float], _T], patience_s: float, what: str) -> _T:
         """The answer of ``question(client, timeout_s)``, however often it takes. FeedFailed after
         ``patience_s`` of outage."""
-        deadline = time.monotonic() + patience_s
-        timeout_s, pause_s = _FIRST_TIMEOUT_S, _FIRST_PAUSE_S
+        outage = Outage(_BACKOFF, patience_s, since_s=time.monotonic())
+        timeout_s = _FIRST_TIMEOUT_S
         while True:
             self._code, self._reason = 0, ""
             try:
@@ -102,21 +102,20 @@ class Cluster:
             if refused is not None:
                 raise refused
             why = self._reason or cause.str()
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
+            retry = outage.failed(time.monotonic(), why)
+            if retry.left_s <= 0:
                 raise FeedFailed(
                     f"kafka at {self.address.brokers} does not answer ({what}): {why}; check the "
                     f"address and that the brokers run, then {START_AGAIN}"
                 )
-            if timeout_s > _FIRST_TIMEOUT_S:
+            if outage.failures > 1:
                 log.warning(
                     "waiting for kafka at %s (%s): %s; giving up in %.0f s",
-                    self.address.brokers, what, why, left_s,
+                    self.address.brokers, what, why, retry.left_s,
                 )  # fmt: skip
             timeout_s = min(2 * timeout_s, _TIMEOUT_S)
-            if self._stop.wait(min(pause_s, left_s)):
+            if self._stop.wait(retry.pause_s):
                 raise FeedFailed(f"stopped while waiting for kafka at {self.address.brokers}")
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def partitions(self, topic: str) -> int:
         """Number of partitions of a topic; SourceError naming the fix if there is none such. It is

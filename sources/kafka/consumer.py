@@ -1,7 +1,7 @@
-"""One consumer for all partitions that a process reads, and what may happen to it.
+"""One consumer for all partitions that a process reads: outages, refusals, growth of topics.
 
-The engine asks every partition in turn; whoever finds nothing of its own fetches for all. Rows that
-wait for their partition's turn are bounded by one batch and the one fetched last.
+The engine polls every partition in turn; the first that finds nothing of its own fetches for all.
+Rows that wait for their partition's turn are bounded by one batch and the one fetched last.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ REMEDY: Final = (
 )
 
 
-class Hub:
-    """What the Kafka feeds of a process share: a consumer per cluster, and who got rows last."""
+class ConsumerPool:
+    """Consumers that the Kafka feeds of a process share: one per cluster, group and kind of end."""
 
     def __init__(
         self,
@@ -59,48 +59,48 @@ class Hub:
         self.queue_kb = queue_kb
         self.limits = limits
         self.watch_s = watch_s
-        #: Why the run had to be stopped and is to be started again; None: it had not.
+        #: Why the run stops and must be started again; None: it does not.
         self.restart: str | None = None
         self._fetchers: dict[tuple[Any, ...], Fetcher] = {}
 
     def fetcher(self, feed: KafkaFeed) -> Fetcher:
-        """The consumer that serves this feed; opened at its first."""
+        """The consumer of this feed; opened at the first call."""
         key = (feed.address, feed.group, feed.end is not None)
         if key not in self._fetchers:
             self._fetchers[key] = Fetcher(feed, self, lambda: self._fetchers.pop(key, None))
         return self._fetchers[key]
 
     def ask_restart(self, reason: str) -> None:
-        """End every feed where it is; the reason is for whoever runs us."""
+        """Stop every feed where it is; the reason is for the operator."""
         self.restart = self.restart or reason
         log.warning("%s", reason)
         self.stop.set()
 
 
-class Taker(Protocol):
-    """A reader of a partition, as its fetcher sees it."""
+class PartitionReader(Protocol):
+    """Reader of one partition, as its fetcher sees it."""
 
     place: Place
     bounded: bool
 
     def caught_up(self, offset: int) -> None:
-        """The partition has nothing before ``offset`` that was not given."""
+        """Note that every message before ``offset`` was polled."""
         ...
 
 
 class Fetcher:
-    """One consumer and the rows it has for each partition, bounded by one batch and a bit."""
+    """One consumer and the rows it has fetched for each partition."""
 
-    def __init__(self, feed: KafkaFeed, hub: Hub, forget: Callable[[], object]) -> None:
-        self.hub = hub
-        self.cluster = Cluster(feed.address, feed.group, hub.stop, feed.patience_s)
+    def __init__(self, feed: KafkaFeed, pool: ConsumerPool, forget: Callable[[], object]) -> None:
+        self.pool = pool
+        self.cluster = Cluster(feed.address, feed.group, pool.stop, feed.patience_s)
         self._patience_s = feed.patience_s
         self._forget = forget
-        self._readers: dict[Place, Taker] = {}
+        self._readers: dict[Place, PartitionReader] = {}
         self._waiting: dict[Place, deque[Part]] = {}
         self._rows = 0
         self._ask = _FIRST_ASK
-        self._given = 0
+        self._emitted = 0
         self._down = threading.Event()
         self._closed = threading.Event()
         self._failure: Exception | None = None
@@ -111,12 +111,12 @@ class Fetcher:
             **_CONFIG,
             **feed.address.config(),
             "group.id": feed.group,
-            "queued.max.messages.kbytes": hub.queue_kb,
+            "queued.max.messages.kbytes": pool.queue_kb,
             # Only a feed with an end needs to know where a partition ends now, and then soon.
             "enable.partition.eof": str(feed.end is not None).lower(),
             "fetch.wait.max.ms": 500 if feed.end is None else 20,
         }
-        self._consumer = Consumer(config, self._on_error, hub.limits.max_rows)
+        self._consumer = Consumer(config, self._on_error, pool.limits.max_rows)
         self._watch = threading.Thread(target=self._watch_cluster, name="kafka", daemon=True)
 
     # -- life ---------------------------------------------------------------------------------
@@ -130,8 +130,8 @@ class Fetcher:
                 self._watch.start()
         return self._topic_ids[name]
 
-    def join(self, reader: Taker) -> None:
-        """Count a reader of a partition."""
+    def join(self, reader: PartitionReader) -> None:
+        """Register the reader of a partition."""
         self._readers[reader.place] = reader
 
     def begin(self, place: Place, offset: int) -> None:
@@ -140,14 +140,14 @@ class Fetcher:
         self._consumer.add([(*place, offset)])
 
     def end(self, place: Place) -> None:
-        """Fetch a partition no more."""
+        """Stop fetching a partition."""
         waiting = self._waiting.pop(place, None)
         if waiting is not None:
             self._rows -= sum(part.frames.num_rows for part in waiting)
             self._consumer.remove(place)
 
-    def leave(self, reader: Taker) -> None:
-        """A reader is closed; the last one closes the consumer."""
+    def leave(self, reader: PartitionReader) -> None:
+        """Unregister a reader; the last one closes the consumer."""
         if self._readers.pop(reader.place, None) is None:
             return
         self.end(reader.place)
@@ -162,22 +162,24 @@ class Fetcher:
 
     # -- messages -----------------------------------------------------------------------------
 
-    def take(self, place: Place, seen: int) -> tuple[Part | None, int]:
-        """The next messages of a partition, None if there are none now, and a number to bring
-        back at the next call: the engine rests here, for five milliseconds at most, only if no
-        partition had anything since then, so that one that is idle delays no other."""
+    def poll(self, place: Place, seen: int) -> tuple[Part | None, int]:
+        """The next messages of a partition, or None, and a number to pass to the next call.
+
+        The call waits, for five milliseconds at most, only if no partition had messages since
+        ``seen``: an idle partition delays no other.
+        """
         if self._failure is not None:
             raise self._failure
         waiting = self._waiting[place]
-        if not waiting and self._rows < self.hub.limits.max_rows:
-            idle = seen == self._given and not self._rows
+        if not waiting and self._rows < self.pool.limits.max_rows:
+            idle = seen == self._emitted and not self._rows
             self._fetch(_POLL_MS if idle else 0)
         if not waiting:
-            return None, self._given
+            return None, self._emitted
         part = waiting.popleft()
         self._rows -= part.frames.num_rows
-        self._given += 1
-        return part, self._given
+        self._emitted += 1
+        return part, self._emitted
 
     def _fetch(self, timeout_ms: int) -> None:
         fetched = self._consumer.fetch(self._ask, timeout_ms)
@@ -190,7 +192,7 @@ class Fetcher:
         self._rows += rows
         if rows:
             fits = max(1, _FETCH_BYTES * rows // max(fetched.bytes, 1))
-            self._ask = min(fits, self.hub.limits.max_rows)
+            self._ask = min(fits, self.pool.limits.max_rows)
         for event in fetched.events:
             self._on_event(event)
         if self._failure is not None:
@@ -225,9 +227,9 @@ class Fetcher:
         self._down.set()
 
     def _watch_cluster(self) -> None:
-        """Thread: look after the cluster when something is wrong, and now and then anyway."""
+        """Thread: check the cluster after every error, and every ``watch_s``."""
         while not self._closed.is_set():
-            wrong = self._down.wait(self.hub.watch_s)
+            wrong = self._down.wait(self.pool.watch_s)
             if self._closed.is_set():
                 return
             self._down.clear()
@@ -254,7 +256,7 @@ class Fetcher:
         )
 
     def _look_after_topics(self) -> None:
-        """Deleted, created anew, or grown? Nothing is known while no broker answers."""
+        """Check for topics that were deleted, created anew or grown, if a broker answers."""
         found = self.cluster.counts()
         if found is None:
             return
@@ -272,7 +274,7 @@ class Fetcher:
             slots = [partition for name, partition in list(self._readers) if name == topic]
             bounded = any(r.bounded for r in list(self._readers.values()) if r.place[0] == topic)
             if not bounded and count - 1 > max(slots, default=-1):
-                self.hub.ask_restart(
+                self.pool.ask_restart(
                     f"kafka topic {topic} has {count} partitions now, more than this run has room "
                     f"for: {START_AGAIN}"
                 )

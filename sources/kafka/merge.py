@@ -1,13 +1,13 @@
-"""Several feeds as one, in order of time: what a replay reads.
+"""Merge several feeds into one, in order of time, for a replay.
 
-A *lane* is a feed with some of its frames in memory. Frames of a lane keep their order, whatever
-their times say: a frame counts as of the latest time up to it. Invariants of :class:`Merge`:
+Frames of a feed keep their order, whatever their times say: a frame counts as of the latest time up
+to it. Invariants of :class:`Merge`:
 
-- Nothing is given before every lane that is not over has frames in memory, so that nothing that
-  is still to come belongs before it.
-- What one call gives is a *slice*: no frame of a later slice is earlier than one of this slice.
-  Within a slice frames are by lane; it holds at most ``slice_rows`` frames of each.
-- Memory: one batch of frames per lane.
+- Emit a slice only once every open feed has buffered frames, so that no later frame belongs before
+  it.
+- No frame of a later slice is earlier than one of this slice. A slice holds its frames by feed, at
+  most ``slice_rows`` of each.
+- Memory: one batch of frames per feed.
 """
 
 from __future__ import annotations
@@ -19,27 +19,29 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-#: Frames of a lane in one slice: enough that a batch costs little by frame.
+#: Frames of a feed in one slice: enough that a batch costs little by frame.
 SLICE_ROWS: Final = 1 << 16
 _FOR_EVER: Final = 2**63 - 1
 
 
 class Feed(Protocol):
-    """What a lane reads (sources.reader.Reader, without its END frame)."""
+    """A sources.reader.Reader without its END frame."""
 
     def read(self) -> pa.RecordBatch | None:
         """The next frames; no rows where there are none now; None when it is over."""
         ...
 
 
-class Given(NamedTuple):
-    """Frames of one lane in a slice."""
+class FeedFrames(NamedTuple):
+    """Frames of one feed, by its index, in a slice."""
 
-    lane: int
+    feed: int
     frames: pa.RecordBatch
 
 
-class _Lane:
+class _Buffer:
+    """The frames of one feed that are read and not yet emitted."""
+
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.over = False
@@ -70,10 +72,10 @@ class _Lane:
         return int(self._times[self._at])
 
     def reach_ns(self, slice_rows: int) -> int:
-        """Up to when a slice may go that takes so many rows at most."""
+        """Latest time of a slice with at most so many rows of this feed."""
         return int(self._times[min(self._at + slice_rows, len(self._times)) - 1])
 
-    def take(self, until_ns: int, slice_rows: int) -> pa.RecordBatch | None:
+    def emit(self, until_ns: int, slice_rows: int) -> pa.RecordBatch | None:
         """Frames up to this time; more of the same time than fit come with the next slice."""
         end = self._at + slice_rows
         ahead = self._times[self._at : end]
@@ -90,26 +92,28 @@ class Merge:
     """See the module. ``slice_rows`` 1: strictly in order, frame by frame."""
 
     def __init__(self, feeds: Sequence[Feed], slice_rows: int = SLICE_ROWS) -> None:
-        self._lanes = [_Lane(feed) for feed in feeds]
+        self._buffers = [_Buffer(feed) for feed in feeds]
         self._slice_rows = slice_rows
 
     @property
     def over(self) -> bool:
-        """Nothing will ever come."""
-        return all(lane.over for lane in self._lanes)
+        """Whether every feed has ended and is emitted."""
+        return all(buffer.over for buffer in self._buffers)
 
     def fill(self) -> int | None:
-        """Read what lanes lack; the time of the first frame that may be given, None if none."""
-        for lane in self._lanes:
-            lane.fill()
-        waiting = [lane.left == 0 for lane in self._lanes if not lane.over]
+        """Read where a buffer is empty; the time of the first frame that may be emitted, or
+        None."""
+        for buffer in self._buffers:
+            buffer.fill()
+        waiting = [buffer.left == 0 for buffer in self._buffers if not buffer.over]
         if not waiting or any(waiting):
             return None
-        return min(lane.first_ns for lane in self._lanes if not lane.over)
+        return min(buffer.first_ns for buffer in self._buffers if not buffer.over)
 
-    def take(self, until_ns: int = _FOR_EVER) -> list[Given]:
-        """The next slice, of frames up to this time; only after :meth:`fill` gave a time."""
-        lanes = [(i, lane) for i, lane in enumerate(self._lanes) if not lane.over]
-        reach_ns = min(until_ns, *(lane.reach_ns(self._slice_rows) for _, lane in lanes))
-        taken = [(i, lane.take(reach_ns, self._slice_rows)) for i, lane in lanes]
-        return [Given(i, frames) for i, frames in taken if frames is not None]
+    def emit(self, until_ns: int = _FOR_EVER) -> list[FeedFrames]:
+        """The next slice, of frames up to this time. Call it only after :meth:`fill` returned a
+        time."""
+        buffers = [(i, buffer) for i, buffer in enumerate(self._buffers) if not buffer.over]
+        reach_ns = min(until_ns, *(buffer.reach_ns(self._slice_rows) for _, buffer in buffers))
+        taken = [(i, buffer.emit(reach_ns, self._slice_rows)) for i, buffer in buffers]
+        return [FeedFrames(i, frames) for i, frames in taken if frames is not None]

@@ -1,16 +1,16 @@
 """``kafka://``: every partition a feed of its own, all of a process served by one consumer.
 
 - Unit of parallelism: a Kafka partition. Its order is the feed's order.
-- Position: topic id, next offset, end. It is part of the flow's snapshot; when that is durable the
-  group is told, for tools that watch lag. Going on checks that the topic is still the same
-  one and that retention has not removed what comes next: that fails, it is never skipped.
+- Position: topic id, next offset, end. It is part of the flow's snapshot; a durable one is
+  committed to the group, for tools that watch lag. A resume fails if the topic is another one or
+  retention has removed the next message; nothing is ever skipped.
 - Delivery: exactly once into the flow's state, as for files: the topic is the durable record.
-- Slow flow: nothing is fetched that is not asked for, beyond the library's queue (64 MB).
-- Outage: waited out for ``patience_s``, with a line in the log for every attempt.
+- Slow flow: at most the library's queue (64 MB) is fetched ahead.
+- Outage: wait for ``patience_s``, with a line in the log for every attempt.
 - A feed with ``to`` ends with an END frame there. Without, it never ends.
-- Partitions that are added to the topic later are read from their start by the spare readers that
-  were listed up front (:data:`SPARE_PARTITIONS`); when there are more, the run is stopped
-  gracefully and asks to be started again (:attr:`Hub.restart`).
+- Partitions that are added to the topic later are read from their start by spare readers
+  (:data:`SPARE_PARTITIONS`); if there are more, the run stops gracefully and asks to be started
+  again (:attr:`ConsumerPool.restart`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.sources.errors import SourceError
 from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaFeed
-from marketflow.sources.kafka.consumer import REMEDY, Hub
+from marketflow.sources.kafka.consumer import REMEDY, ConsumerPool
 from marketflow.sources.kafka.librdkafka import Part, Place
 from marketflow.sources.kafka.rows import translator
 
@@ -45,7 +45,7 @@ class KafkaReader:
 
     def __init__(
         self,
-        hub: Hub,
+        pool: ConsumerPool,
         feed: KafkaFeed,
         partition: int,
         position: Position | None = None,
@@ -55,13 +55,13 @@ class KafkaReader:
         self.place: Place = (feed.topic, partition)
         self.bounded = feed.end is not None
         self._feed = feed
-        self._fetcher = hub.fetcher(feed)
+        self._fetcher = pool.fetcher(feed)
         self._seen = -1
         self._begun = False
         self._over = position is not None and position[3]
         self._ended_at: int | None = None
         self._checked_s = 0.0
-        self._told = -1
+        self._committed = -1
         self._rows = translator(feed)
         self._fetcher.join(self)
         try:
@@ -121,7 +121,7 @@ class KafkaReader:
         if bound.time_ms is not None:
             found = self._fetcher.cluster.at_time(topic, partition, bound.time_ms)
             return high if found is None else found
-        offset = self._given_offset("from", bound)
+        offset = self._offset_of("from", bound)
         if not low <= offset <= high:
             raise SourceError(
                 f"kafka: from: offset {offset} is not in {topic}, partition {partition}, which has "
@@ -129,7 +129,7 @@ class KafkaReader:
             )
         return offset
 
-    def _given_offset(self, name: str, bound: Bound) -> int:
+    def _offset_of(self, name: str, bound: Bound) -> int:
         if bound.offset is not None:
             return bound.offset
         offset = dict(bound.offsets).get(self.place[1])
@@ -149,7 +149,7 @@ class KafkaReader:
             if found is None and bound.time_ms <= time.time_ns() // 1_000_000:
                 return high
             return found
-        return self._given_offset("to", bound)
+        return self._offset_of("to", bound)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class KafkaReader:
         return self._end is not None and self._next >= self._end
 
     def caught_up(self, offset: int) -> None:
-        """The partition has nothing before ``offset`` that was not given to us."""
+        """Note that every message before ``offset`` was polled."""
         self._ended_at = offset
 
     def read(self) -> pa.RecordBatch | None:
@@ -181,7 +181,7 @@ class KafkaReader:
                 return _NOTHING
         if self._is_over():
             return self._finish()
-        part, self._seen = self._fetcher.take(self.place, self._seen)
+        part, self._seen = self._fetcher.poll(self.place, self._seen)
         if part is None:
             return self._nothing()
         return self._frames(part)
@@ -236,11 +236,11 @@ class KafkaReader:
     def position(self) -> Position:
         return (self._topic_id, self._next, self._end, self._over)
 
-    def settle(self, position: Position) -> None:
-        """The snapshot that holds this position is durable: tell the group."""
+    def commit(self, position: Position) -> None:
+        """Commit a durable position to the consumer group, for tools that watch lag."""
         offset = position[1]
-        if offset > max(self._told, 0):
-            self._told = offset
+        if offset > max(self._committed, 0):
+            self._committed = offset
             self._fetcher.cluster.commit([(*self.place, offset)])
 
     def close(self) -> None:

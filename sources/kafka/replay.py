@@ -1,14 +1,14 @@
-"""Intervals of topics once more: partitions merged in order of time, at a chosen speed.
+"""Replay intervals of topics: merge partitions in order of time, at a chosen speed.
 
 - Unit of parallelism: the process; one reader for all partitions (with a consumer for each, so that
   one that is far ahead in time can rest while another is read).
 - Interval: ``[show, end)`` of each partition's offsets, fixed before the start. Frames from
-  ``start`` to ``show`` come first, as fast as they go, for the state of the flow (see
-  operators.mid_history); no batch lies on both sides of ``show``.
+  ``start`` to ``show`` come first, unpaced: they warm up the state of the flow (see
+  operators.mid_history). No batch lies on both sides of ``show``.
 - Order: see sources.kafka.merge. Time is a frame's arrival (of rows of a table: Kafka's timestamp,
   which our own sink sets to the event time).
-- Position: the next offset of every partition. Nothing is told to consumer groups: a replay must
-  not move the positions of whoever follows the topic.
+- Position: the next offset of every partition. A replay commits no positions to consumer groups:
+  they belong to live readers of the topic.
 - Delivery: exactly once into the flow's state, as from files.
 - Pace: from the first frame that is shown (anew after a resume), a second of frames takes
   ``1 / speed`` seconds; a slow flow falls behind and then catches up. None: as fast as it goes.
@@ -31,8 +31,8 @@ from marketflow.schemas.recovery import OTHER_RELEASE
 from marketflow.schemas.units import NS_PER_S
 from marketflow.sources.errors import SourceError
 from marketflow.sources.kafka.config import Bound, KafkaFeed
-from marketflow.sources.kafka.consumer import Hub
-from marketflow.sources.kafka.merge import Given, Merge
+from marketflow.sources.kafka.consumer import ConsumerPool
+from marketflow.sources.kafka.merge import FeedFrames, Merge
 from marketflow.sources.kafka.reader import KafkaReader
 from marketflow.sources.kafka.rows import translator
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
@@ -50,7 +50,7 @@ Item = tuple[int, pa.RecordBatch]
 
 
 class Span(NamedTuple):
-    """What is replayed of one partition. ``feed``: its index in the run; ``ends``: the feed is
+    """Interval of one partition. ``feed``: its index in the run; ``ends``: the feed is
     over at ``end`` and says so (END frame); else it is only cut there."""
 
     feed: int
@@ -70,18 +70,20 @@ class Span(NamedTuple):
 class _Partition:
     """One partition: the frames before ``show``, then those of the interval."""
 
-    def __init__(self, span: Span, feed: KafkaFeed, hub: Hub, following: int | None) -> None:
+    def __init__(
+        self, span: Span, feed: KafkaFeed, pool: ConsumerPool, following: int | None
+    ) -> None:
         self.span = span
         self.next = span.start if following is None else following
         self._feed = feed
-        self._hub = hub
+        self._pool = pool
         self._reader: KafkaReader | None = None
         self._rows = translator(feed)
 
     def warm(self) -> pa.RecordBatch | None:
         """Frames before ``show``; None when there are no more."""
         frames = None if self.span.is_empty else self._read(self.span.show)
-        return self.given(frames) if frames is not None and frames.num_rows else frames
+        return self.emit(frames) if frames is not None and frames.num_rows else frames
 
     def read(self) -> pa.RecordBatch | None:
         """Frames of the interval, as they are in the topic (sources.kafka.merge.Feed)."""
@@ -92,10 +94,10 @@ class _Partition:
             start = self.next if end == self.span.show else max(self.next, self.span.show)
             if start >= end:
                 return None
-            # Untranslated: rows become streams when they are given, and their times are needed.
+            # Untranslated: rows become streams when they are emitted, and their times are needed.
             feed = replace(self._feed, end=Bound(offset=end), table="", letters="")
             position = (self.span.topic_id, start, end, False)
-            self._reader = KafkaReader(self._hub, feed, self.span.partition, position)
+            self._reader = KafkaReader(self._pool, feed, self.span.partition, position)
         frames = self._reader.read()
         if frames is None or (
             frames.num_rows == 1 and frames.column("kind")[0].as_py() == FrameKind.END
@@ -104,8 +106,8 @@ class _Partition:
             return None
         return frames
 
-    def given(self, frames: pa.RecordBatch) -> pa.RecordBatch:
-        """The frames as they go to the flow; they count as read from now on."""
+    def emit(self, frames: pa.RecordBatch) -> pa.RecordBatch:
+        """The frames as the flow reads them; the position is behind them from now on."""
         self.next = frames.column("offset")[-1].as_py() + 1
         return frames if self._rows is None else self._rows.frames(frames)
 
@@ -162,16 +164,16 @@ class Replay:
         queue_kb = max(_MIN_QUEUE_KB, _QUEUE_KB // max(1, len(spans)))
         self._partitions = []
         for span, feed in spans:
-            hub = Hub(stop, limits, queue_kb=queue_kb)
-            self._partitions.append(_Partition(span, feed, hub, offsets.get(span.feed)))
+            pool = ConsumerPool(stop, limits, queue_kb=queue_kb)
+            self._partitions.append(_Partition(span, feed, pool, offsets.get(span.feed)))
         self._warming = list(self._partitions)
         self._merge = Merge(self._partitions)
         self._pace = Pace(speed)
-        #: How long there will be nothing to read.
+        #: How long nothing will be due.
         self.rest_s = 0.0
 
     def read(self) -> list[Item] | None:
-        """What is due, by feed, in order of time; None when all has been given."""
+        """The frames that are due, by feed, in order of time; None at the end."""
         self.rest_s = 0.0
         if self._ended:
             return None
@@ -182,15 +184,15 @@ class Replay:
             return self._finish() if self._merge.over else []
         due_ns = self._pace.due_ns(first_ns)
         if due_ns is None:
-            return self._items(self._merge.take())
+            return self._items(self._merge.emit())
         if first_ns > due_ns:
             self.rest_s = min(self._pace.rest_s(first_ns, due_ns), _REST_S)
             return []
-        return self._items(self._merge.take(due_ns))
+        return self._items(self._merge.emit(due_ns))
 
-    def _items(self, given: list[Given]) -> list[Item]:
+    def _items(self, slices: list[FeedFrames]) -> list[Item]:
         partitions = self._partitions
-        items = [(partitions[i].span.feed, partitions[i].given(frames)) for i, frames in given]
+        items = [(partitions[i].span.feed, partitions[i].emit(frames)) for i, frames in slices]
         return [(feed, frames) for feed, frames in items if frames.num_rows]
 
     def _warm(self) -> list[Item]:
@@ -212,7 +214,7 @@ class Replay:
         ]
 
     def position(self) -> Position:
-        """Where it goes on."""
+        """Position to resume from."""
         return (POSITION_VERSION, {p.span.feed: p.next for p in self._partitions}, self._ended)
 
     def progress(self) -> dict[str, Any]:

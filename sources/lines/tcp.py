@@ -1,8 +1,7 @@
 """A TCP connection that is made again whenever it is lost, without ever waiting in a call.
 
 The owner's loop asks :meth:`step` now and then, polls :meth:`fileno` and reads what has come. A
-lost or refused connection is tried again after a pause that doubles from 0.25 s up to 30 s, up to
-half of which chance takes away, so that many recorders do not come back all at once.
+lost or refused connection is tried again after a pause (see schemas.backoff).
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-FIRST_PAUSE_S: Final = 0.25
-LONGEST_PAUSE_S: Final = 30.0
+from marketflow.schemas.backoff import Backoff, Outage
+
+_BACKOFF: Final = Backoff(first_s=0.25, longest_s=30.0)
 #: A connection that stood so long begins the pauses anew.
 STEADY_S: Final = 10.0
 CONNECT_S: Final = 10.0
@@ -34,7 +34,7 @@ class TcpLine:
         self._socket: socket.socket | None = None
         self._standing = False
         self._since_s = self._next_s = 0.0
-        self._attempts = 0
+        self._outage = Outage(_BACKOFF)
         self._unsent = b""
         #: What was received and not taken: ``data[:size]``.
         self.data: NDArray[np.uint8] = np.zeros(room, np.uint8)
@@ -65,8 +65,8 @@ class TcpLine:
                 self._connect(now_s)
             return False
         if self._standing:
-            if self._attempts and now_s - self._since_s > STEADY_S:
-                self._attempts = 0
+            if now_s - self._since_s > STEADY_S:
+                self._outage.ended(now_s)
             return False
         if not select.select([], [self._socket], [], 0)[1]:
             if now_s - self._since_s > CONNECT_S:
@@ -105,9 +105,7 @@ class TcpLine:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._attempts += 1
-        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._attempts - 1, 20))
-        self._next_s = now_s + pause * (1 - self._random.random() / 2)
+        self._next_s = now_s + self._outage.failed(now_s, reason, self._random.random()).pause_s
 
     def read(self) -> str | None:
         """Take in what has come; why the connection is over, or None."""
@@ -123,7 +121,7 @@ class TcpLine:
             self.size += got
         return None
 
-    def take(self, count: int) -> None:
+    def consume(self, count: int) -> None:
         """Forget the first ``count`` bytes."""
         self.data[: self.size - count] = self.data[count : self.size].copy()
         self.size -= count

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketflow.sources.errors import SourceError
-from marketflow.sources.files.kernels.scans import read_stamps
+from marketflow.sources.lines.kernels.stamps import read_stamps
 
 _SO_RCVBUFFORCE: Final = 33
 _SO_TIMESTAMPNS: Final = 35

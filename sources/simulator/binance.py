@@ -147,7 +147,7 @@ class BinanceSession:
         """Messages of the day's course that are still to come."""
         return int(self._flow[LEFT])
 
-    def take(self, most: int) -> tuple[Block, int]:
+    def emit(self, most: int) -> tuple[Block, int]:
         """At most ``most`` (> 0) of the next messages and how many there are; 0 at the end."""
         block = Block(
             np.empty(kernel.LARGEST + most * _BYTES_PER_MESSAGE, np.uint8),

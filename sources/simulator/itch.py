@@ -168,7 +168,7 @@ class ItchSession:
         """Messages of the day's course that are still to come."""
         return int(self._flow[LEFT])
 
-    def take(self, most: int) -> tuple[NDArray[np.uint8], int]:
+    def emit(self, most: int) -> tuple[NDArray[np.uint8], int]:
         """At most ``most`` (> 0) of the next messages: (bytes, messages); none at the end."""
         if self._phase == 1:
             room = np.empty(most * kernel.LARGEST, np.uint8)
@@ -180,7 +180,7 @@ class ItchSession:
         self._sent += len(part)
         if not part and self._phase == 0:
             self._phase = 1
-            return self.take(most)
+            return self.emit(most)
         return np.frombuffer(b"".join(part), np.uint8), len(part)
 
     def snapshot(self) -> Any:

@@ -10,8 +10,8 @@ that going on costs nothing however far the feed had come.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -39,7 +39,7 @@ class SimulatorConfig(NamedTuple):
     seed: int = 1
     symbols: int = 100
     format: str = "itch"
-    date: date = date(2026, 3, 2)
+    date: datetime.date = datetime.date(2026, 3, 2)
 
 
 def _whole(name: str, least: int, most: int) -> Callable[[str], int]:
@@ -57,11 +57,11 @@ def _format(text: str) -> str:
     return text
 
 
-def _date(text: str) -> date:
+def _date(text: str) -> datetime.date:
     try:
-        day = date.fromisoformat(text)
+        day = datetime.date.fromisoformat(text)
     except ValueError:
-        day = date.min
+        day = datetime.date.min
     if len(text) != 10 or not 1970 <= day.year < 2262:
         raise SourceError(f"sim: date={text} is not a day as YYYY-MM-DD, such as 2026-03-02")
     return day
@@ -145,7 +145,7 @@ class ItchSimulator(_SimulatorReader):
         super().__init__(config, ItchSession(config.events, config.seed, config.symbols), position)
 
     def _next(self) -> pa.RecordBatch | None:
-        data, count = self._session.take(self._most)
+        data, count = self._session.emit(self._most)
         if count == 0:
             return None
         payload = framing.payloads(pa.py_buffer(data), np.array([0, len(data)], np.int64))
@@ -168,7 +168,7 @@ class BinanceSimulator(_SimulatorReader):
         )
 
     def _next(self) -> pa.RecordBatch | None:
-        block, count = self._session.take(self._most)
+        block, count = self._session.emit(self._most)
         if count == 0:
             return None
         bounds = block.bounds[: count + 1]
@@ -203,7 +203,7 @@ def write_itch(path: Path, events: int, seed: int = 1, symbols: int = 100) -> No
     session = ItchSession(events, seed, symbols)
     with path.open("wb") as file:
         while True:
-            data, count = session.take(_WRITE_MESSAGES)
+            data, count = session.emit(_WRITE_MESSAGES)
             if count == 0:
                 return
-            file.write(data)
+            file.write(data.data)

@@ -18,17 +18,20 @@ from typing import Any, Final, TypeVar
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from marketflow.schemas.backoff import Outage
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.websocket.config import LiveSpec
 from marketflow.sources.websocket.outbox import Outbox, Received
 from marketflow.sources.websocket.rest import RestFailed, ask
-from marketflow.sources.websocket.snapshot_plan import STEADY_S, SnapshotPlan, backoff_s
+from marketflow.sources.websocket.snapshot_plan import BACKOFF, SnapshotPlan
 from marketflow.sources.websocket.socket import StampedConnection, open_socket, why_closed, why_not
 
 log = logging.getLogger("marketflow.live")
 
 _T = TypeVar("_T")
 _WATCH_S: Final = 1.0
+#: A connection that lasted so long starts the pauses over.
+_STEADY_S: Final = 30.0
 #: Refusals told per connection; the rest is in the record anyway.
 _REFUSALS_TOLD: Final = 5
 STOPPED: Final = "the recorder was stopped"
@@ -104,7 +107,7 @@ class Line:
 
     async def run(self) -> None:
         """Connect, and again after every loss, until stopped."""
-        attempt = 0
+        outage = Outage(BACKOFF)
         while not self._stopping:
             await self._list()
             began = time.monotonic()
@@ -113,8 +116,10 @@ class Line:
             if self._stopping:
                 break
             self.report.reason = reason
-            attempt = 1 if time.monotonic() - began > STEADY_S else attempt + 1
-            pause_s = backoff_s(attempt, random.random())
+            now = time.monotonic()
+            if now - began > _STEADY_S:
+                outage.ended(now)
+            pause_s = outage.failed(now, reason, random.random()).pause_s
             log.warning("%s: %s; again in %.1f s", self.spec.connection, reason, pause_s)
             self.report.state = "waiting"
             await self._rest(pause_s)

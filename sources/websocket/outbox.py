@@ -35,7 +35,7 @@ class Received(NamedTuple):
 
 
 class Outbox:
-    """``put`` in one thread, ``take`` in another."""
+    """``put`` in one thread, ``poll`` in another."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -43,7 +43,7 @@ class Outbox:
         self._bytes = 0
         self._change = threading.Condition()
         self._offsets: dict[str, int] = {}
-        #: Called in the thread that put (True: stop reading) or took (False: go on).
+        #: Called in the thread of ``put`` (True: stop reading) or of ``poll`` (False: go on).
         self.on_full: Callable[[bool], None] = lambda full: None
         #: Since when sockets are paused, in seconds of the monotonic clock; 0: they are not.
         self.full_since_s = 0.0
@@ -57,7 +57,7 @@ class Outbox:
         return time.monotonic() - since if since else 0.0
 
     def put(self, frame: Received) -> None:
-        """Take a frame, always: whoever put one too many is told to stop reading."""
+        """Add a frame, always; the one that fills the outbox pauses the sockets."""
         with self._change:
             first = not self._frames
             self._frames.append(frame)
@@ -71,7 +71,7 @@ class Outbox:
         if filled:
             self.on_full(True)
 
-    def take(self, timeout_s: float, max_bytes: int = 4 << 20) -> dict[str, pa.RecordBatch]:
+    def poll(self, timeout_s: float, max_bytes: int = 4 << 20) -> dict[str, pa.RecordBatch]:
         """A batch of frames per venue, of the frames that wait; none after ``timeout_s``."""
         with self._change:
             self._change.wait_for(lambda: self._frames, timeout_s)

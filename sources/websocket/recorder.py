@@ -1,6 +1,6 @@
 """Live feeds as batches of frames, for whoever writes them down.
 
-The sockets live in a thread of their own with an event loop; :meth:`Recorder.take` gives what has
+The sockets live in a thread of their own with an event loop; :meth:`Recorder.poll` gives what has
 come, so a slow writer never delays an arrival stamp. Order is kept within a connection, and
 between connections as far as arrival tells.
 """
@@ -29,7 +29,7 @@ class Recorder:
     """The connections of ``specs``, each opened again whenever it is lost.
 
     A venue that is away is waited for, with growing pauses up to a minute, once any connection has
-    been open; where none ever was within ``patience_s``, :meth:`take` raises FeedFailed.
+    been open; where none ever was within ``patience_s``, :meth:`poll` raises FeedFailed.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Recorder:
         """How often the sockets had to wait for a slow writer."""
         return self._outbox.pauses
 
-    def take(self, timeout_s: float) -> dict[str, pa.RecordBatch]:
+    def poll(self, timeout_s: float) -> dict[str, pa.RecordBatch]:
         """Frames by venue (schemas.messages.frames.FRAMES); none in ``timeout_s``. Raises
         FeedFailed."""
         if self._failure is not None:
             raise self._failure
-        batches = self._outbox.take(timeout_s)
+        batches = self._outbox.poll(timeout_s)
         if not batches and self._deadline_s and time.monotonic() > self._deadline_s:
             self._check_reached()
         return batches
@@ -119,7 +119,7 @@ class Recorder:
     def _work(self) -> None:
         try:
             asyncio.run(self._main())
-        except BaseException as error:  # raised again by take
+        except BaseException as error:  # raised again by poll
             self._failure = error
         finally:
             self._ready.set()

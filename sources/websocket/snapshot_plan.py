@@ -1,4 +1,4 @@
-"""When to try again, and which snapshot to fetch when: pure, the caller brings clock and chance.
+"""Which snapshot to fetch when. Pure: the caller brings the clock.
 
 All times are seconds of one clock that never goes back.
 """
@@ -8,17 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-FIRST_PAUSE_S: Final = 0.25
-LONGEST_PAUSE_S: Final = 60.0
-#: A connection that lasted so long starts the pauses over.
-STEADY_S: Final = 30.0
+from marketflow.schemas.backoff import Backoff
 
-
-def backoff_s(attempt: int, draw: float) -> float:
-    """Pause before attempt ``attempt`` (1 is the first after a loss): doubling from 0.25 s up to a
-    minute, of which ``draw`` in [0, 1) takes away up to half, so that many do not come at once."""
-    pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 20))
-    return pause * (1.0 - draw / 2.0)
+BACKOFF: Final = Backoff(first_s=0.25, longest_s=60.0)
 
 
 @dataclass(slots=True)
@@ -123,7 +115,7 @@ class SnapshotPlan:
         if need is None:
             return 0.0
         need.attempts += 1
-        pause = max(wait_s, backoff_s(need.attempts, 0.0))
+        pause = max(wait_s, BACKOFF.pause_s(need.attempts))
         need.not_before_s = now_s + pause
         return pause
 

@@ -33,7 +33,7 @@ from marketflow.sinks.kafka.config import parse_kafka_sink
 from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sinks.timescale.writer import copy_statement
 from marketflow.sources.kafka.config import parse_feed
-from marketflow.sources.kafka.consumer import Hub
+from marketflow.sources.kafka.consumer import ConsumerPool
 from marketflow.sources.kafka.reader import KafkaReader
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 from marketflow.sources.url import parse_source
@@ -109,7 +109,9 @@ def _bare(cluster: Cluster, topic: str, count: int) -> float:
 def _read(url: str, limits: Limits = _LIMITS) -> tuple[int, float]:
     """(rows, rows per second from the first on) of one partition read to its end."""
     spec = parse_source(url)
-    reader = KafkaReader(Hub(threading.Event(), limits), parse_feed(spec.place, spec.params), 0)
+    reader = KafkaReader(
+        ConsumerPool(threading.Event(), limits), parse_feed(spec.place, spec.params), 0
+    )
     rows, started, first = 0, 0.0, 0
     while (batch := reader.read()) is not None:
         if batch.num_rows and not rows:

@@ -165,7 +165,7 @@ def test_a_silent_venue_is_left(
 
 def _taken(recorder: Recorder) -> list[Any]:
     found = []
-    while batches := recorder.take(0.0):
+    while batches := recorder.poll(0.0):
         found += batches.values()
     return found
 
@@ -188,10 +188,10 @@ def test_a_slow_reader_makes_the_venue_wait(data: Path) -> None:
     until(lambda: report.bytes == seen)
     found = []
     while not venue.finished.is_set():
-        found += recorder.take(0.05).values()
+        found += recorder.poll(0.05).values()
     recorder.stop()
     while not recorder.stopped:
-        batches = recorder.take(0.05)
+        batches = recorder.poll(0.05)
         found += batches.values()
         most = max(most, *(batch.nbytes for batch in batches.values()), 0)
     found += _taken(recorder)
@@ -218,7 +218,7 @@ def test_a_reader_that_stays_slow_is_disconnected(data: Path) -> None:
     assert report.connects == 1, "not connected again while nobody reads"
     found = []
     while report.connects < 2:
-        found += recorder.take(0.05).values()
+        found += recorder.poll(0.05).values()
     recorder.stop()
     until(lambda: recorder.stopped)
     found += _taken(recorder)

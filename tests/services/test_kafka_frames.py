@@ -180,7 +180,7 @@ def test_all_partitions_are_served_by_one_consumer(kafka: Cluster) -> None:
         kafka.send(topic, [b"%d-%d" % (partition, n) for n in range(500)], partition)
     first = Reading(url(kafka, topic, "&to=latest"), 0, max_rows=64)
     readers = [first.reader, *(first.beside(partition) for partition in (1, 2, 3))]
-    assert len(first.hub._fetchers) == 1
+    assert len(first.pool._fetchers) == 1
     found: dict[int, list[bytes]] = {0: [], 1: [], 2: [], 3: []}
     live = dict(enumerate(readers))
     deadline = time.monotonic() + PATIENCE_S
@@ -196,7 +196,7 @@ def test_all_partitions_are_served_by_one_consumer(kafka: Cluster) -> None:
         assert found[partition][:-1] == [b"%d-%d" % (partition, n) for n in range(500)]
     for reader in readers:
         reader.close()
-    assert not first.hub._fetchers
+    assert not first.pool._fetchers
 
 
 def test_markers_of_transactions_do_not_hide_the_end(kafka: Cluster) -> None:
@@ -220,7 +220,7 @@ def test_the_group_is_told_where_we_are(kafka: Cluster, hundred: str) -> None:
     group = f"lag-{hundred}"
     reading = Reading(url(kafka, hundred, f"&group={group}"))
     reading.rows(100)
-    reading.reader.settle(reading.reader.position())
+    reading.reader.commit(reading.reader.position())
     deadline = time.monotonic() + PATIENCE_S
     while kafka.told(group, hundred, 1) != 100:
         assert time.monotonic() < deadline
@@ -309,11 +309,11 @@ def test_partitions_that_are_added_are_read_from_their_start(kafka: Cluster) -> 
         assert first.reader.read().num_rows == 0
         found += spare.read().column("payload").to_pylist()
     assert found == [b"new-%d" % n for n in range(20)]
-    assert first.hub.restart is None
+    assert first.pool.restart is None
     # There is no third reader: the run must be told to start again.
     kafka.grow(topic, 3)
     assert first.stop.wait(PATIENCE_S)
-    assert "has 3 partitions now" in str(first.hub.restart)
+    assert "has 3 partitions now" in str(first.pool.restart)
     spare.close()
     first.close()
 

@@ -22,7 +22,7 @@ def cut_prefixed(data: Bytes, start: int, stop: int, max_messages: int) -> int:
     """End of the last whole message in ``data[start:stop]``: 2-byte big-endian length, body."""
     at = start
     while max_messages > 0 and at + 2 <= stop:
-        end = at + 2 + (np.int64(data[at]) << 8 | np.int64(data[at + 1]))
+        end = at + 2 + int(np.int64(data[at]) << 8 | np.int64(data[at + 1]))
         if end > stop:
             break
         at = end
@@ -38,7 +38,7 @@ def cut_records(data: Bytes, start: int, stop: int, max_messages: int) -> tuple[
     """
     at = start
     while max_messages > 0 and at < stop:
-        words = np.int64(data[at])
+        words = int(np.int64(data[at]))
         if words < 4:
             return at, True
         if at + 4 * words > stop:
@@ -148,49 +148,3 @@ def take_stamps(data: Bytes, starts: Indices, ends: Indices, stamps: Indices) ->
             stamps[i] = -1
             bad += 1
     return bad
-
-
-@kernel
-def _little(data: Bytes, at: int, size: int) -> int:
-    """A little-endian integer."""
-    value = 0
-    for k in range(size):
-        value |= np.int64(data[at + k]) << (8 * k)
-    return value
-
-
-@kernel
-def read_stamps(
-    control: Bytes, width: int, sizes: Indices, now_ns: int, stamps: Indices
-) -> tuple[int, int, int]:
-    """Arrival times out of the control messages of datagrams, ``width`` bytes for each.
-
-    A hardware stamp counts if it is within a second of the kernel's. Returns how many had none and
-    got ``now_ns``, how many a hardware one, and the last count of drops (-1: none told).
-    """
-    own = hardware = 0
-    drops = -1
-    for i in range(len(sizes)):
-        base, end = i * width, i * width + sizes[i]
-        soft = hard = 0
-        at = base
-        while at + 16 <= end:
-            size = np.int64(_little(control, at, 8))
-            level, kind = _little(control, at + 8, 4), _little(control, at + 12, 4)
-            if size < 16 or at + size > end:
-                break
-            if level == 1 and kind == 35 and size >= 32:
-                soft = _little(control, at + 16, 8) * 10**9 + _little(control, at + 24, 8)
-            elif level == 1 and kind == 37 and size >= 64:
-                hard = _little(control, at + 48, 8) * 10**9 + _little(control, at + 56, 8)
-            elif level == 1 and kind == 40 and size >= 20:
-                drops = _little(control, at + 16, 4)
-            at += (size + 7) & ~7
-        stamps[i] = soft
-        if hard != 0 and soft != 0 and abs(hard - soft) < 10**9:
-            stamps[i] = hard
-            hardware += 1
-        elif soft == 0:
-            stamps[i] = now_ns
-            own += 1
-    return own, hardware, drops

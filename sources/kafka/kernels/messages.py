@@ -7,7 +7,7 @@ functions for timestamps and headers. They allocate nothing; whoever calls owns 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import llvmlite.binding
 import numpy as np
@@ -36,18 +36,27 @@ assert MESSAGE.itemsize == 72
 _SIZE: Final = MESSAGE.itemsize
 
 #: Header names as C strings.
-NAMES: Final = tuple(
-    np.frombuffer(name + b"\0", np.uint8) for name in (b"ts_recv", b"kind", b"note")
+NAMES: Final = (
+    np.frombuffer(b"ts_recv\0", np.uint8),
+    np.frombuffer(b"kind\0", np.uint8),
+    np.frombuffer(b"note\0", np.uint8),
 )
 
 _END_OF_TIME_MS: Final = END_OF_TIME_NS // NS_PER_MS
 _P = types.uintp
-_timestamp = types.ExternalFunction("rd_kafka_message_timestamp", types.int64(_P, _P))
-_headers = types.ExternalFunction("rd_kafka_message_headers", types.int32(_P, _P))
-_header = types.ExternalFunction("rd_kafka_header_get_all", types.int32(_P, _P, _P, _P, _P))
-_destroy = types.ExternalFunction("rd_kafka_message_destroy", types.void(_P))
-_memcpy = types.ExternalFunction("memcpy", _P(_P, _P, _P))
-_strcmp = types.ExternalFunction("strcmp", types.int32(_P, _P))
+
+
+def _function(name: str, signature: Any) -> Any:
+    """A function of a shared library, as kernels call it."""
+    return types.ExternalFunction(name, signature)
+
+
+_timestamp = _function("rd_kafka_message_timestamp", types.int64(_P, _P))
+_headers = _function("rd_kafka_message_headers", types.int32(_P, _P))
+_header = _function("rd_kafka_header_get_all", types.int32(_P, _P, _P, _P, _P))
+_destroy = _function("rd_kafka_message_destroy", types.void(_P))
+_memcpy = _function("memcpy", _P(_P, _P, _P))
+_strcmp = _function("strcmp", types.int32(_P, _P))
 
 
 def bind(library: str) -> None:

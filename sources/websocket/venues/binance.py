@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -45,7 +45,7 @@ class Binance(LiveVenue):
     PATHS = "/api/v3"
     EXAMPLE = "BTCUSDT"
     NAMES = {"book": "depth@100ms", "trades": "trade", "quotes": "bookTicker"}  # noqa: RUF012
-    DEPTHS = (5, 10, 20, 50, 100, 500, 1000, 5000)
+    DEPTHS: ClassVar[tuple[int, ...]] = (5, 10, 20, 50, 100, 500, 1000, 5000)
     DEPTH = 1000
     SEND_PAUSE_S = 0.25
     MAX_TOPICS = 1024

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -44,7 +44,7 @@ class Kraken(LiveVenue):
     DEPTH = 100
     PING = '{"method":"ping"}'
     SILENCE_S = 30.0
-    REFUSALS = (b'"success":false', b'{"error":')
+    REFUSALS: ClassVar[tuple[bytes, ...]] = (b'"success":false', b'{"error":')
     ANSWERS = b'"method":'
     CHANNEL = re.compile(rb'"channel":"([^"]+)"')
 

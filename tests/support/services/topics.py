@@ -23,7 +23,7 @@ from marketflow.schemas.messages import single_rows as wire_rows
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.raw.topic import RawTopicWriter
 from marketflow.sources.kafka.config import parse_feed
-from marketflow.sources.kafka.consumer import Hub
+from marketflow.sources.kafka.consumer import ConsumerPool
 from marketflow.sources.kafka.reader import KafkaReader, Position
 from marketflow.sources.reader import Limits
 from marketflow.sources.url import parse_source
@@ -176,9 +176,9 @@ class Reading:
     ) -> None:
         spec = parse_source(url)
         self.stop = threading.Event()
-        self.hub = Hub(self.stop, replace(Limits(), max_rows=max_rows), watch_s)
+        self.pool = ConsumerPool(self.stop, replace(Limits(), max_rows=max_rows), watch_s)
         self._feed = parse_feed(spec.place, spec.params)
-        self.reader = KafkaReader(self.hub, self._feed, partition, position, late=late)
+        self.reader = KafkaReader(self.pool, self._feed, partition, position, late=late)
 
     def rows(self, at_least: int, timeout_s: float = PATIENCE_S) -> list[Row]:
         """Frames until there are so many, or the end."""
@@ -208,7 +208,7 @@ class Reading:
 
     def beside(self, partition: int, *, late: bool = False) -> KafkaReader:
         """A reader of another partition, of the same process."""
-        return KafkaReader(self.hub, self._feed, partition, late=late)
+        return KafkaReader(self.pool, self._feed, partition, late=late)
 
     def close(self) -> None:
         self.reader.close()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketflow.schemas.messages import frame_batches as framing
-from marketflow.sources.kafka.merge import Given, Merge
+from marketflow.sources.kafka.merge import FeedFrames, Merge
 
 Times = list[int]
 
@@ -34,12 +34,12 @@ class _Feed:
         return _frames(self._offset - len(times), times)
 
 
-def _slices(feeds: list[list[Times]], slice_rows: int) -> list[list[Given]]:
+def _slices(feeds: list[list[Times]], slice_rows: int) -> list[list[FeedFrames]]:
     merge = Merge([_Feed(batches) for batches in feeds], slice_rows)
     found = []
     for _ in range(1000):
         if merge.fill() is not None:
-            found.append(merge.take())
+            found.append(merge.emit())
         elif merge.over:
             return found
     raise AssertionError("the merge does not end")
@@ -62,25 +62,25 @@ def test_slices_are_in_order_and_complete(feeds: list[list[Times]], slice_rows: 
     before = -1
     for pieces in slices:
         times = []
-        for lane, frames in pieces:
+        for feed, frames in pieces:
             assert 0 < frames.num_rows <= slice_rows
             offsets = frames.column("offset").to_pylist()
-            seen[lane] += offsets
-            times += [_counted_as(feeds[lane])[offset] for offset in offsets]
+            seen[feed] += offsets
+            times += [_counted_as(feeds[feed])[offset] for offset in offsets]
         assert min(times) >= before
         before = max(times)
     assert seen == [list(range(sum(map(len, batches)))) for batches in feeds]
 
 
-def test_nothing_is_given_before_every_feed_has_something() -> None:
+def test_nothing_is_emitted_before_every_feed_has_something() -> None:
     merge = Merge([_Feed([[1, 2]]), _Feed([[], [5]])])
     assert merge.fill() is None
     assert merge.fill() == 1
-    assert [(lane, f.num_rows) for lane, f in merge.take()] == [(0, 2)]
+    assert [(feed, f.num_rows) for feed, f in merge.emit()] == [(0, 2)]
 
 
 def test_what_is_not_due_stays() -> None:
     merge = Merge([_Feed([[10, 20, 30]]), _Feed([[15, 40]])])
     assert merge.fill() == 10
-    assert [(lane, f.num_rows) for lane, f in merge.take(20)] == [(0, 2), (1, 1)]
+    assert [(feed, f.num_rows) for feed, f in merge.emit(20)] == [(0, 2), (1, 1)]
     assert merge.fill() == 30

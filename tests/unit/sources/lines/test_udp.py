@@ -13,8 +13,8 @@ import pytest
 from marketflow.flows.errors import UsageError
 from marketflow.flows.recording.record import record
 from marketflow.sources.errors import SourceError
-from marketflow.sources.files.kernels.scans import read_stamps
 from marketflow.sources.lines.config import parse_lines
+from marketflow.sources.lines.kernels.stamps import read_stamps
 from marketflow.sources.lines.udp import SLOT_BYTES, Datagrams, UdpSocket
 from marketflow.sources.url import parse_source
 

@@ -1,28 +1,8 @@
-"""When to connect again, and when to ask for which snapshot: pure."""
+"""When to ask for which snapshot: pure."""
 
 from __future__ import annotations
 
-import random
-
-from marketflow.sources.websocket.snapshot_plan import (
-    FIRST_PAUSE_S,
-    LONGEST_PAUSE_S,
-    SnapshotPlan,
-    backoff_s,
-)
-
-
-def test_pauses_double_up_to_a_minute() -> None:
-    assert [backoff_s(n, 0.0) for n in (1, 2, 3, 4)] == [0.25, 0.5, 1.0, 2.0]
-    assert backoff_s(9, 0.0) == backoff_s(10_000, 0.0) == LONGEST_PAUSE_S
-
-
-def test_chance_takes_away_up_to_half() -> None:
-    chance = random.Random(5)
-    pauses = [backoff_s(4, chance.random()) for _ in range(1000)]
-    assert min(pauses) >= 1.0
-    assert max(pauses) <= 2.0
-    assert max(pauses) - min(pauses) > 0.9
+from marketflow.sources.websocket.snapshot_plan import BACKOFF, SnapshotPlan
 
 
 def test_asks_after_the_first_difference_and_not_before() -> None:
@@ -56,12 +36,12 @@ def test_a_snapshot_older_than_the_stream_is_asked_for_again() -> None:
     assert not plan.answered("A", 68, 100.1)
     assert plan.due(100.2) is None
     again = plan.next_s(100.2)
-    assert again == 100.1 + FIRST_PAUSE_S
+    assert again == 100.1 + BACKOFF.first_s
     assert plan.due(again) == "A"
     assert not plan.answered("A", 68, again)
     later = plan.next_s(again)
     assert later is not None
-    assert later - again == 2 * FIRST_PAUSE_S, "each time later"
+    assert later - again == 2 * BACKOFF.first_s, "each time later"
 
 
 def test_no_answer_is_waited_for_and_then_asked_again() -> None:

@@ -1,0 +1,1 @@
+"""Compiled kernels on numpy arrays. Numba only; no objects, no I/O."""
