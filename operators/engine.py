@@ -32,15 +32,6 @@ class Core(Protocol[_InC, _OutC]):
     def restore(self, state: Any, *changes: Any) -> None: ...
 
 
-#: What a step does with every core it makes, by shard: a replay lets it begin elsewhere.
-Dress = Callable[[int, Core[_In, _Out]], Core[_In, _Out]]
-
-
-def as_it_is(index: int, core: Core[_In, _Out]) -> Core[_In, _Out]:
-    """The core itself."""
-    return core
-
-
 class _CoreLogic(StatefulBatchLogic[tuple[int, _In], _Out, tuple[int, Any]], Generic[_In, _Out]):
     """One core per key, made at the key's first value or from its snapshot."""
 

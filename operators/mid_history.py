@@ -31,8 +31,8 @@ class SilentRows(Rows):
 
 
 def is_shown(rows: Rows) -> bool:
-    """Whether the rows are for the sinks."""
-    return not isinstance(rows, SilentRows)
+    """Whether the rows are for the sinks: not silent, and not without any content."""
+    return not isinstance(rows, SilentRows) and bool(rows.tables or rows.stats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +48,16 @@ class Warmup:
     shards_per_feed: int = 1
     begin: Mapping[str, Mapping[int, tuple[Any, ...]]] = field(default_factory=dict)
 
-    def dress(self, step: str) -> Callable[[int, Any], Any]:
-        """What a step does with a core it makes (see operators.engine)."""
+    def warmed(self, step: str, make: Callable[[int], Any]) -> Callable[[int], Any]:
+        """``make`` of a step, whose cores begin as this says."""
 
-        def warm(index: int, core: Any) -> Any:
+        def make_warm(index: int) -> Any:
             feed = index if step == NORMALISE else index // self.shards_per_feed
             if feed not in self.show_from:
-                return core
-            return WarmCore(core, self.begin.get(step, {}).get(index), self.show_from[feed])
+                return make(index)
+            return WarmCore(make(index), self.begin.get(step, {}).get(index), self.show_from[feed])
 
-        return warm
+        return make_warm
 
 
 class WarmCore:
@@ -82,7 +82,7 @@ class WarmCore:
 
     def _is_silent(self, batch: Any) -> bool:
         if isinstance(batch, Rows):
-            return not is_shown(batch)
+            return isinstance(batch, SilentRows)
         if isinstance(batch, EventBatch):
             offset = int(batch.offsets[0])
         else:

@@ -21,10 +21,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from bytewax.recovery import RecoveryConfig, init_db_dir
-
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.runtime import aside, run_identity
+from marketflow.flows.runtime import aside, engine, run_identity
 from marketflow.flows.runtime.engine_stderr import engine_noise
 from marketflow.flows.runtime.partitions import Feed
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
@@ -121,7 +119,7 @@ def _make_store(store: Path) -> None:
     store.mkdir(exist_ok=True)
     try:
         with engine_noise():
-            init_db_dir(store, 1)
+            engine.make_store(store)
     except BaseException as error:  # a panic is no Exception
         found = failure(store.parent, str(error))
         if found is None:
@@ -208,8 +206,8 @@ def store_file(folder: Path, process: int) -> Path:
     return _store(folder, process, _read(folder).get("layout", 0)) / "part-0.sqlite3"
 
 
-def config(folder: Path, process: int) -> RecoveryConfig:
-    """bytewax's handle on the store of one process, for a start.
+def store_to_start(folder: Path, process: int) -> Path:
+    """The engine's store of one process, made ready for a start.
 
     What an execution that was killed had written of an epoch that it did not finish is removed:
     the engine does that epoch again, cut elsewhere, and overwrites only what it touches this time.
@@ -219,7 +217,7 @@ def config(folder: Path, process: int) -> RecoveryConfig:
     with _opened(store) as database:
         database.execute(f"DELETE FROM snaps WHERE snap_epoch >= ({_RESUME_EPOCH})")
         database.commit()
-    return RecoveryConfig(store)
+    return store
 
 
 def aside_folder(folder: Path, process: int) -> Path:

@@ -14,18 +14,15 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from bytewax.run import cli_main
 
 from marketflow.flows.console import show_warnings, stderr_console
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.market_data import decoders as feeds
 from marketflow.flows.market_data import flow as market_data
 from marketflow.flows.market_data.flow import MarketDataConfig
-from marketflow.flows.runtime import recovery
+from marketflow.flows.runtime import engine, recovery
 from marketflow.flows.runtime.aside import AsideCore
 from marketflow.flows.runtime.checkpoints import Checkpointer
 from marketflow.flows.runtime.engine_stderr import engine_noise, replay
@@ -34,9 +31,9 @@ from marketflow.flows.runtime.partitions import Feed
 from marketflow.flows.runtime.signals import die_with_parent
 from marketflow.flows.runtime.stats import RunStats
 from marketflow.flows.settings import Settings
-from marketflow.operators.bars.core import BarsConfig
-from marketflow.operators.books.core import BookConfig
-from marketflow.operators.mid_history import Warmup
+from marketflow.operators.bars.core import BarsConfig, BarsShard
+from marketflow.operators.books.core import BookConfig, BookShard
+from marketflow.operators.mid_history import BARS, BOOKS, NORMALISE, Warmup
 from marketflow.operators.normalise.core import Normaliser
 from marketflow.schemas.recovery import StateError
 from marketflow.schemas.units import NS_PER_MS, interval_ns
@@ -52,7 +49,6 @@ if TYPE_CHECKING:
     from marketflow.flows.replay.plan import ReplayPlan
 
 _PROGRESS_S = 0.5
-_NO_EPOCHS = timedelta(days=1)
 #: What a batch costs by shard and table is to be shared by many rows; an idle feed gives small
 #: batches all the same. Feeds decoded by one compiled call take four times as much in the time.
 _BATCH_BYTES = 4 << 20
@@ -110,31 +106,38 @@ def _config(job: Job, specs: list[SourceSpec], settings: Settings) -> MarketData
 
     wanted = frozenset(settings.tables)
     needed = wanted | {"trades"} if "bars" in wanted else wanted
+    book = BookConfig(
+        tables=needed,
+        depth_interval_ns=settings.depth_interval_ms * NS_PER_MS,
+        clock_skew_ns=settings.clock_skew_ms * NS_PER_MS,
+        feeds=tuple(spec.name for spec in specs),
+        partitions=tuple(spec.partition or 0 for spec in specs),
+        shards_per_feed=settings.shards,
+    )
+    bars = BarsConfig(
+        intervals=settings.intervals if "bars" in wanted else (),
+        allowed_lateness_ns=settings.late_ms * NS_PER_MS,
+    )
+    warmup = job.replay.plan.warmup(settings.shards) if job.replay else Warmup()
+
+    def cores(step: str, make: Callable[[int], Any]) -> Callable[[int], Any]:
+        return _kept(job, step, warmup.warmed(step, make))
+
     return MarketDataConfig(
-        normaliser=normaliser,
-        book=BookConfig(
-            tables=needed,
-            depth_interval_ns=settings.depth_interval_ms * NS_PER_MS,
-            clock_skew_ns=settings.clock_skew_ms * NS_PER_MS,
-            feeds=tuple(spec.name for spec in specs),
-            partitions=tuple(spec.partition or 0 for spec in specs),
-            shards_per_feed=settings.shards,
-        ),
-        bars=BarsConfig(
-            intervals=settings.intervals if "bars" in wanted else (),
-            allowed_lateness_ns=settings.late_ms * NS_PER_MS,
-        ),
-        warmup=job.replay.plan.warmup(settings.shards) if job.replay else Warmup(),
-        keep=_keeper(job),
+        normalise=cores(NORMALISE, normaliser),
+        books=cores(BOOKS, lambda shard: BookShard(shard, book)),
+        bars=cores(BARS, lambda shard: BarsShard(shard, bars)),
+        intervals=bars.intervals,
     )
 
 
-def _keeper(job: Job) -> Callable[[str, int, Any], Any]:
-    """Large states are kept in files of their own where there is a recovery folder."""
+def _kept(job: Job, step: str, make: Callable[[int], Any]) -> Callable[[int], Any]:
+    """``make``, whose cores keep a large state in files of their own where there is a recovery
+    folder."""
     if job.recovery is None:
-        return lambda step, index, core: core
+        return make
     folder = recovery.aside_folder(Path(job.recovery), job.process)
-    return lambda step, index, core: AsideCore(core, folder, step, index)
+    return lambda index: AsideCore(make(index), folder, step, index)
 
 
 def _source(
@@ -193,13 +196,11 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     )
     source = _source(job, specs, stop, limits, stats)
     flow = market_data.build(source, sink, _config(job, specs, settings))
-    config = recovery.config(folder, job.process) if folder else None
-    # Without a recovery folder a snapshot would be work for nobody.
-    epoch = timedelta(milliseconds=settings.epoch_ms) if config else _NO_EPOCHS
+    store = recovery.store_to_start(folder, job.process) if folder else None
     failure: Exception | None = None
     with engine_noise() as noise, _checkpoints(job, settings, stats):
         try:
-            cli_main(flow, epoch_interval=epoch, recovery_config=config)
+            engine.drive(flow, store, settings.epoch_ms)
         except Exception as error:
             failure = error
     if failure is None:

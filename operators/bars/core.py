@@ -26,19 +26,17 @@ book step of the shard, and a second writer would break its gapless sequence.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import bytewax.operators as op
 import numpy as np
 import pyarrow as pa
-from bytewax.dataflow import Stream
 from numpy.typing import NDArray
 
 from marketflow.operators.bars.kernels import bars as kernels
 from marketflow.operators.bars.kernels import layout
 from marketflow.operators.bars.state import BarsState
-from marketflow.operators.engine import Dress, as_it_is, core_step
 from marketflow.operators.events import NO_INSTRUMENTS, Instruments, Rows
 from marketflow.operators.names import NameTable
 from marketflow.operators.normalise.passthrough import joined
@@ -297,8 +295,16 @@ class BarsShard:
         return hashlib.sha256(repr(self.snapshot()).encode()).hexdigest()
 
 
+def bars_input(rows: Rows, intervals: Sequence[str]) -> tuple[str, tuple[int, Rows]] | None:
+    """Rows of the book step, keyed by shard, if a bars core has anything to do with them."""
+    ours = intervals and (rows.ended or "trades" in rows.tables)
+    if not ours and "bars" not in rows.tables:
+        return None
+    return str(rows.shard), (rows.shard, rows)
+
+
 def without_bars(rows: Rows) -> Rows:
-    """What else the book step made: bars are for :func:`step`, which numbers them."""
+    """The rows without bars, which the bars step numbers and emits."""
     if "bars" not in rows.tables:
         return rows
     return replace(rows, tables={n: t for n, t in rows.tables.items() if n != "bars"})
@@ -315,24 +321,3 @@ def _with_names(state: Any) -> Any:
         SNAPSHOT_VERSION, intervals, lateness_ns, written, 0, tuple(names.pack()), everyone, clocks,
         b"", b"", used, bars,
     )  # fmt: skip
-
-
-def step(
-    step_id: str,
-    rows: Stream[Rows],
-    config: BarsConfig,
-    dress: Dress[Rows, Rows] = as_it_is,
-) -> Stream[Rows]:
-    """bytewax edge: rows of the book step -> bars per shard. Rows without trades and bars do not
-    wake it.
-    ``dress``: see operators.engine."""
-
-    def by_shard(item: Rows) -> tuple[str, tuple[int, Rows]] | None:
-        ours = config.intervals and (item.ended or "trades" in item.tables)
-        if not ours and "bars" not in item.tables:
-            return None
-        return str(item.shard), (item.shard, item)
-
-    keyed = op.filter_map(f"{step_id}_trades", rows, by_shard)
-    done = core_step(step_id, keyed, lambda shard: dress(shard, BarsShard(shard, config)))
-    return op.filter(f"{step_id}_rows", done, lambda item: bool(item.tables or item.stats))

@@ -18,8 +18,6 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from bytewax.dataflow import Stream
-from bytewax.operators import KeyedStream
 from numpy.typing import NDArray
 
 from marketflow.operators.books import pack as book_pack
@@ -27,7 +25,6 @@ from marketflow.operators.books.kernels import engine
 from marketflow.operators.books.kernels import state as es
 from marketflow.operators.books.rows import Place, dead_letters, passing
 from marketflow.operators.books.state import ShardState
-from marketflow.operators.engine import Dress, as_it_is, core_step
 from marketflow.operators.events import EVENT, EventBatch, Instruments, Rows
 from marketflow.operators.rows import rows_to_batch
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
@@ -302,14 +299,3 @@ def _feed(digest: Any, array: NDArray[Any]) -> None:
     else:
         for name in array.dtype.names:
             _feed(digest, array[name])
-
-
-def step(
-    step_id: str,
-    up: KeyedStream[tuple[int, EventBatch]],
-    config: BookConfig,
-    dress: Dress[EventBatch, Rows] = as_it_is,
-) -> Stream[Rows]:
-    """The books step: values are (shard, EventBatch), results Rows. Only touched shards are
-    snapshotted. ``dress``: see operators.engine."""
-    return core_step(step_id, up, lambda shard: dress(shard, BookShard(shard, config)))

@@ -7,17 +7,12 @@ exactly one input: same bytes, same rows, whatever the batching.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import bytewax.operators as op
 import numpy as np
 import pyarrow as pa
-from bytewax.dataflow import Stream
-from bytewax.operators import KeyedStream
 
-from marketflow.operators.engine import core_step
 from marketflow.operators.events import EventBatch, Instruments, Rows
 from marketflow.operators.kernels.split import split_rows
 from marketflow.operators.normalise.feed import FeedDecoder, SelectiveDecoder
@@ -188,20 +183,6 @@ def _in_time(frames: pa.RecordBatch) -> pa.RecordBatch:
     }
     columns = [changed.get(name, frames.column(name)) for name in FRAMES.names]
     return pa.RecordBatch.from_arrays(columns, schema=FRAMES)
-
-
-def step(
-    step_id: str, frames: KeyedStream[pa.RecordBatch], make: Callable[[int], Normaliser]
-) -> tuple[KeyedStream[tuple[int, EventBatch]], Stream[Rows]]:
-    """bytewax edge: frames keyed by feed index -> (events keyed by shard, the feeds' own rows)."""
-    indexed = op.map(f"{step_id}_feed", frames, lambda pair: (pair[0], (int(pair[0]), pair[1])))
-    done = core_step(step_id, indexed, make)
-    parts = op.flat_map(
-        f"{step_id}_by_shard",
-        done,
-        lambda result: [(str(shard), (shard, batch)) for shard, batch in result.parts],
-    )
-    return parts, op.map(f"{step_id}_rows", done, lambda result: result.feed)
 
 
 def _in_order_of(frames: pa.RecordBatch, dead: pa.RecordBatch) -> pa.RecordBatch:

@@ -21,15 +21,17 @@ from tests.benchmarks.live import Arrivals, LiveSource, one_frame, quote, trade,
 
 _GAP_MS = 3
 _WARM_TICKS = 100
+_INTERVALS = ("1s", "1m", "1h")
 
 
 def _through(ticks: int, kind: str, table: str) -> np.ndarray:
     """Latencies in microseconds, without the first ticks (which load kernels and grow tables)."""
     arrivals = Arrivals(table)
     config = MarketDataConfig(
-        normaliser=lambda feed: Normaliser("live", BinanceFeed("spot"), ShardPlan(feed)),
-        book=BookConfig(),
-        bars=BarsConfig(("1s", "1m", "1h")),
+        normalise=lambda feed: Normaliser("live", BinanceFeed("spot"), ShardPlan(feed)),
+        books=lambda shard: BookShard(shard, BookConfig()),
+        bars=lambda shard: BarsShard(shard, BarsConfig(_INTERVALS)),
+        intervals=_INTERVALS,
     )
     with venue(ticks + _WARM_TICKS, _GAP_MS, kind) as line:
         flow = market_data.build(LiveSource(line), WriterSink([arrivals]), config)
@@ -52,7 +54,7 @@ def _alone(ticks: int, kind: str) -> float:
             if shard not in shards:
                 shards[shard] = (
                     BookShard(shard, BookConfig()),
-                    BarsShard(shard, BarsConfig(("1s", "1m", "1h"))),
+                    BarsShard(shard, BarsConfig(_INTERVALS)),
                 )
             book, bars = shards[shard]
             bars.apply(book.apply(batch))

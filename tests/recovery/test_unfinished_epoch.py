@@ -13,16 +13,14 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from bytewax.run import cli_main
 
-from marketflow.flows.runtime import recovery
+from marketflow.flows.runtime import engine, recovery
 from marketflow.operators.engine import core_step
 from marketflow.sinks.engine import WriterSink
 from tests.support.patience import PATIENCE_S
@@ -114,8 +112,7 @@ def child(folder: Path, size: int, dies_at: int) -> None:
     rows = op.map("rows", counted, lambda row: ("0", _Rows(0, {}, row)))
     sink = WriterSink([_File(folder.with_suffix(".json"), dies_at)])
     op.output("sinks", rows, sink)
-    config = recovery.config(folder, 0)
-    cli_main(flow, epoch_interval=timedelta(0), recovery_config=config)
+    engine.drive(flow, recovery.store_to_start(folder, 0), epoch_ms=0)
 
 
 def _start(folder: Path, size: int, dies_at: int) -> int:

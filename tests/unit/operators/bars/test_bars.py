@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.operators.bars.core import BarsConfig, BarsShard, step, without_bars
+from marketflow.operators.bars.core import BarsConfig, BarsShard, bars_input, without_bars
+from marketflow.operators.engine import core_step
 from marketflow.operators.events import Rows
 from marketflow.operators.kernels import int256
 from marketflow.schemas.derived import arrow
@@ -233,8 +234,10 @@ def test_the_step_runs_in_a_flow() -> None:
     items = [trade_rows(trades[:7]), Rows(0, {}, {"messages": 1}), trade_rows(trades[7:], True)]
     out: list[Rows] = []
     flow = Dataflow("bars_flow")
-    stream = op.input("in", flow, TestingSource(items))
-    op.output("out", step("bars", stream, CONFIG), TestingSink(out))
+    rows = op.input("in", flow, TestingSource(items))
+    traded = op.filter_map("trades", rows, lambda item: bars_input(item, CONFIG.intervals))
+    bars = core_step("bars", traded, lambda shard: BarsShard(shard, CONFIG))
+    op.output("out", bars, TestingSink(out))
     run_main(flow)
     found = [bar for rows in out for bar in as_dicts(list(rows.tables.values()))]
     assert [{**bar, "shard": 3} for bar in found] == numbered(slow(trades, True).bars)
