@@ -7,13 +7,16 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 SETUP := pyproject.toml infra/setup.sh infra/setup.lock
 
+# Whole files to as many processes as there are cores, in the order of tests/support/parallel.py.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .PHONY: demo test lint bench lock clean setup
 
 demo: $(READY)
 	@$(BIN)/marketflow demo
 
 test: $(READY_DEV)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(READY_DEV)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

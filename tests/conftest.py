@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.once import compile_kernels
+
+pytest_plugins = ["tests.support.children", "tests.support.parallel"]
+
+# A failing example is printed with the line that repeats it.
 settings.register_profile(
-    "dev", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.register_profile(
-    "ci",
-    max_examples=60,
+    "dev",
+    max_examples=40,
     deadline=None,
-    derandomize=True,
+    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=60, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 @pytest.fixture(scope="session")
-def kernels() -> None:
+def kernels(pytestconfig: pytest.Config) -> None:
     """Kernels are compiled before any run is timed: cold they take minutes on a busy machine."""
-    command = [sys.executable, "-m", "marketflow", "warmup"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
-    assert done.returncode == 0, done.stderr
+    if not hasattr(pytestconfig, "workerinput"):  # for workers they were, before they started
+        compile_kernels()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ import psycopg
 
 from marketflow.infra.services.base import Service, ServiceError
 from marketflow.infra.services.manager import SERVICES, home
+from tests.support.logs import keep_log
+from tests.support.once import lock
 from tests.support.patience import PATIENCE_S
 
 
@@ -44,6 +46,7 @@ def start(name: str, folder: Path) -> Service:
     service = SERVICES[name](folder, free_port())
     service.folder.mkdir(parents=True)
     service.files.symlink_to(files)
+    keep_log(service.log)
     try:
         service.up(print)
     except ServiceError:
@@ -73,7 +76,8 @@ def _installed(name: str) -> Path:
         service = SERVICES[name](place, 0)
         try:
             service.folder.mkdir(parents=True, exist_ok=True)
-            service.ensure_installed(print)
+            with lock("install", service.folder):
+                service.ensure_installed(print)
         except ServiceError:
             if place == common:
                 raise

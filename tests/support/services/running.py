@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from marketflow.infra.services.timescale import Timescale
+from tests.support.logs import keep_log
 from tests.support.services.local import back_up
 from tests.support.services.topics import Cluster
 
@@ -72,7 +73,7 @@ class Flow:
         for sink in self.sinks:
             line += ["--sink", sink]
         line += ["--recovery", str(self.recovery), "--processes", str(self.processes)]
-        log = self.recovery.with_name(f"{self.recovery.name}.log")
+        log = keep_log(self.recovery.with_name(f"{self.recovery.name}.log"))
         with log.open("w") as errors:
             self.child = subprocess.Popen(
                 line, stdout=subprocess.PIPE, stderr=errors, text=True,

@@ -154,7 +154,6 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "marketflow", "run", "market_data", "--processes", "2",
          "--source", "sim:?events=100000000", "--sink", f"parquet:{tmp_path / 'lake'}"],
-        stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + PATIENCE_S
     while len(workers := psutil.Process(child.pid).children()) < 2:

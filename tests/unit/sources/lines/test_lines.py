@@ -381,7 +381,6 @@ def test_the_commands_of_the_readme(
             "--mold", f"127.0.0.1:{ports[0]}?drop=every:4", "--rate", "2000",
             "--mold", f"127.0.0.1:{ports[1]}?drop=every:6&swap=5", "--rerequest", str(ask),
         ],
-        stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         out, _ = recorder.communicate(timeout=PATIENCE_S)
