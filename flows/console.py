@@ -8,13 +8,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from marketflow.schemas.moments import datetime_at
 
 _REFRESH_S: Final = 0.5
 #: A rate is that of so many seconds.
@@ -130,7 +132,7 @@ class Progress:
         cells.append(Cell(f"{quantity(self.rate(messages, seconds))}/s", 7))
         cells.append(Cell(f"{quantity(sum(state['tables'].values()))} rows", 2))
         if state.get("last_event_ns"):
-            newest = datetime.fromtimestamp(state["last_event_ns"] // 10**9, UTC)
+            newest = datetime_at(state["last_event_ns"])
             cells.append(Cell(f"at {newest:%Y-%m-%d %H:%M:%S}", 1))
         if state.get("stale_books"):
             cells.append(Cell(f"[yellow]{state['stale_books']} stale[/yellow]", 4))

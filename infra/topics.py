@@ -22,6 +22,7 @@ from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.messages.kafka import RAW_PREFIX
 from marketflow.schemas.messages.resync import TOPIC as RESYNC_REQUESTS
 from marketflow.schemas.tables import TABLES
+from marketflow.schemas.units import NS_PER_DAY, NS_PER_MS
 
 DEFAULT_PREFIX: Final = "md"
 DEFAULT_PARTITIONS: Final = 4
@@ -36,7 +37,7 @@ _REFUSED: Final = (
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 )
 _GIB: Final = 1 << 30
-_DAY_MS: Final = 86_400_000
+_DAY_MS: Final = NS_PER_DAY // NS_PER_MS
 _ANY_TIME: Final = {
     "message.timestamp.type": "CreateTime",
     "message.timestamp.before.max.ms": str(2**63 - 1),

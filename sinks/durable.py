@@ -13,27 +13,48 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum, auto
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 
+class Survives(Enum):
+    """What a new content of a file survives once it was written."""
+
+    #: The end of the process.
+    PROCESS = auto()
+    #: A power failure, once the caller has made the folder durable (:func:`sync_folder`).
+    POWER_WITH_FOLDER = auto()
+    #: A power failure.
+    POWER = auto()
+
+
 @contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file for what ``path`` is to hold from the end on. An error on the way changes nothing;
-    ``durable``: the new content survives a power failure once we return."""
+def replacing(path: Path, survives: Survives = Survives.POWER) -> Iterator[BinaryIO]:
+    """Open a file whose content replaces that of ``path`` at the end, as a whole.
+
+    Where the block raises, nothing has changed. Its name is ``file.name``, for a library that
+    opens files by itself.
+    """
     file, temporary = _temporary(path)
     try:
         with file:
             yield file
             file.flush()
-            if durable:
+            if survives is not Survives.PROCESS:
                 os.fsync(file.fileno())
             temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if durable:
+    if survives is Survives.POWER:
         sync_folder(path.parent)
+
+
+def replace(path: Path, content: bytes, survives: Survives = Survives.POWER) -> None:
+    """Replace the content of a file, as a whole."""
+    with replacing(path, survives) as file:
+        file.write(content)
 
 
 def _temporary(path: Path) -> tuple[BinaryIO, Path]:
@@ -63,6 +84,12 @@ def lock(file: IO[Any], how: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable, whoever wrote them."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

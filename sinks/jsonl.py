@@ -10,12 +10,12 @@ import base64
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Final
 
 import pyarrow as pa
 
+from marketflow.schemas.moments import datetime_at
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.schemas.units import NS_PER_S
 from marketflow.sinks.errors import SinkError, disk_failed
@@ -23,7 +23,6 @@ from marketflow.sinks.writer import RowsLike
 
 _FEW: Final = 1000
 _NAIVE_NS: Final = pa.timestamp("ns")
-_EPOCH: Final = datetime(1970, 1, 1)
 
 
 class JsonlWriter:
@@ -153,8 +152,7 @@ def _texts(column: pa.Array | pa.ChunkedArray) -> list[str | None]:
 
 
 def _time(ns: int) -> str:
-    seconds, rest = divmod(ns, NS_PER_S)
-    return f"{_EPOCH + timedelta(seconds=seconds)}.{rest:09d}"
+    return f"{datetime_at(ns):%Y-%m-%d %H:%M:%S}.{ns % NS_PER_S:09d}"
 
 
 def _plain_decimal(text: str | None, trim: bool) -> str | None:

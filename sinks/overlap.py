@@ -10,7 +10,6 @@ them, and where the store has none of these, any row of theirs counts.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from marketflow.schemas.derived import sql
+from marketflow.schemas.moments import datetime_at_ms
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sinks.lake.layout import list_files, list_partitions, own_folder
@@ -140,9 +140,8 @@ def _base_holds(connection: Any, name: str, interval: Interval) -> bool:
     values: list[object] = []
     for operator, ms in ((">=", interval.first_ms), ("<", interval.end_ms)):
         if ms is not None:
-            moment = datetime.fromtimestamp(ms // 1000, UTC) + timedelta(milliseconds=ms % 1000)
             terms.append(f"ts_recv {operator} %s")
-            values.append(moment)
+            values.append(datetime_at_ms(ms))
     if interval.venue is not None:
         terms.append("(venue = %s OR starts_with(venue, %s) AND NOT venue = ANY(%s))")
         values += [interval.venue, f"{interval.venue}_", sorted(interval.others)]

@@ -48,18 +48,6 @@ class Writer(Protocol):
         ...
 
 
-def moved_marks(
-    parts: Sequence[dict[str, dict[int, int]]], keeps: Callable[[int], bool]
-) -> dict[str, dict[int, int]]:
-    """Next row_sequence by table and shard, of shards that are kept; each was one writer's."""
-    found: dict[str, dict[int, int]] = {}
-    for marks in parts:
-        for table, shards in marks.items():
-            kept = found.setdefault(table, {})
-            kept.update({shard: mark for shard, mark in shards.items() if keeps(shard)})
-    return found
-
-
 def fence_all(crews: Sequence[Sequence[Writer]]) -> None:
     """Fence the writers of several processes, all those of a sink before the next sink's. Where
     the run is alive a lake says so before a later sink shuts it out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from marketflow.infra.retention import (
     old_chunks,
     policies,
 )
+from marketflow.schemas.moments import date_of
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.lake.compact import count_before, drop_before
@@ -125,7 +126,7 @@ def _from_lake(lake: Path, keep: Mapping[str, int | None], wanted: Wanted) -> An
 
 def _newest_of_lake(lake: Path) -> date | None:
     days = [p.day for table in TABLES for p in list_partitions(lake, table)[-1:]]
-    return date(1970, 1, 1) + timedelta(max(days)) if days else None
+    return date_of(max(days)) if days else None
 
 
 def _from_database(dsn: str, keep: Mapping[str, int | None], wanted: Wanted) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.sinks.durable import replacing, sweep
+from marketflow.sinks.durable import Survives, replacing, sweep
 from marketflow.sinks.jsonl import json_rows
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
@@ -116,7 +116,7 @@ def _destination(out: Path | None) -> Iterator[IO[bytes]]:
         return
     sweep(out.parent, glob.escape(out.name))
     try:
-        with replacing(out, durable=False) as file:
+        with replacing(out, Survives.PROCESS) as file:
             yield file
     except OSError as error:
         raise RunFailed(f"cannot write {out}: {error.strerror or error}") from None

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +23,9 @@ from marketflow.flows.runtime import checkpoints as checkpoint_files
 from marketflow.flows.runtime.checkpoints import Checkpoint
 from marketflow.flows.runtime.partitions import Feed
 from marketflow.operators.mid_history import Warmup
+from marketflow.schemas.moments import datetime_at_ms
 from marketflow.schemas.units import NS_PER_MS
+from marketflow.sinks import durable
 from marketflow.sources.kafka.cluster import Cluster
 from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaFeed, parse_feed
 from marketflow.sources.kafka.replay import Span
@@ -122,9 +123,7 @@ def keep_plan(recovery: Path, plan: ReplayPlan) -> ReplayPlan:
         copies[feed] = str(recovery.absolute() / f"begin-{feed}.checkpoint")
         shutil.copy2(source, copies[feed])
     plan = replace(plan, checkpoints=copies)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(plan.to_json())
-    temporary.replace(path)
+    durable.replace(path, plan.to_json().encode())
     return plan
 
 
@@ -433,7 +432,7 @@ class _Topic:
             for word, offset in (("from", low), ("to", high - 1)):
                 ms = self._cluster.time_at(self._asked.topic, partition, offset)
                 if ms is not None:
-                    told += f" {word} {datetime.fromtimestamp(ms / 1000, UTC).isoformat()}"
+                    told += f" {word} {datetime_at_ms(ms).isoformat()}"
             parts.append(told)
         return "; ".join(parts)
 

@@ -27,6 +27,7 @@ from marketflow.flows.runtime.run import FLOWS, Here, check_sinks, timed
 from marketflow.flows.runtime.worker import Job, Replay
 from marketflow.flows.settings import Settings
 from marketflow.schemas.recovery import START_ANEW
+from marketflow.sinks import durable
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.lake.backfill import Arrived
 from marketflow.sinks.overlap import Interval, holds
@@ -125,9 +126,7 @@ def _back_fill(
             if summary["stopped"]:
                 return {**summary, "rows_replaced": 0, "rows_written": 0}
             with recovery_folder.failing(order.recovery):
-                temporary = ran.with_name(f".{_RAN}")
-                temporary.write_text(json.dumps(summary))
-                temporary.replace(ran)
+                durable.replace(ran, json.dumps(summary).encode())
         summary = json.loads(ran.read_text())
         arrived = _arrived(replaying.plan)
         reports = [back_fill(text, replaying.aside, arrived) for text in order.sinks]

@@ -30,6 +30,7 @@ from typing import Any, Final
 
 from marketflow.flows.errors import UsageError
 from marketflow.flows.runtime import aside
+from marketflow.schemas.units import NS_PER_MS
 from marketflow.sinks.durable import replacing, sweep
 
 FORMAT: Final = 1
@@ -166,7 +167,7 @@ def take(store: Path, folder: Path, process: int, kept: int) -> Path | None:
         "feeds": feeds,
         "states": [(step, key, len(state)) for step, key, state in states],
     }
-    name = f"{time.time_ns() // 1_000_000:013d}-p{process}{_SUFFIX}"
+    name = f"{time.time_ns() // NS_PER_MS:013d}-p{process}{_SUFFIX}"
     path = folder / name
     _write(path, [json.dumps(header).encode(), b"\n", *(s for _, _, s in states)])
     for old in sorted(folder.glob(f"*-p{process}{_SUFFIX}"))[:-kept]:

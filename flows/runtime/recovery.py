@@ -26,7 +26,8 @@ from marketflow.flows.runtime import aside, engine, run_identity
 from marketflow.flows.runtime.engine_stderr import engine_noise
 from marketflow.flows.runtime.partitions import Feed
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
-from marketflow.sinks.durable import replacing, sweep
+from marketflow.sinks import durable
+from marketflow.sinks.durable import sweep
 from marketflow.sources.url import SourceSpec
 
 _NOTE: Final = "run.json"
@@ -128,8 +129,8 @@ def _make_store(store: Path) -> None:
 
 
 def _write(folder: Path, note: dict[str, Any]) -> None:
-    with failing(folder), replacing(folder / _NOTE) as file:
-        file.write(json.dumps(note, indent=1).encode())
+    with failing(folder):
+        durable.replace(folder / _NOTE, json.dumps(note, indent=1).encode())
 
 
 def _keep(folder: Path, name: str, value: Any) -> None:

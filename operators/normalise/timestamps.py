@@ -12,6 +12,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Final
 
+from marketflow.schemas.moments import day_of
 from marketflow.schemas.units import (
     END_OF_TIME_NS,
     NS_PER_DAY,
@@ -26,7 +27,6 @@ _RFC3339: Final = re.compile(
     re.ASCII,
 )
 _DECIMAL: Final = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))?", re.ASCII)
-_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
 
 class TimestampError(ValueError):
@@ -43,7 +43,7 @@ def _checked(ns: int, text: object) -> int:
 def _day_ns(text: str) -> int:
     """ns of midnight UTC; cached because a feed stays within a day or two."""
     try:
-        return (date.fromisoformat(text).toordinal() - _EPOCH_DAY) * NS_PER_DAY
+        return day_of(date.fromisoformat(text)) * NS_PER_DAY
     except ValueError:
         raise TimestampError(f"no such date: {text!r}") from None
 

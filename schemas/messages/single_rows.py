@@ -13,7 +13,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Context, Decimal, InvalidOperation
 from functools import cache
 from hashlib import blake2b
@@ -28,6 +28,7 @@ from marketflow.schemas.codes import words
 from marketflow.schemas.derived import arrow, avro
 from marketflow.schemas.fields import Field, Kind, Table
 from marketflow.schemas.messages.kafka import AVRO_MAGIC, WireError
+from marketflow.schemas.moments import ns_of
 from marketflow.schemas.tables import TABLES
 
 Row = dict[str, Any]
@@ -212,9 +213,7 @@ def _time(text: str) -> int:
     match = _STAMP.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no time such as 2026-03-02T14:30:00.000000001Z")
-    whole = datetime.fromisoformat(match[1]).replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    seconds = whole.days * (units.NS_PER_DAY // units.NS_PER_S) + whole.seconds
-    return seconds * units.NS_PER_S + int((match[2] or "").ljust(9, "0"))
+    return ns_of(datetime.fromisoformat(match[1])) + int((match[2] or "").ljust(9, "0"))
 
 
 def _checked(table: Table, row: Row, translate: Callable[[Kind, Any], Any]) -> Row:

@@ -22,13 +22,12 @@ from marketflow.schemas.tables import table
 from marketflow.sinks.errors import KafkaFailed, SinkError
 from marketflow.sinks.kafka.encode import identity
 from marketflow.sinks.kafka.producer import Link
+from marketflow.sinks.marks import Marks, mark
 
 _CALL_S: Final = 5.0
 _BATCH: Final = 1000
 #: Offsets by (topic, partition).
 Offsets = dict[tuple[str, int], int]
-#: Next row_sequence by (table, shard).
-Written = dict[tuple[str, int], int]
 
 
 class Start(NamedTuple):
@@ -90,7 +89,7 @@ class Scanner:
         finally:
             consumer.close()
 
-    def written(self, since: Mapping[tuple[str, int], int]) -> Written:
+    def written(self, since: Mapping[tuple[str, int], int]) -> Marks:
         """Rows of this run at or after these offsets. SinkError if they cannot be known."""
         ends = self.ends(list(since))
         consumer = Consumer(
@@ -101,7 +100,7 @@ class Scanner:
                 "fetch.wait.max.ms": 20,
             }
         )
-        found: Written = {}
+        found: Marks = {}
         try:
             left: Offsets = {}
             for place, offset in since.items():
@@ -129,7 +128,7 @@ class Scanner:
                 f"{START_ANEW}"
             )
 
-    def _read(self, consumer: Consumer, left: Offsets, found: Written) -> None:
+    def _read(self, consumer: Consumer, left: Offsets, found: Marks) -> None:
         deadline = time.monotonic() + self._wait_s
         while left:
             for message in consumer.consume(_BATCH, 0.1):
@@ -153,7 +152,7 @@ class Scanner:
                     f"{START_AGAIN}"
                 )
 
-    def _note(self, message: Any, found: Written) -> None:
+    def _note(self, message: Any, found: Marks) -> None:
         run = dict(message.headers() or ()).get(wire.RUN)
         if run != self._run:
             return
@@ -165,7 +164,7 @@ class Scanner:
                 f"kafka: {message.topic()}, offset {message.offset()} is marked as ours but is no "
                 f"row: {error}"
             ) from None
-        found[name, shard] = max(found.get((name, shard), 0), last + 1)
+        found.setdefault(name, {})[shard] = max(mark(found, name, shard), last + 1)
 
 
 def _place(message: ReadMessage) -> tuple[tuple[str, int], int]:

@@ -39,20 +39,19 @@ from marketflow.schemas.messages.kafka import Message, partition_of_shard
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import QUALITY_EVENTS
+from marketflow.schemas.topic_wait import wait_for_topic
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.kafka import encode as kafka_messages
 from marketflow.sinks.kafka.config import KafkaSinkSpec
 from marketflow.sinks.kafka.producer import Link
-from marketflow.sinks.kafka.scan import Offsets, Scanner, Written
+from marketflow.sinks.kafka.scan import Offsets, Scanner
+from marketflow.sinks.marks import Gapless, Marks, copied, highest, mark, of_shards
 from marketflow.sinks.writer import RowsLike
 
 log = logging.getLogger("marketflow.kafka")
 
-SNAPSHOT_VERSION: Final = 2
+SNAPSHOT_VERSION: Final = 3
 _SCAN_S: Final = 30.0
-#: A topic that is not there is told after that long; how often it is looked for.
-_TELL_AFTER_S: Final = 1.0
-_LOOK_EVERY_S: Final = 0.2
 #: How long a message may wait for others to travel with.
 _LINGER_MS: Final = 5
 
@@ -72,7 +71,6 @@ class KafkaWriter:
         midway: bool = False,
     ) -> None:
         self._spec = spec
-        self._midway = midway
         self._run = recovery or ""
         name = f"marketflow.{spec.prefix}.{writer}"
         linger_ms = min(_LINGER_MS, spec.commit_ms // 2)
@@ -82,9 +80,9 @@ class KafkaWriter:
         self._partitions: dict[str, int] = {}
         self._asks_resync = False
         self._offsets: Offsets = {}
-        #: Next row_sequence by (table, shard): to come, and already in the topics.
-        self._marks: Written = {}
-        self._written: Written = {}
+        self._taken = Gapless(midway)
+        #: Rows that are in the topics already.
+        self._written: Marks = {}
         self._encoders: dict[str, Callable[[pa.RecordBatch], Iterator[Message]]] = {}
         self._opened = False
         self._change = threading.Condition()
@@ -119,23 +117,21 @@ class KafkaWriter:
         self._link.open()
         # A topic that is younger than the snapshot holds nothing from before it.
         self._offsets = {place: offsets.get(place, 0) for place in self._places()}
-        self._marks = dict(marks)
-        self._written = _furthest(ahead, self._scanner.written(self._offsets))
+        self._taken.restore(marks)
+        self._written = highest([ahead, self._scanner.written(self._offsets)])
         self._start()
 
     def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """Rows behind the earliest of the offsets are looked for, whoever wrote them."""
         partitions, offsets = states[0][1:3]
-        kept: Written = {}
-        ahead: Written = {}
-        for _, _, others, marks, further in states:
+        for _, _, others, _, _ in states:
             offsets = {
                 place: min(offset, others.get(place, 0)) for place, offset in offsets.items()
             }
-            kept |= {key: mark for key, mark in marks.items() if keeps(key[1])}
-            # Each has seen rows of the others' shards too, some earlier than others.
-            ahead = _furthest(ahead, {key: m for key, m in further.items() if keeps(key[1])})
-        return (SNAPSHOT_VERSION, partitions, offsets, kept, ahead)
+        marks = of_shards(highest(state[3] for state in states), keeps)
+        # Each has seen rows of the others' shards too, some earlier than others.
+        ahead = of_shards(highest(state[4] for state in states), keeps)
+        return (SNAPSHOT_VERSION, partitions, offsets, marks, ahead)
 
     def _open(self) -> None:
         """A fresh start, unless there was a restore."""
@@ -158,23 +154,20 @@ class KafkaWriter:
         """Find the topics of our tables; ``wanted`` ones, and at least one, are waited for: what
         was created a moment ago may not be known to every broker yet."""
         spec = self._spec
-        began_s = time.monotonic()
-        told = False
-        while True:
+
+        def look() -> bool | None:
             self._look()
-            missing = [topic for topic in wanted if topic not in self._partitions]
-            if self._partitions and not missing:
-                break
-            waited_s = time.monotonic() - began_s
-            if waited_s >= spec.patience_s or self._link.given_up.is_set():
-                raise SinkError(self._no_topic(missing))
-            if waited_s >= _TELL_AFTER_S and not told:
-                told = True
-                log.warning(
-                    "%s. Waiting for it; giving up in %.0f s",
-                    self._no_topic(missing), spec.patience_s - waited_s,
-                )  # fmt: skip
-            self._link.given_up.wait(_LOOK_EVERY_S)
+            return bool(self._partitions.keys() >= set(wanted) and self._partitions) or None
+
+        if not wait_for_topic(
+            look,
+            lambda: self._no_topic(wanted),
+            spec.patience_s,
+            clock=time.monotonic,
+            pause=self._link.given_up.wait,
+            tell=log.warning,
+        ):
+            raise SinkError(self._no_topic(wanted))
         for topic, count in self._partitions.items():
             if spec.partitions and count != spec.partitions:
                 raise SinkError(
@@ -191,8 +184,9 @@ class KafkaWriter:
         self._partitions = {topic: known[topic] for topic in topics} | self._partitions
         self._asks_resync = f"{prefix}.{resync.TOPIC}" in known
 
-    def _no_topic(self, missing: Sequence[str]) -> str:
+    def _no_topic(self, wanted: Collection[str]) -> str:
         brokers, prefix = self._spec.address.brokers, self._spec.prefix
+        missing = [topic for topic in wanted if topic not in self._partitions]
         text = f"kafka at {brokers} has no topic {', '.join(missing) or f'{prefix}.<table>'}: "
         text += f"create it with marketflow topics --brokers {brokers} --prefix {prefix}"
         return text + (" (a new run may leave the table out with --tables)" if missing else "")
@@ -233,17 +227,9 @@ class KafkaWriter:
             self._link.send(f"{self._spec.prefix}.{resync.TOPIC}", 0, message)
 
     def _unwritten(self, table: str, shard: int, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows that are not in the topic yet. Rows of a shard come once and without gap;
-        anything else is a bug upstream, and would be a lost or doubled row after a crash."""
-        sequences = batch.column("row_sequence")
-        first, last = sequences[0].as_py(), sequences[-1].as_py()
-        key = (table, shard)
-        expected = self._marks.get(key, first if self._midway else 0)
-        assert first == expected and last - first == batch.num_rows - 1, (
-            f"{table}, shard {shard}: rows {first}..{last} ({batch.num_rows}) after {expected - 1}"
-        )
-        self._marks[key] = last + 1
-        return batch.slice(max(0, self._written.get(key, 0) - first))
+        """Rows that are not in the topic yet."""
+        first, _ = self._taken.advance(table, shard, batch)
+        return batch.slice(max(0, mark(self._written, table, shard) - first))
 
     def _encoder(self, table: Table) -> Callable[[pa.RecordBatch], Iterator[Message]]:
         if table.name not in self._encoders:
@@ -300,17 +286,16 @@ class KafkaWriter:
                 SNAPSHOT_VERSION,
                 dict(self._partitions),
                 dict(self._offsets),
-                dict(self._marks),
+                copied(self._taken.marks),
                 self._ahead(),
             )
 
-    def _ahead(self) -> Written:
+    def _ahead(self) -> Marks:
         """One shard may write on while another is still behind what an earlier start had sent: the
         offsets go over that, and it would be sent twice after the next crash."""
         return {
-            key: written
-            for key, written in self._written.items()
-            if written > self._marks.get(key, 0)
+            table: {s: n for s, n in shards.items() if n > mark(self._taken.marks, table, s)}
+            for table, shards in self._written.items()
         }
 
     def idle(self) -> None:
@@ -346,8 +331,3 @@ class KafkaWriter:
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-def _furthest(one: Written, other: Written) -> Written:
-    """Of each table and shard the higher mark."""
-    return {key: max(one.get(key, 0), other.get(key, 0)) for key in one.keys() | other.keys()}

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import pyarrow as pa
 
 from marketflow.schemas.recovery import START_ANEW
-from marketflow.sinks.durable import sync_folder
+from marketflow.sinks.durable import replacing
 from marketflow.sinks.errors import SinkError, disk_failed
 from marketflow.sinks.lake.layout import Partition
 
@@ -94,26 +94,20 @@ class AsideLog:
     def begin(self, records: Iterable[Record]) -> None:
         """Start a new generation with exactly these records and forget all before it."""
         path = self._path(self.generation + 1)
-        temporary = path.with_name(f".{path.name}.tmp")
         try:
-            # The file stays open: it is the generation that is appended to from now on.
-            file = temporary.open("wb")
-            file.write(_HEAD.pack(_MAGIC, 0))
-            for record in records:
-                _write_record(file, record)
-            length = file.tell()
-            file.seek(0)
-            file.write(_HEAD.pack(_MAGIC, length))
-            file.seek(length)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(self._folder)
+            with replacing(path) as file:
+                file.write(_HEAD.pack(_MAGIC, 0))
+                for record in records:
+                    _write_record(file, record)
+                length = file.tell()
+                file.seek(0)
+                file.write(_HEAD.pack(_MAGIC, length))
+            appended = path.open("ab")
             self._remove_before(self.generation + 1)
         except OSError as error:
             raise disk_failed("cannot write", path, error) from error
         self.release()
-        self._file, self.length = file, length
+        self._file, self.length = appended, length
         self.generation += 1
         self.exists = True
 

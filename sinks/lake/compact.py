@@ -28,6 +28,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from marketflow.schemas.moments import day_of
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.columns import Names, row_width, shape, to_bare
 from marketflow.sinks.durable import sweep, sync_folder
@@ -46,7 +47,6 @@ from marketflow.sinks.lake.layout import (
 from marketflow.sinks.lake.run import safe_below
 
 _MERGED: Final = re.compile(r"merged-(\d{8})\.parquet")
-_EPOCH: Final = date(1970, 1, 1)
 #: A compaction that failed has changed nothing that a query answers.
 RUN_AGAIN: Final = "run it again: the lake is whole"
 #: Merged files are read more often than written.
@@ -99,7 +99,7 @@ def drop_before(root: Path, table: str, day: date) -> int:
     with alone(root):
         safe = _Safe(root)
         for partition in list_partitions(root, table):
-            if partition.day >= (day - _EPOCH).days:
+            if partition.day >= day_of(day):
                 break
             files = [path for path in _files(root, partition) if safe.may_touch(path)]
             if files:
@@ -111,7 +111,7 @@ def drop_before(root: Path, table: str, day: date) -> int:
 
 def count_before(root: Path, table: str, day: date) -> int:
     """How many files :func:`drop_before` would remove if no writer were running. SinkError."""
-    if day <= _EPOCH:
+    if day_of(day) <= 0:
         return 0
     return len(list_files(root, table, last=day - timedelta(1)))
 

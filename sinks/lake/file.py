@@ -6,7 +6,6 @@ statistics allow it. Encodings by kind of column, chosen by measurement (see ``_
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +28,7 @@ from marketflow.sinks.columns import (
     take,
     to_file,
 )
-from marketflow.sinks.durable import sync_folder
+from marketflow.sinks.durable import Survives, replacing, sync_file, sync_folder
 from marketflow.sinks.errors import disk_failed
 from marketflow.sinks.lake.order import ordered
 
@@ -132,24 +131,28 @@ def write_file(path: Path, form: Shape, rows: pa.RecordBatch, options: FileOptio
 
     The folder's own entry is made durable by the caller, once for many files. Raises LakeFailed.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        for last_try in (False, True):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_unnamed(temporary, form, rows, options)
-                break
-            except FileNotFoundError:  # retention has just removed the empty folder
-                if last_try:
-                    raise
-        temporary.replace(path)
+        try:
+            _write_whole(path, form, rows, options)
+        except FileNotFoundError:  # retention has just removed the empty folder
+            _write_whole(path, form, rows, options)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise disk_failed("cannot write", path, error) from error
 
 
+def _write_whole(path: Path, form: Shape, rows: pa.RecordBatch, options: FileOptions) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, Survives.POWER_WITH_FOLDER) as file:
+        _write(Path(file.name), form, rows, options)
+
+
 def write_unnamed(path: Path, form: Shape, rows: pa.RecordBatch, options: FileOptions) -> None:
-    """Write a Parquet file and make its bytes durable, under whatever name."""
+    """Write a Parquet file that gets its name later; its bytes are durable."""
+    _write(path, form, rows, options)
+    sync_file(path)
+
+
+def _write(path: Path, form: Shape, rows: pa.RecordBatch, options: FileOptions) -> None:
     with pq.ParquetWriter(
         path,
         form.file_schema,
@@ -161,8 +164,6 @@ def write_unnamed(path: Path, form: Shape, rows: pa.RecordBatch, options: FileOp
     ) as writer:
         writer.write_batch(rows, row_group_size=_group_rows(form.table.name, options))
         writer.add_key_value_metadata(_about(form.table))
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _group_rows(table: str, options: FileOptions) -> int:

@@ -21,21 +21,21 @@ import os
 import re
 import time
 from collections.abc import Collection
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from marketflow.schemas.moments import date_of, day_of
 from marketflow.schemas.names import venue_folder
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.durable import replacing
+from marketflow.sinks.durable import Survives, replace
 from marketflow.sinks.errors import SinkError, disk_failed
 
 FORMAT: Final = 1
 OWN_FOLDER: Final = "_marketflow"
 _MARKER: Final = "lake.json"
 _JOURNAL: Final = "compact.json"
-_EPOCH: Final = date(1970, 1, 1)
 _WRITER_FILE: Final = re.compile(r"([A-Za-z0-9]+)-(\d{6})-(\d{8})\.parquet")
 _COLUMNS: Final = frozenset({"date"}.union(*(table.names for table in TABLES.values())))
 _LISTING_TRIES: Final = 50
@@ -52,7 +52,7 @@ class Partition(NamedTuple):
     @property
     def folder(self) -> str:
         """Path below the lake."""
-        parts = [self.table, f"date={_EPOCH + timedelta(self.day)}"]
+        parts = [self.table, f"date={date_of(self.day)}"]
         if self.venue is not None:
             parts.append(venue_folder(self.venue))
         return "/".join(parts)
@@ -256,7 +256,7 @@ def list_partitions(root: Path, table: str) -> list[Partition]:
     found = []
     for day, folder in _children(root / table, "date="):
         try:
-            number = (date.fromisoformat(day) - _EPOCH).days
+            number = day_of(date.fromisoformat(day))
         except ValueError:
             continue
         if TABLES[table].has_venue:
@@ -303,6 +303,5 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, value: dict[str, Any], *, durable: bool) -> None:
-    """Replace a file atomically; ``durable``: it survives a power failure once we return."""
-    with replacing(path, durable=durable) as file:
-        file.write(json.dumps(value).encode())
+    """Replace a file as a whole; ``durable``: it survives a power failure once we return."""
+    replace(path, json.dumps(value).encode(), Survives.POWER if durable else Survives.PROCESS)

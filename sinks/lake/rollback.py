@@ -27,7 +27,8 @@ from marketflow.sinks.lake.aside_log import AsideLog, Position, Record
 from marketflow.sinks.lake.file import read_file, sync_folders
 from marketflow.sinks.lake.layout import Partition, files_of_run, own_folder
 from marketflow.sinks.lake.pending import PendingRows, keep
-from marketflow.sinks.lake.run import Marks, WriterFolder
+from marketflow.sinks.lake.run import WriterFolder
+from marketflow.sinks.marks import Marks
 
 _SHARDS: Final = 1 << 16
 

@@ -26,15 +26,13 @@ from marketflow.schemas.recovery import START_ANEW
 from marketflow.sinks.durable import lock, sync_folder
 from marketflow.sinks.errors import SinkError, disk_failed
 from marketflow.sinks.lake.layout import own_folder, read_json, write_json
+from marketflow.sinks.marks import Marks, from_json
 
 _LOCK: Final = "lock"
 _PAUSE_S: Final = 0.01
 _RUN: Final = "run.json"
 _COMMITTED: Final = "committed.json"
 _NO_LIMIT: Final = 2**63 - 1
-
-#: Next row_sequence by table and shard: everything below was written.
-Marks = dict[str, dict[int, int]]
 
 
 @dataclass(slots=True)
@@ -81,11 +79,12 @@ def read_progress(folder: Path) -> Progress:
     value = read_json(folder / _COMMITTED)
     if value is None:
         return Progress()
-    closed = value["closed"]
-    if closed is not None:
-        closed = {t: {int(s): n for s, n in shards.items()} for t, shards in closed.items()}
     return Progress(
-        value["safe_below"], value["finished"], closed, value["next_file"], value["cleared"]
+        value["safe_below"],
+        value["finished"],
+        None if value["closed"] is None else from_json(value["closed"]),
+        value["next_file"],
+        value["cleared"],
     )
 
 

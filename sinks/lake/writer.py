@@ -22,8 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
 from marketflow.sinks.columns import concat, shape, to_file
 from marketflow.sinks.errors import SinkError, disk_failed
@@ -38,8 +36,9 @@ from marketflow.sinks.lake.rollback import (
     roll_back,
     wipe_run,
 )
-from marketflow.sinks.lake.run import Marks, Progress, Run, WriterFolder
-from marketflow.sinks.writer import RowsLike, moved_marks
+from marketflow.sinks.lake.run import Progress, Run, WriterFolder
+from marketflow.sinks.marks import Gapless, Marks, copied, highest, of_shards
+from marketflow.sinks.writer import RowsLike
 
 SNAPSHOT_VERSION: Final = 1
 #: Number of the run in a state that no run of this writer has come to yet.
@@ -84,14 +83,13 @@ class ParquetWriter:
         assert writer.isalnum(), writer
         self.root = root
         self.writer = writer
-        self._midway = midway
         self._recovery = recovery
         self._options = options or ParquetOptions()
         self._folder: WriterFolder | None = None
         self._run: Run | None = None
         self._log: AsideLog | None = None
         self._pending = PendingRows(self._options.stage_rows)
-        self._marks: Marks = {}
+        self._taken = Gapless(midway)
         self._next_file = 0
         self._forget: list[Partition] = []
         self._touched: set[Path] = set()
@@ -115,7 +113,7 @@ class ParquetWriter:
             )
         if state[1] == _NO_RUN:
             self._open()
-            self._marks = {table: dict(shards) for table, shards in state[-1].items()}
+            self._taken.restore(state[-1])
             return
         self.fence()
         assert self._folder is not None
@@ -150,14 +148,14 @@ class ParquetWriter:
         self._next_file = roll_back(
             self.root, self.writer, number, self._log, target, self._pending
         )
-        self._marks = {table: dict(shards) for table, shards in marks.items()}
+        self._taken.restore(marks)
         self._snapshots = [target.first_file]
         progress.finished = False
         run.save(durable=True)
 
     def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """A run of the new writer's own, which goes on numbering where the others were."""
-        marks = moved_marks([state[-1] for state in states], keeps)
+        marks = of_shards(highest(state[-1] for state in states), keeps)
         return (SNAPSHOT_VERSION, _NO_RUN, 0, 0, 0, marks)
 
     def _open(self) -> AsideLog:
@@ -211,7 +209,7 @@ class ParquetWriter:
             run.progress = Progress(
                 self._next_file if finished else run.progress.safe_below,
                 finished,
-                {table: dict(shards) for table, shards in self._marks.items()},
+                copied(self._taken.marks),
                 self._next_file,
                 log.generation,
             )
@@ -232,7 +230,7 @@ class ParquetWriter:
             return  # somebody writes already: that run's own snapshots will tell
         try:
             current = folder.run(run.number)
-            if current.progress.closed == self._marks:
+            if current.progress.closed == self._taken.marks:
                 current.progress.finished = True
                 current.progress.safe_below = current.progress.next_file
                 current.save(durable=True)
@@ -254,25 +252,13 @@ class ParquetWriter:
         grown = False
         for table, batch in rows.tables.items():
             if batch.num_rows:
-                self._mark(table, rows.shard, batch)
+                self._taken.advance(table, rows.shard, batch)
                 grown |= self._pending.stage(table, batch)
         if grown:
             try:
                 self._relieve()
             except OSError as error:
                 raise self._failed(error) from error
-
-    def _mark(self, table: str, shard: int, batch: pa.RecordBatch) -> None:
-        """Rows of a shard come once and without gap; anything else is a bug upstream, and would
-        be a lost or doubled row after the next restore."""
-        sequences = batch.column("row_sequence")
-        first, last = sequences[0].as_py(), sequences[-1].as_py()
-        shards = self._marks.setdefault(table, {})
-        expected = shards.get(shard, first if self._midway else 0)
-        assert first == expected and last - first == batch.num_rows - 1, (
-            f"{table}, shard {shard}: rows {first}..{last} ({batch.num_rows}) after {expected - 1}"
-        )
-        shards[shard] = last + 1
 
     def idle(self) -> None:
         """Called now and then while nothing arrives: rows do not stay invisible for long."""
@@ -346,7 +332,7 @@ class ParquetWriter:
         except OSError as error:
             raise self._failed(error) from error
         generation, length = log.position
-        marks = {table: dict(shards) for table, shards in self._marks.items()}
+        marks = copied(self._taken.marks)
         return (SNAPSHOT_VERSION, run.number, generation, length, self._next_file, marks)
 
     def _log_pending(self, log: AsideLog) -> None:

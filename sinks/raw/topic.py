@@ -17,14 +17,12 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.messages.kafka import partition_of_connection, raw_messages
+from marketflow.schemas.topic_wait import wait_for_topic
 from marketflow.sinks.errors import KafkaFailed, SinkError
 from marketflow.sinks.kafka.producer import MAX_MESSAGE_BYTES
 
 log = logging.getLogger("marketflow.kafka")
 
-#: A topic that is not there is told after that long; how often it is looked for.
-_TELL_AFTER_S: Final = 1.0
-_LOOK_EVERY_S: Final = 0.2
 _CALL_S: Final = 10.0
 
 
@@ -62,26 +60,33 @@ class RawTopicWriter:
         self._places: dict[str, int] = {}
 
     def _known(self) -> int:
-        """Partitions of the topic. It is waited for: one that was created a moment ago may have no
-        leader yet, or not be known to every broker."""
-        began_s = time.monotonic()
-        told = False
-        while True:
+        """Partitions of the topic, which is waited for."""
+        why = ""
+
+        def look() -> int | None:
+            nonlocal why
             found = self._producer.list_topics(self._topic, timeout=_CALL_S).topics[self._topic]
-            if found.error is None:
-                return len(found.partitions)
-            text = (
-                f"kafka at {self._brokers} has no topic {self._topic} ({found.error.str()}): "
-                f"create it with marketflow topics --brokers {self._brokers} --raw "
+            why = "" if found.error is None else found.error.str()
+            return None if found.error is not None else len(found.partitions)
+
+        def missing() -> str:
+            return (
+                f"kafka at {self._brokers} has no topic {self._topic} ({why}): create it with "
+                f"marketflow topics --brokers {self._brokers} --raw "
                 f"{self._topic.removeprefix('raw.')}"
             )
-            left_s = self._flush_s - (time.monotonic() - began_s)
-            if left_s <= 0:
-                raise SinkError(text)
-            if left_s <= self._flush_s - _TELL_AFTER_S and not told:
-                told = True
-                log.warning("%s. Waiting for it; giving up in %.0f s", text, left_s)
-            time.sleep(_LOOK_EVERY_S)
+
+        found = wait_for_topic(
+            look,
+            missing,
+            self._flush_s,
+            clock=time.monotonic,
+            pause=time.sleep,
+            tell=log.warning,
+        )
+        if found is None:
+            raise SinkError(missing())
+        return found
 
     def _on_error(self, error: KafkaError) -> None:
         self._reason = error.str()

@@ -9,13 +9,13 @@ they are past the interval.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import psycopg
 
 from marketflow.schemas.derived import sql
 from marketflow.schemas.fields import Table
+from marketflow.schemas.moments import datetime_at
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.lake.backfill import Arrived, other_rows
@@ -114,7 +114,7 @@ def _moment(ns: int) -> str:
         return "-infinity"
     if ns == Arrived().bounds_ns()[1]:
         return "infinity"
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)).isoformat()
+    return datetime_at(ns).isoformat()
 
 
 def _replace_table(

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -45,14 +45,21 @@ from marketflow.schemas.recovery import OTHER_RELEASE, START_AGAIN, START_ANEW
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.columns import Bare, concat, size, take
 from marketflow.sinks.errors import DatabaseFailed, SinkError
+from marketflow.sinks.marks import (
+    Gapless,
+    Marks,
+    copied,
+    from_json,
+    highest,
+    mark,
+    of_shards,
+    to_json,
+)
 from marketflow.sinks.timescale.connection import Flight, Link, unmigrated
 from marketflow.sinks.timescale.encode import HEADER, TRAILER, Words, encode, to_columns
-from marketflow.sinks.writer import RowsLike, moved_marks
+from marketflow.sinks.writer import RowsLike
 
 SNAPSHOT_VERSION: Final = 1
-
-#: Next row_sequence by table and shard: everything below is stored.
-Marks = dict[str, dict[int, int]]
 
 _CLAIM: Final = (
     "INSERT INTO {store}.progress (run, writer) VALUES (%s, %s) "
@@ -120,7 +127,6 @@ class TimescaleWriter:
         assert writer.isalnum(), writer
         self.writer = writer
         self._store = store
-        self._midway = midway
         self._options = options or TimescaleOptions()
         self._recovery = recovery
         self._link = Link(
@@ -129,7 +135,7 @@ class TimescaleWriter:
         self._words = Words()
         self._run: str | None = None
         self._next = 0
-        self._seen: Marks = {}
+        self._taken = Gapless(midway)
         self._stored: Marks = {}
         self._pending: dict[str, list[Bare]] = {}
         self._rows = 0
@@ -154,14 +160,14 @@ class TimescaleWriter:
         _, run, marks = state
         self._open(run, known=True)
         for table, shards in marks.items():
-            for shard, mark in shards.items():
-                if self._stored.get(table, {}).get(shard, 0) < mark:
+            for shard, wanted in shards.items():
+                if mark(self._stored, table, shard) < wanted:
                     raise SinkError(
                         f"{self._link.shown} holds fewer rows of {table} than the recovery folder "
                         "counts on: it was put back to an older state; use the recovery folder of "
                         f"that state, or {START_ANEW}"
                     )
-        self._seen = {table: dict(shards) for table, shards in marks.items()}
+        self._taken.restore(marks)
 
     def _open(self, run: str, known: bool) -> None:
         layout = self.writer.rstrip("0123456789") + "%"
@@ -183,14 +189,14 @@ class TimescaleWriter:
                 f"{START_ANEW}"
             )
         self._run = run
-        self._next, self._stored = found[0], _highest(map(_marks, found[1]))
+        self._next, self._stored = found[0], highest(map(from_json, found[1]))
 
     def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """The same run; what is stored of its shards is found in the database."""
         return (
             SNAPSHOT_VERSION,
             states[0][1],
-            moved_marks([marks for _, _, marks in states], keeps),
+            of_shards(highest(marks for _, _, marks in states), keeps),
         )
 
     def _said(self, statement: str) -> str:
@@ -246,17 +252,10 @@ class TimescaleWriter:
             self._flush()
 
     def _take(self, table: str, shard: int, batch: pa.RecordBatch) -> None:
-        """Rows of a shard come once and without gap; anything else is a bug upstream."""
-        sequences = batch.column("row_sequence")
-        first, last = sequences[0].as_py(), sequences[-1].as_py()
-        seen = self._seen.setdefault(table, {})
-        expected = seen.get(shard, first if self._midway else 0)
-        assert first == expected and last - first == batch.num_rows - 1, (
-            f"{table}, shard {shard}: rows {first}..{last} ({batch.num_rows}) after {expected - 1}"
-        )
-        seen[shard] = last + 1
-        stored = self._stored.get(table, {}).get(shard, 0)
-        if last < stored:
+        """Add what is not stored yet to the next flush."""
+        first, following = self._taken.advance(table, shard, batch)
+        stored = mark(self._stored, table, shard)
+        if following <= stored:
             return
         columns = to_columns(TABLES[table], batch.slice(max(0, stored - first)), self._words)
         if not self._rows:
@@ -288,8 +287,7 @@ class TimescaleWriter:
         self._land()
         if self._recovery is None:
             return None
-        marks = {table: dict(shards) for table, shards in self._seen.items()}
-        return (SNAPSHOT_VERSION, self._run, marks)
+        return (SNAPSHOT_VERSION, self._run, copied(self._taken.marks))
 
     # -- flushes ------------------------------------------------------------------------------
 
@@ -306,7 +304,7 @@ class TimescaleWriter:
         if not self._rows:
             return
         pending, self._pending = self._pending, {}
-        target = _highest([self._stored, {table: self._seen[table] for table in pending}])
+        target = highest([self._stored, {table: self._taken.marks[table] for table in pending}])
         self._rows = self._bytes = 0
         self._flight = Flight(
             lambda: self._link.run(lambda connection: self._send(connection, pending, target))
@@ -339,13 +337,13 @@ class TimescaleWriter:
                     self._copy(connection, table, parts)
         except _Superseded:
             found = connection.execute(self._said(_READ), self._identity).fetchone()
-            if found is None or found[0] != self._next + 1 or _marks(found[1]) != target:
+            if found is None or found[0] != self._next + 1 or from_json(found[1]) != target:
                 raise self._not_alone(found) from None
 
     def _advance(self, connection: psycopg.Connection[Any], target: Marks) -> None:
         # First of all: it waits for the end of any other session that flushes as this run.
-        noted = Jsonb({t: {str(s): n for s, n in shards.items()} for t, shards in target.items()})
-        done = connection.execute(self._said(_ADVANCE), (noted, *self._identity, self._next))
+        values = (Jsonb(to_json(target)), *self._identity, self._next)
+        done = connection.execute(self._said(_ADVANCE), values)
         if done.rowcount != 1:
             raise _Superseded
 
@@ -389,18 +387,3 @@ def copy_statement(table: str, store: str = sql.STORE) -> str:
     """COPY into a stored table, by column names: columns of a newer release stay null."""
     names = ", ".join(sql.quoted(c.name) for c in sql.columns(TABLES[table]))
     return f"COPY {store}.{sql.quoted(table)} ({names}) FROM STDIN (FORMAT binary)"
-
-
-def _highest(parts: Iterable[Marks]) -> Marks:
-    """Of each table and shard the highest mark."""
-    found: Marks = {}
-    for marks in parts:
-        for table, shards in marks.items():
-            known = found.setdefault(table, {})
-            for shard, mark in shards.items():
-                known[shard] = max(mark, known.get(shard, 0))
-    return found
-
-
-def _marks(value: Any) -> Marks:
-    return {table: {int(s): n for s, n in shards.items()} for table, shards in value.items()}

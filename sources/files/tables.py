@@ -23,6 +23,7 @@ from marketflow.schemas.fields import Field, Kind
 from marketflow.schemas.messages import frame_batches as framing
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import table as table_of
+from marketflow.schemas.units import NS_PER_DAY, NS_PER_MS, NS_PER_S, NS_PER_US
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files import bytes as files
 from marketflow.sources.files.blocks import Blocks
@@ -44,9 +45,9 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
 _CONSTANTS: Final = ("venue", "symbol")
 #: What of the URL the decoder must know: constants, other names of columns, the unit of times.
 _TOLD: Final = (*_CONSTANTS, "columns", "time_unit")
-_UNITS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_UNITS: Final = {"s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US, "ns": 1}
 #: Whole times below are of 1970 and none of a market's.
-_FIRST_NS: Final = 365 * 86_400 * 10**9
+_FIRST_NS: Final = 365 * NS_PER_DAY
 _HEAD_BYTES: Final = 1 << 16
 _NUMBER: Final = re.compile(r"\d{1,19}(?:\.\d*)?", re.ASCII)
 

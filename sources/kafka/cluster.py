@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 from marketflow.schemas.backoff import Backoff, Outage
 from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.recovery import START_AGAIN
+from marketflow.schemas.topic_wait import wait_for_topic
 from marketflow.sources.errors import FeedFailed, SourceError
 
 log = logging.getLogger("marketflow.kafka")
@@ -29,9 +30,6 @@ _T = TypeVar("_T")
 _FIRST_TIMEOUT_S: Final = 0.5
 _TIMEOUT_S: Final = 5.0
 _BACKOFF: Final = Backoff(first_s=0.25, longest_s=5.0)
-#: A topic that is not there is told after that long; how often it is looked for.
-_TELL_AFTER_S: Final = 1.0
-_LOOK_EVERY_S: Final = 0.2
 #: At a first start nobody waits long for an address that may be mistyped.
 START_PATIENCE_S: Final = 30.0
 #: No waiting mends these.
@@ -129,18 +127,16 @@ class Cluster:
                 return None
             raise KafkaException(found.error)
 
-        began_s = time.monotonic()
-        told = False
-        while (found := self.ask(count, self._patience_s, f"partitions of {topic}")) is None:
-            waited_s = time.monotonic() - began_s
-            if waited_s >= self._patience_s or self._stop.wait(_LOOK_EVERY_S):
-                raise SourceError(self._no_topic(topic))
-            if waited_s >= _TELL_AFTER_S and not told:
-                told = True
-                left_s = self._patience_s - waited_s
-                log.warning(
-                    "%s. Waiting for it; giving up in %.0f s", self._no_topic(topic), left_s
-                )
+        found = wait_for_topic(
+            lambda: self.ask(count, self._patience_s, f"partitions of {topic}"),
+            lambda: self._no_topic(topic),
+            self._patience_s,
+            clock=time.monotonic,
+            pause=self._stop.wait,
+            tell=log.warning,
+        )
+        if found is None:
+            raise SourceError(self._no_topic(topic))
         return found
 
     def _no_topic(self, topic: str) -> str:

@@ -23,14 +23,15 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from marketflow.schemas.kafka_address import KafkaAddress, KafkaAddressError, parse_address
 from marketflow.schemas.messages.kafka import RAW_PREFIX, table_of_topic
+from marketflow.schemas.moments import ns_of
 from marketflow.schemas.tables import TABLES
-from marketflow.schemas.units import NS_PER_MS, NS_PER_S
+from marketflow.schemas.units import NS_PER_MS
 from marketflow.sources.errors import SourceError
 
 DEFAULT_GROUP: Final = "marketflow"
@@ -158,11 +159,8 @@ def _bound(name: str, text: str) -> Bound:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise SourceError(f"kafka: {name}={text} is none of {_FORMS}") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    if since.days < 0:
+    ns = ns_of(moment)
+    if ns < 0:
         raise SourceError(f"kafka: {name}={text} is before 1970")
     # Kafka's clock ticks in ms: the first whole one that is not before the time.
-    ms = (since.days * 86_400 + since.seconds) * (NS_PER_S // NS_PER_MS)
-    return Bound(time_ms=ms + -(-since.microseconds // 1000))
+    return Bound(time_ms=-(-ns // NS_PER_MS))

@@ -24,6 +24,7 @@ import pyarrow as pa
 from marketflow.schemas.messages import frame_batches as framing
 from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.schemas.recovery import START_ANEW
+from marketflow.schemas.units import NS_PER_MS
 from marketflow.sources.errors import SourceError
 from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaFeed
 from marketflow.sources.kafka.consumer import REMEDY, ConsumerPool
@@ -146,7 +147,7 @@ class KafkaReader:
             return high
         if bound.time_ms is not None:
             found = self._fetcher.cluster.at_time(*self.place, bound.time_ms)
-            if found is None and bound.time_ms <= time.time_ns() // 1_000_000:
+            if found is None and bound.time_ms <= time.time_ns() // NS_PER_MS:
                 return high
             return found
         return self._offset_of("to", bound)
@@ -218,7 +219,7 @@ class KafkaReader:
         now_s = time.monotonic()
         if until_ms is not None and now_s - self._checked_s > _UNTIL_S:
             self._checked_s = now_s
-            if time.time_ns() // 1_000_000 >= until_ms:
+            if time.time_ns() // NS_PER_MS >= until_ms:
                 self._end = self._last(Bound(time_ms=until_ms), 0, self._high())
         return _NOTHING
 

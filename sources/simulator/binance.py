@@ -13,11 +13,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from marketflow.schemas.moments import day_of
+from marketflow.schemas.units import NS_PER_DAY, NS_PER_MINUTE
 from marketflow.sources.simulator.chance import LEFT, ONE, TS, Day, draw, ticker, zipf_table
 from marketflow.sources.simulator.kernels import binance as kernel
 from marketflow.sources.simulator.kernels.book import FLOOR, REACH, WINDOW
 
-_HOUR_NS: Final = 3_600 * 10**9
+_HOUR_NS: Final = 60 * NS_PER_MINUTE
 _WEIGHTS: Final = (
     9,
     9,
@@ -83,7 +85,7 @@ class BinanceSession:
     """Messages of one seeded day in order; ``snapshot``/``restore`` are exact."""
 
     def __init__(self, events: int, seed: int, symbols: int, day: date) -> None:
-        begin = (day - date(1970, 1, 1)).days * 24 * _HOUR_NS
+        begin = day_of(day) * NS_PER_DAY
         span = Day(begin, _HOUR_NS, _WEIGHTS)
         self._day = _Day(span.begin_ns, span.bucket_ns, span.weights, span.rest)
         self._rng = np.array([seed], np.uint64)

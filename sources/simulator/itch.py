@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from marketflow.schemas.units import NS_PER_MINUTE
 from marketflow.sources.simulator.chance import (
     LEFT,
     ONE,
@@ -30,7 +31,7 @@ from marketflow.sources.simulator.chance import (
 from marketflow.sources.simulator.kernels import book
 from marketflow.sources.simulator.kernels import itch as kernel
 
-_HOUR_NS: Final = 3_600 * 10**9
+_HOUR_NS: Final = 60 * NS_PER_MINUTE
 #: Activity by quarter of an hour from 9:30 to 16:00: high at the open and the close.
 DAY: Final = Day(
     9 * _HOUR_NS + _HOUR_NS // 2,
