@@ -7,7 +7,7 @@ the nearest.
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +17,11 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.queries.describe import known_table
 from marketflow.flows.variables import nearest
 from marketflow.schemas.fields import Kind, Table
+from marketflow.schemas.moments import date_at, date_of, moment_ns
 from marketflow.schemas.tables.market_data import DEPTH
-from marketflow.schemas.units import NS_PER_DAY, NS_PER_S, NS_PER_US
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.lake.layout import check_lake, list_files, list_partitions
 
-_EPOCH: Final = date(1970, 1, 1)
 #: Symbols that an error names.
 _SOME: Final = 10
 _TIME: Final = pl.Datetime("ns", "UTC")
@@ -75,13 +74,13 @@ def scan_lake(
             raise UsageError(f"{name} has no {column}: leave out {column}s=")
     _check_venues(root, table, venues or [])
     _check_symbols(root, table, symbols or [])
-    first_ns = None if start is None else moment_ns("start", start)
-    end_ns = None if end is None else moment_ns("end", end)
+    first_ns = None if start is None else _moment("start", start)
+    end_ns = None if end is None else _moment("end", end)
     files = list_files(
         root,
         name,
-        first=None if first_ns is None else _date(first_ns),
-        last=None if end_ns is None else _date(end_ns - 1),
+        first=None if first_ns is None else date_at(first_ns),
+        last=None if end_ns is None else date_at(end_ns - 1),
         venues=venues,
     )
     frame = _frame(table, root, files)
@@ -125,11 +124,11 @@ def book_levels(
     """Levels of the newest depth row at or before ``ts`` (see marketflow.book_at)."""
     _check(root)
     _check_venues(root, DEPTH, [] if venue is None else [venue])
-    at = pl.lit(moment_ns("ts", ts), dtype=_TIME)
-    last = _date(moment_ns("ts", ts))
+    at = pl.lit(_moment("ts", ts), dtype=_TIME)
+    last = date_at(_moment("ts", ts))
     days = sorted({p.day for p in list_partitions(root, DEPTH.name)}, reverse=True)
     for day in days:
-        when = _EPOCH + timedelta(day)
+        when = date_of(day)
         if when > last:
             continue
         files = list_files(
@@ -184,39 +183,12 @@ def _frame(table: Table, root: Path, files: list[Path]) -> pl.LazyFrame:
     return frame.select(names)
 
 
-def moment_ns(name: str, value: str | date | datetime | int) -> int:
-    """A moment as ns since 1970-01-01 UTC, to the nanosecond. UsageError says the forms."""
-    if isinstance(value, bool) or not isinstance(value, str | date | datetime | int):
-        raise UsageError(f"{name}={value!r}: give ISO text, a date, a datetime or int nanoseconds")
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str):
-        return _text_ns(name, value)
-    if isinstance(value, datetime):
-        moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-        delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
-        seconds = delta.days * (NS_PER_DAY // NS_PER_S) + delta.seconds
-        return seconds * NS_PER_S + delta.microseconds * NS_PER_US
-    return (value - _EPOCH).days * NS_PER_DAY
-
-
-def _text_ns(name: str, text: str) -> int:
-    """ISO text; digits of the second beyond the sixth are nanoseconds."""
-    whole, dot, rest = text.strip().partition(".")
-    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+def _moment(name: str, value: str | date | datetime | int) -> int:
+    """ns since 1970-01-01 UTC. UsageError with the forms."""
     try:
-        if len(digits) > len("123456789"):
-            raise ValueError
-        moment = datetime.fromisoformat(whole + rest[len(digits) :])
-    except ValueError:
-        raise UsageError(
-            f"{name}={text!r} is no moment such as 2026-03-02 or 2026-03-02T14:30:00.000000001"
-        ) from None
-    return moment_ns(name, moment) + (int(digits.ljust(9, "0")) if dot and digits else 0)
-
-
-def _date(ns: int) -> date:
-    return _EPOCH + timedelta(ns // NS_PER_DAY)
+        return moment_ns(value)
+    except ValueError as error:
+        raise UsageError(f"{name}={error}") from None
 
 
 def _check_venues(root: Path, table: Table, venues: list[str]) -> None:

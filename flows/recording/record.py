@@ -22,11 +22,11 @@ from rich.table import Table
 
 from marketflow.flows.console import Cell, Progress, quantity
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.queries.polars_lake import moment_ns
 from marketflow.flows.recording.record_lines import VENUE, LinesRecorder
 from marketflow.flows.recording.redundancy import RecordArbiter
 from marketflow.flows.runtime.kernels import prepare
 from marketflow.flows.runtime.signals import on_signals
+from marketflow.schemas.moments import moment_ns
 from marketflow.schemas.units import NS_PER_S
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.raw.registry import RawWriter, address_of, open_raw
@@ -156,7 +156,10 @@ def _end(duration: str | None, until: str | None) -> float | None:
         return seconds("--for", duration)
     if until is None:
         return None
-    left_s = (moment_ns("--until", until) - time.time_ns()) / NS_PER_S
+    try:
+        left_s = (moment_ns(until) - time.time_ns()) / NS_PER_S
+    except ValueError as error:
+        raise UsageError(f"--until {error}") from None
     if left_s <= 0:
         raise UsageError(f"--until {until} is over: give a moment to come (UTC)")
     return left_s

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from marketflow.flows.runtime import checkpoints, recovery
-from marketflow.sinks.durable import replacing, sweep
+from marketflow.sinks.durable import Survives, replacing, sweep
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.lake.compact import alone
 from marketflow.sinks.lake.layout import own_folder
@@ -115,7 +115,7 @@ def test_writing_and_sweeping_at_once(tmp_path: Path) -> None:
         sweeper.start()
     try:
         for number in range(300):
-            with replacing(tmp_path / "file", durable=False) as file:
+            with replacing(tmp_path / "file", Survives.PROCESS) as file:
                 file.write(b"%d" % number)
             assert (tmp_path / "file").read_bytes() == b"%d" % number
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +14,6 @@ import pyarrow as pa
 import pytest
 
 import marketflow as mf
-from marketflow.flows.queries.polars_lake import moment_ns
 from marketflow.schemas.derived.arrow import schema
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import DEPTH
@@ -208,23 +207,6 @@ def test_mistakes_name_the_fix(lake: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             call()
-
-
-def test_moments_keep_nanoseconds() -> None:
-    noon = 1_767_268_800_000_000_000
-    for value in (
-        noon + 1,
-        "2026-01-01T12:00:00.000000001",
-        "2026-01-01 12:00:00.000000001Z",
-        "2026-01-01T13:00:00.000000001+01:00",
-    ):
-        assert moment_ns("ts", value) == noon + 1
-    aware = datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(microseconds=3)
-    assert moment_ns("ts", aware) == noon + 3000
-    assert moment_ns("ts", date(2026, 1, 1)) == noon - 12 * HOUR_NS
-    assert moment_ns("ts", "1969-12-31T23:59:59.5") == -500_000_000
-    with pytest.raises(ValueError, match="no moment"):
-        moment_ns("ts", "2026-01-01T12:00:00.0000000001")
 
 
 def test_run_delegates_to_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
