@@ -57,7 +57,7 @@ def rescale(folder: Path, sinks: Sequence[str], shards: int, processes: int) -> 
     for process in range(processes):
         keeps = _keeper(process, processes, shards)
         begin = [
-            writer.moved(states, keeps)
+            writer.reassign(states, keeps)
             for writer, states in zip(crews[0], zip(*settled, strict=True), strict=True)
         ]
         laid.append(

@@ -121,7 +121,7 @@ class KafkaWriter:
         self._written = highest([ahead, self._scanner.written(self._offsets)])
         self._start()
 
-    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+    def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """Rows behind the earliest of the offsets are looked for, whoever wrote them."""
         partitions, offsets = states[0][1:3]
         for _, _, others, _, _ in states:

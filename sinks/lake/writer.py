@@ -150,7 +150,7 @@ class ParquetWriter:
         progress.finished = False
         run.save(durable=True)
 
-    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+    def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """A run of the new writer's own, which goes on numbering where the others were."""
         marks = of_shards(highest(state[-1] for state in states), keeps)
         return (SNAPSHOT_VERSION, _NO_RUN, 0, 0, 0, marks)

@@ -176,7 +176,7 @@ class TimescaleWriter:
         self._run = run
         self._next, self._stored = found[0], highest(map(from_json, found[1]))
 
-    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+    def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """The same run; what is stored of its shards is found in the database."""
         return (
             SNAPSHOT_VERSION,
