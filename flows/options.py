@@ -25,6 +25,19 @@ from marketflow.flows.variables import (
     variable,
 )
 
+#: The page to read on, by command.
+_PAGES: Final = {
+    "run": "flows/README.md",
+    "replay": "flows/README.md#replay",
+    "record": "sources/README.md#recording-live-feeds",
+    "sql": "flows/queries/README.md",
+    "tables": "docs/tables.md",
+    "compact": "sinks/README.md#the-lake",
+    "retention": "sinks/README.md#retention",
+    "migrate": "infra/README.md#the-database",
+    "services": "infra/README.md#local-servers",
+    "topics": "infra/README.md#topics",
+}
 #: Commands whose other options are settings of a flow.
 _FLOW_COMMANDS: Final = ("run", "replay")
 
@@ -46,7 +59,12 @@ class ConfiguredGroup(TyperGroup):
             option.envvar = _variables_of(cmd_name, name)
             # A column of its own is too narrow for the names at 80 columns: see the epilog.
             option.show_envvar = False
-        command.epilog = _variables(cmd_name, list(options))
+        # Lines of a docstring are no lines of a terminal.
+        paragraphs = (command.help or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
+        command.epilog = "\n\n".join(
+            filter(None, (_variables(cmd_name, list(options)), _read_on(cmd_name)))
+        )
         if not _asks_for_help():
             check_variables(os.environ)
             ctx.default_map = {cmd_name: _defaults(options)}
@@ -55,6 +73,11 @@ class ConfiguredGroup(TyperGroup):
                 _invoke_at_one_place, command.invoke
             )
         return command
+
+
+def _read_on(command: str) -> str:
+    """The page of the manual that a command is on."""
+    return f"Read on: {_PAGES[command]}" if command in _PAGES else ""
 
 
 def _variables(command: str, names: list[str]) -> str | None:

@@ -25,6 +25,7 @@ app = typer.Typer(
     name="marketflow",
     cls=ConfiguredGroup,
     help="Trading data as streaming dataflows: feeds to books, bars, a Parquet lake and SQL.",
+    epilog="Read on: README.md, and the README page of each room.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -94,7 +95,7 @@ def run(
     """Run a flow from its sources to its sinks until they end or a signal stops it.
 
     Sources: itch:PATH?date=YYYY-MM-DD · lobster:MESSAGES?book=BOOK&symbol=S&date=… · dbn:PATH ·
-    binance:PATH?market=spot|usdm|coinm · capture:PATH · csv:/parquet:PATH?table=T ·
+    binance:PATH?market=spot|us|usdm|coinm · capture:PATH · csv:/parquet:PATH?table=T ·
     kafka://HOST:PORT/TOPIC?from=…&to=… · sim:?events=N&seed=S. Several paths (comma-separated or
     a glob) are one continuous feed. Live feeds (ws:) are recorded first: see record.
 

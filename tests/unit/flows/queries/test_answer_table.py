@@ -21,9 +21,8 @@ from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.lake.writer import ParquetWriter
 from tests.support.batches import Item
-from tests.support.root import ROOT
+from tests.support.pages import blocks, pages
 
-README = ROOT / "README.md"
 NS = 1_723_161_360_123_456_789  # 2024-08-08 23:56:00.123456789
 
 
@@ -186,14 +185,14 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def readme_queries() -> list[str]:
-    """The queries that the README offers, in its blocks of SQL."""
-    blocks = re.findall(r"```sql\n(.*?)```", README.read_text(), re.DOTALL)
-    return [query for block in blocks for query in block.split(";\n") if "SELECT" in query]
+def queries_of_pages() -> list[str]:
+    """The queries that the README pages offer, in their blocks of SQL."""
+    texts = [b.text + "\n" for page in pages() for b in blocks(page) if b.language == "sql"]
+    return [query for text in texts for query in text.split(";\n") if "SELECT" in query]
 
 
-@pytest.mark.parametrize("query", readme_queries())
-def test_the_queries_of_the_readme_fit_80_columns(lake: Path, query: str) -> None:
+@pytest.mark.parametrize("query", queries_of_pages())
+def test_the_queries_of_the_pages_fit_80_columns(lake: Path, query: str) -> None:
     query = query.replace("2024-08-08 23:56:00", "2024-08-09 23:56:00")
     page = io.StringIO()
     console = Console(file=page, width=80, height=25, force_terminal=True, color_system=None)
