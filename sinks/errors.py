@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Final
 
 from marketflow.schemas.recovery import START_AGAIN
@@ -36,3 +38,9 @@ class DatabaseFailed(OSError):  # noqa: N818 - reads as what happened
 
 class KafkaFailed(ConnectionError):  # noqa: N818 - reads as what happened
     """The brokers were away for too long or refused: the text names them and how to go on."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint where a name is near to a known one; else empty."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -99,7 +99,7 @@ class JsonlWriter:
         self._file.truncate(length)
         self._file.seek(length)
 
-    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+    def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """A file of the new writer's own."""
         return (1, 0)
 

@@ -21,7 +21,7 @@ class NullWriter:
     def restore(self, state: Any) -> None:
         """Nothing to come back to."""
 
-    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+    def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """Nothing to begin with."""
 
     def close(self) -> None:

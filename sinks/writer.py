@@ -38,7 +38,7 @@ class Writer(Protocol):
         """Go back to exactly the state of ``state``, a value of :meth:`snapshot`."""
         ...
 
-    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+    def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """The state for a new writer to begin with, whose shards (those that it ``keeps``) were
         other writers' before, which were closed after ``states``; it may touch nothing."""
         ...

@@ -27,6 +27,7 @@ from marketflow.flows.queries.readonly import check_database_query, is_cursor_qu
 from marketflow.infra.reader import ROLE, power
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.errors import SinkError
+from marketflow.sinks.redaction import redacted
 from marketflow.sinks.timescale import dsn as dsn_module
 
 _T = TypeVar("_T")
@@ -95,7 +96,7 @@ def _check_login(connection: psycopg.Connection[Any], dsn: str) -> None:
     """Raise UsageError unless the login can do nothing but read."""
     found = power(connection)
     if found is not None:
-        reader = dsn_module.redacted(dsn_module.with_login(dsn, ROLE, "PASSWORD"))
+        reader = redacted(dsn_module.with_login(dsn, ROLE, "PASSWORD"))
         raise UsageError(
             f"{dsn_module.shown(dsn)} {found}, and a query only reads: log in as {ROLE}, --dsn "
             f"{reader.replace('***', 'PASSWORD')} or MARKETFLOW_READER_DSN (services env prints it "

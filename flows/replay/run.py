@@ -29,14 +29,12 @@ from marketflow.flows.settings import Settings
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.sinks import durable
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.lake.backfill import Arrived
-from marketflow.sinks.overlap import Interval, holds
-from marketflow.sinks.registry import back_fill, parse_sink, prepare_back_fill
-from marketflow.sinks.timescale.dsn import redacted
+from marketflow.sinks.overlap import Arrived, Interval
+from marketflow.sinks.redaction import redacted
+from marketflow.sinks.registry import parse_sink
 from marketflow.sources.errors import FeedFailed, SourceError
 from marketflow.sources.url import parse_source
 
-_REPLACEABLE = ("parquet", "timescale", "null")
 _RAN = "replayed.json"
 #: Rows that a back-fill has put in are replaced by the next one.
 _REPLACE_ANEW = "begin the back-fill anew with another --recovery folder"
@@ -121,7 +119,7 @@ def _back_fill(
     try:
         if not ran.is_file():
             for text in order.sinks:
-                prepare_back_fill(text, replaying.aside)
+                parse_sink(text).prepare_back_fill(replaying.aside)
             summary = _run(order, settings, replaying, console)
             if summary["stopped"]:
                 return {**summary, "rows_replaced": 0, "rows_written": 0}
@@ -129,7 +127,7 @@ def _back_fill(
                 durable.replace(ran, json.dumps(summary).encode())
         summary = json.loads(ran.read_text())
         arrived = _arrived(replaying.plan)
-        reports = [back_fill(text, replaying.aside, arrived) for text in order.sinks]
+        reports = [parse_sink(text).back_fill(replaying.aside, arrived) for text in order.sinks]
     except SinkError as error:
         raise UsageError(str(error)) from None
     totals = {name: sum(report[name] for report in reports) for name in reports[0]}
@@ -153,7 +151,7 @@ def _new_plan(order: Order, shards: int, tables: tuple[str, ...]) -> ReplayPlan:
     for text in () if order.replace else order.sinks:
         for venue, first_ms, end_ms, _ in plan.arrivals:
             name, others = decoders.rows_of(venue)
-            table = holds(text, Interval(name, first_ms, end_ms, others), tables)
+            table = parse_sink(text).holds(Interval(name, first_ms, end_ms, others), tables)
             if table is not None:
                 raise UsageError(
                     f"{redacted(text)} has rows of this interval already (in {table}): put the new "
@@ -189,15 +187,14 @@ def _check(order: Order) -> None:
         )
     try:
         for text in order.sinks:
-            scheme = parse_sink(text).scheme
-            if order.replace and scheme not in _REPLACEABLE:
+            if order.replace and not parse_sink(text).can_replace:
                 raise UsageError(
-                    f"--replace: rows of {scheme}: cannot be replaced; only those of parquet: and "
-                    "timescale: can"
+                    f"--replace: rows of {text.partition(':')[0]}: cannot be replaced; only those "
+                    "of parquet: and timescale: can"
                 )
+        check_sinks(order.sinks)
     except SinkError as error:
         raise UsageError(str(error)) from None
-    check_sinks(order.sinks)
 
 
 def _settings(original: Path | None, settings: Settings) -> tuple[Settings, tuple[str, ...]]:

@@ -31,6 +31,7 @@ from rich.text import Text
 
 from marketflow.flows.runtime.compiling import COMPILING
 from marketflow.flows.runtime.signals import die_with_parent
+from marketflow.sinks.registry import parse_sink
 from marketflow.sources.url import SourceSpec
 
 log = logging.getLogger("marketflow.kernels")
@@ -74,7 +75,6 @@ def _rows() -> None:
     from marketflow.operators.rows import rows_to_batch
     from marketflow.schemas.derived.kernel_rows import row_dtype
     from marketflow.schemas.tables import TABLES
-    from marketflow.sinks.registry import open_writer
 
     instruments = Instruments.of(np.zeros(1, INSTRUMENT), ["VENUE"], ["SYMBOL"])
     made = {}
@@ -84,7 +84,7 @@ def _rows() -> None:
         made[name] = rows_to_batch(TABLES[name], rows, instruments, 0, 0)
     bars = BarsShard(0, BarsConfig(("1s",))).apply(Rows(0, made, ended=True))
     with tempfile.TemporaryDirectory(prefix="marketflow-kernels-") as folder:
-        writer = open_writer(f"parquet:{Path(folder) / 'lake'}")
+        writer = parse_sink(f"parquet:{Path(folder) / 'lake'}").open()
         writer.write(Rows(0, {**made, **bars.tables}))
         writer.close()
 
@@ -195,8 +195,8 @@ def parts_of(specs: Iterable[SourceSpec], sinks: Iterable[str]) -> list[str]:
             wanted.append("itch")
         elif feed.startswith("binance"):
             wanted.append("binance")
-    if any(text.startswith("timescale:") for text in sinks):
-        wanted.append("timescale")
+    for text in sinks:
+        wanted += parse_sink(text).kernels
     return list(dict.fromkeys(wanted))
 
 

@@ -28,7 +28,7 @@ from marketflow.flows.runtime.recovery import States
 from marketflow.flows.runtime.stats import RunStats
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.registry import open_writer
+from marketflow.sinks.registry import parse_sink
 from marketflow.sinks.writer import HoldingWriter, Writer, fence_all
 
 log = logging.getLogger("marketflow.rescale")
@@ -57,7 +57,7 @@ def rescale(folder: Path, sinks: Sequence[str], shards: int, processes: int) -> 
     for process in range(processes):
         keeps = _keeper(process, processes, shards)
         begin = [
-            writer.moved(states, keeps)
+            writer.reassign(states, keeps)
             for writer, states in zip(crews[0], zip(*settled, strict=True), strict=True)
         ]
         laid.append(
@@ -106,7 +106,7 @@ def _states_of(
 
 def _writers(folder: Path, sinks: Sequence[str], process: int) -> list[Writer]:
     identity, writer = recovery.identity(folder), recovery.writer_id(folder, process)
-    return [RunStats(), *(open_writer(text, writer, identity) for text in sinks)]
+    return [RunStats(), *(parse_sink(text).open(writer, identity) for text in sinks)]
 
 
 def shut_out(folder: Path, sinks: Sequence[str], processes: int) -> None:

@@ -36,9 +36,9 @@ from marketflow.flows.runtime.stats import RunStats, merge_progress, merge_summa
 from marketflow.flows.runtime.worker import Job, run_process
 from marketflow.flows.settings import Settings
 from marketflow.schemas.recovery import START_AGAIN
+from marketflow.sinks.config import SinkConfig
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.registry import check_place, parse_sink, place
-from marketflow.sinks.timescale.dsn import redacted
+from marketflow.sinks.registry import parse_sink
 from marketflow.sources.errors import SourceError
 from marketflow.sources.url import SourceSpec
 
@@ -67,13 +67,12 @@ def run(
         specs = [decoders.parse(text) for text in sources]
         for spec in specs:
             decoders.check(spec)
-        for text in sinks:
-            parse_sink(text)
-            for spec in specs:
-                _check_apart(spec, text)
+        stores = [parse_sink(text) for text in sinks]
+        for spec in specs:
+            _check_apart(spec, stores)
     except (SourceError, SinkError) as error:
         raise UsageError(str(error)) from None
-    if processes > 1 and "jsonl:-" in sinks:
+    if processes > 1 and not all(store.is_shared for store in stores):
         raise UsageError("several processes cannot share standard output: use jsonl:PATH")
     if not specs or not sinks:
         raise UsageError("a run needs at least one --source and one --sink")
@@ -129,12 +128,13 @@ class timed:  # noqa: N801 - a context manager
 
 def check_sinks(sinks: Sequence[str]) -> None:
     """UsageError if a sink is named twice, or is a folder that a run may not write to."""
-    places = [place(text) for text in sinks]
-    for index, text in enumerate(sinks):
+    stores = [parse_sink(text) for text in sinks]
+    places = [store.place for store in stores]
+    for index, store in enumerate(stores):
         if places[index] in places[:index]:
-            raise UsageError(f"sink {redacted(text)} is named twice: leave one of them out")
+            raise UsageError(f"sink {store.shown} is named twice: leave one of them out")
         try:
-            check_place(text)
+            store.check()
         except SinkError as error:
             raise UsageError(str(error)) from None
 
@@ -169,9 +169,11 @@ def _feeds(
     return feeds
 
 
-def _check_apart(source: SourceSpec, sink: str) -> None:
+def _check_apart(source: SourceSpec, sinks: Sequence[SinkConfig]) -> None:
     """A lake that is read and written at once would hold its rows twice."""
-    if source.lake is not None and place(sink) == f"parquet:{source.lake.resolve()}":
+    if source.lake is None:
+        return
+    if any(sink.place == f"parquet:{source.lake.resolve()}" for sink in sinks):
         raise SinkError(
             f"{source.lake} is source and sink at once, and would hold its rows twice: name "
             "another folder for --sink parquet:DIR"

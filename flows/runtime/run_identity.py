@@ -13,7 +13,7 @@ from typing import Any, Final
 from marketflow.flows.errors import UsageError
 from marketflow.flows.settings import Settings
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
-from marketflow.sinks.registry import place
+from marketflow.sinks.registry import parse_sink
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files import marks
 from marketflow.sources.url import SourceSpec
@@ -30,7 +30,7 @@ def of_run(
     return {
         "flow": flow,
         "sources": list(sources),
-        "sinks": [place(text) for text in sinks],
+        "sinks": [parse_sink(text).place for text in sinks],
         "settings": settings.deciding_rows(),
         **more,
     }

@@ -104,7 +104,7 @@ class RunStats:
         self.earlier_messages = self.sums["messages"]
         self.levels, self.last_event_ns = {n: dict(v) for n, v in levels.items()}, newest
 
-    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+    def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """Levels go with their shards; whoever keeps the first feed's own rows keeps the sums."""
         whole = RunStats()
         for state in states:

@@ -39,7 +39,7 @@ from marketflow.schemas.recovery import StateError
 from marketflow.schemas.units import NS_PER_MS, interval_ns
 from marketflow.sinks.engine import WriterSink
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.registry import open_writer
+from marketflow.sinks.registry import parse_sink
 from marketflow.sources.engine import FeedSource, ReplaySource
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
@@ -185,7 +185,7 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     writer = recovery.writer_id(folder, job.process)
     midway = job.replay is not None and job.replay.plan.midway
     aside = None if job.replay is None else job.replay.aside
-    writers = [open_writer(text, writer, identity, midway, aside) for text in job.sinks]
+    writers = [parse_sink(text).open(writer, identity, midway, aside) for text in job.sinks]
     tables = settings.tables if job.replay is None else job.replay.tables
     sink = WriterSink([stats, *writers], tables=frozenset(tables))
     packed = all(spec.scheme in _PACKED for spec in sources)

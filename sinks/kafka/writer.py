@@ -42,7 +42,7 @@ from marketflow.schemas.tables.market_data import QUALITY_EVENTS
 from marketflow.schemas.topic_wait import wait_for_topic
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.kafka import encode as kafka_messages
-from marketflow.sinks.kafka.config import KafkaSinkSpec
+from marketflow.sinks.kafka.config import KafkaConfig
 from marketflow.sinks.kafka.producer import Link
 from marketflow.sinks.kafka.scan import Offsets, Scanner
 from marketflow.sinks.marks import Gapless, Marks, copied, highest, mark, of_shards
@@ -58,23 +58,23 @@ _LINGER_MS: Final = 5
 
 class KafkaWriter:
     """Writer of the topics below one prefix. ``recovery`` identifies the recovery folder that
-    snapshots go to, None without one; ``midway``: see sinks.registry.open_writer.
+    snapshots go to, None without one; ``midway``: see sinks.config.Opening.
 
     Raises SinkError (what was asked cannot be done) and KafkaFailed (outage, refusal).
     """
 
     def __init__(
         self,
-        spec: KafkaSinkSpec,
+        config: KafkaConfig,
         writer: str = "w0",
         recovery: str | None = None,
         midway: bool = False,
     ) -> None:
-        self._spec = spec
+        self._config, self._options = config, config.options
         self._run = recovery or ""
-        name = f"marketflow.{spec.prefix}.{writer}"
-        linger_ms = min(_LINGER_MS, spec.commit_ms // 2)
-        self._link = Link(spec.address, name, spec.patience_s, linger_ms)
+        name = f"marketflow.{config.prefix}.{writer}"
+        linger_ms = min(_LINGER_MS, config.options.commit_ms // 2)
+        self._link = Link(config.address, name, config.options.patience_s, linger_ms)
         # A transaction that another writer left open hides what is behind it until it times out.
         self._scanner = Scanner(self._link, name, self._run, self._link.transaction_s + _SCAN_S)
         self._partitions: dict[str, int] = {}
@@ -121,7 +121,7 @@ class KafkaWriter:
         self._written = highest([ahead, self._scanner.written(self._offsets)])
         self._start()
 
-    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+    def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """Rows behind the earliest of the offsets are looked for, whoever wrote them."""
         partitions, offsets = states[0][1:3]
         for _, _, others, _, _ in states:
@@ -153,7 +153,7 @@ class KafkaWriter:
     def _find_topics(self, wanted: Collection[str] = ()) -> None:
         """Find the topics of our tables; ``wanted`` ones, and at least one, are waited for: what
         was created a moment ago may not be known to every broker yet."""
-        spec = self._spec
+        options = self._options
 
         def look() -> bool | None:
             self._look()
@@ -162,30 +162,31 @@ class KafkaWriter:
         if not wait_for_topic(
             look,
             lambda: self._no_topic(wanted),
-            spec.patience_s,
+            options.patience_s,
             clock=time.monotonic,
             pause=self._link.given_up.wait,
             tell=log.warning,
         ):
             raise SinkError(self._no_topic(wanted))
         for topic, count in self._partitions.items():
-            if spec.partitions and count != spec.partitions:
+            if options.partitions is not None and count != options.partitions:
                 raise SinkError(
                     f"kafka topic {topic} has {count} partitions, the sink says partitions="
-                    f"{spec.partitions}: say partitions={count} (a new run may use another prefix)"
+                    f"{options.partitions}: say partitions={count} (a new run may use another "
+                    "prefix)"
                 )
 
     def _look(self) -> None:
         """Which of our topics there are now. A topic that grows meanwhile stays as it was for us:
         a shard would change its partition."""
-        prefix = self._spec.prefix
+        prefix = self._config.prefix
         known = self._link.list_topics()
         topics = {f"{prefix}.{name}" for name in TABLES} & known.keys()
         self._partitions = {topic: known[topic] for topic in topics} | self._partitions
         self._asks_resync = f"{prefix}.{resync.TOPIC}" in known
 
     def _no_topic(self, wanted: Collection[str]) -> str:
-        brokers, prefix = self._spec.address.brokers, self._spec.prefix
+        brokers, prefix = self._config.address.brokers, self._config.prefix
         missing = [topic for topic in wanted if topic not in self._partitions]
         text = f"kafka at {brokers} has no topic {', '.join(missing) or f'{prefix}.<table>'}: "
         text += f"create it with marketflow topics --brokers {brokers} --prefix {prefix}"
@@ -210,7 +211,7 @@ class KafkaWriter:
         batch = self._unwritten(table.name, shard, batch)
         if not batch.num_rows:
             return
-        topic = f"{self._spec.prefix}.{table.name}"
+        topic = f"{self._config.prefix}.{table.name}"
         if topic not in self._partitions:
             self._find_topics([topic])
         partition = partition_of_shard(shard, self._partitions[topic])
@@ -224,7 +225,7 @@ class KafkaWriter:
         for request in resync.requests_of(events):
             key, value = resync.to_message(request)
             message = Message(key, value, [], 0)
-            self._link.send(f"{self._spec.prefix}.{resync.TOPIC}", 0, message)
+            self._link.send(f"{self._config.prefix}.{resync.TOPIC}", 0, message)
 
     def _unwritten(self, table: str, shard: int, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Rows that are not in the topic yet."""
@@ -238,14 +239,14 @@ class KafkaWriter:
 
     def _made_encoder(self, table: Table) -> Callable[[pa.RecordBatch], Iterator[Message]]:
         run = self._run.encode()
-        if self._spec.format == "arrow":
+        if self._options.format == "arrow":
             return lambda batch: kafka_messages.arrow_messages(table, batch, run)
         values: Callable[[pa.RecordBatch], list[bytes]] = kafka_messages.json_values
-        if self._spec.format == "avro":
+        if self._options.format == "avro":
             schema_id = wire_rows.local_schema_id(table)
-            if self._spec.registry:
-                topic = f"{self._spec.prefix}.{table.name}"
-                schema_id = kafka_messages.registered_id(self._spec.registry, topic, table)
+            if self._options.registry:
+                topic = f"{self._config.prefix}.{table.name}"
+                schema_id = kafka_messages.registered_id(self._options.registry, topic, table)
             values = kafka_messages.avro_values(table, schema_id)
         return lambda batch: kafka_messages.row_messages(table, batch, run, values(batch))
 
@@ -259,7 +260,8 @@ class KafkaWriter:
                 if self._closed:
                     return
             # Rows that come meanwhile join the transaction; the first one after a rest goes alone.
-            if self._pause.wait(self._committed_s + self._spec.commit_ms / 1000 - time.monotonic()):
+            due_s = self._committed_s + self._options.commit_ms / 1000
+            if self._pause.wait(due_s - time.monotonic()):
                 return
             with self._change:
                 if self._closed or self._failure is not None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from marketflow.schemas.tables import TABLES
-from marketflow.schemas.units import NS_PER_MS
 from marketflow.sinks.columns import Names, shape, to_bare
 from marketflow.sinks.durable import sync_folder
 from marketflow.sinks.errors import SinkError, disk_failed
@@ -41,36 +40,9 @@ from marketflow.sinks.lake.layout import (
     write_journal,
 )
 from marketflow.sinks.lake.run import WriterFolder
+from marketflow.sinks.overlap import Arrived, other_rows
 
 _MAX_DAYS_OFF: Final = 1
-_MAX_NS: Final = 2**63 - 1
-
-
-class Arrived(NamedTuple):
-    """When the frames of the interval arrived: from ``first_ms``, before ``end_ms``; None: open.
-    Unless it ``is_exact``, others may have arrived within a millisecond of either end."""
-
-    first_ms: int | None = None
-    end_ms: int | None = None
-    is_exact: bool = True
-
-    def bounds_ns(self, widest: bool = False) -> tuple[int, int]:
-        """[from, before): what surely is of the interval, or at the widest may be."""
-        first, end = self.first_ms, self.end_ms
-        slack_ms = int(widest and not self.is_exact)
-        return (
-            0 if first is None else (first - slack_ms) * NS_PER_MS,
-            _MAX_NS if end is None else (end + slack_ms) * NS_PER_MS,
-        )
-
-
-def other_rows(store: object, table: str) -> SinkError:
-    """The interval has another number of rows now than it had."""
-    return SinkError(
-        f"{store}: the interval has another number of rows of {table} than it had, so the rows "
-        "behind it would have other numbers: it cannot be put between the old ones; rebuild the "
-        "store (replay from the start into a new one)"
-    )
 
 
 def aside(root: Path, key: str) -> Path:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +25,7 @@ from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
 from marketflow.sinks.columns import concat, shape, to_file
 from marketflow.sinks.errors import SinkError, disk_failed
 from marketflow.sinks.lake.aside_log import AsideLog, Position, Record
+from marketflow.sinks.lake.config import SealOptions
 from marketflow.sinks.lake.file import FileOptions, sorted_rows, sync_folders, write_file
 from marketflow.sinks.lake.layout import Partition, prepare_lake, writer_file_name
 from marketflow.sinks.lake.pending import STAGE_ROWS, Pending, PendingRows
@@ -45,28 +45,25 @@ SNAPSHOT_VERSION: Final = 1
 _NO_RUN: Final = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ParquetOptions:
-    """When rows become a file. A partition is sealed at ``seal_rows`` or ``seal_bytes`` (of
-    memory), at a snapshot already from ``1 / snapshot_divisor`` of that, and after
-    ``seal_after_s``; the largest ones also while all pending exceed ``max_pending_bytes`` or
-    ``max_partitions``. The log is rewritten when it holds ``log_slack_bytes`` of dead rows.
-    Batches of a table are gathered to ``stage_rows`` before they are split by partition."""
+class ParquetOptions(SealOptions):
+    """When rows become a file, with what no URL sets.
 
-    seal_rows: int = 1 << 19
-    seal_bytes: int = 64 << 20
-    seal_after_s: float = 300.0
+    ``snapshot_divisor``: a snapshot seals a partition from that part of the sizes on.
+    ``max_partitions``: the largest are sealed while there are more.
+    ``log_slack_bytes``: the log is rewritten when it holds more of dead rows.
+    ``stage_rows``: batches of a table are gathered to that before they are split by partition.
+    """
+
     snapshot_divisor: int = 4
-    max_pending_bytes: int = 512 << 20
     max_partitions: int = 512
     log_slack_bytes: int = 64 << 20
     stage_rows: int = STAGE_ROWS
-    file: FileOptions = field(default_factory=FileOptions)
+    file: FileOptions = FileOptions()
 
 
 class ParquetWriter:
     """Writer of one lake. ``recovery`` identifies the recovery folder that snapshots go to;
-    ``midway``: see sinks.registry.open_writer.
+    ``midway``: see sinks.config.Opening.
 
     Raises SinkError (what was asked cannot be done; the text says what can) and LakeFailed (the
     disk refused; every later call raises it again).
@@ -153,7 +150,7 @@ class ParquetWriter:
         progress.finished = False
         run.save(durable=True)
 
-    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+    def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """A run of the new writer's own, which goes on numbering where the others were."""
         marks = of_shards(highest(state[-1] for state in states), keeps)
         return (SNAPSHOT_VERSION, _NO_RUN, 0, 0, 0, marks)

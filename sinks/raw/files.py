@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,18 +21,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marketflow.schemas.messages.frames import FRAMES
+from marketflow.sinks.config import Count, Options, Seconds
 from marketflow.sinks.durable import replacing, sweep
 from marketflow.sinks.errors import RECORD_AGAIN, SinkError, disk_failed
 
 FOLDER: Final = "frames"
 
 
-@dataclass(frozen=True, slots=True)
-class RawFileOptions:
+class RawFileOptions(Options):
     """When waiting frames become a file: whichever comes first."""
 
-    seal_bytes: int = 64 << 20
-    seal_after_s: float = 10.0
+    seal_bytes: Count = 64 << 20
+    seal_after_s: Seconds = 10.0
 
 
 class RawFileWriter:

@@ -6,11 +6,10 @@ is one topic, for one venue), ``parquet:DIR?seal_after_s=S&seal_bytes=N`` (a fol
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import parse_qsl
 
 import pyarrow as pa
 
@@ -19,17 +18,14 @@ from marketflow.schemas.kafka_address import (
     KafkaAddress,
     KafkaAddressError,
     parse_address,
-    redacted,
 )
 from marketflow.schemas.messages.kafka import RAW_PREFIX
+from marketflow.sinks.config import Options, options_of, split
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.raw.files import RawFileOptions, RawFileWriter
+from marketflow.sinks.redaction import redacted
 
 FORMS: Final = "kafka://HOST:PORT/raw, parquet:DIR, capture:PATH"
-_NUMBERS: Final[dict[str, Callable[[str], int | float]]] = {
-    "seal_bytes": int,
-    "seal_after_s": float,
-}
 
 
 class RawWriter(Protocol):
@@ -47,20 +43,18 @@ class RawWriter(Protocol):
 
 def open_raw(text: str, venues: Sequence[str]) -> dict[str, RawWriter]:
     """A writer per venue (names of decoders). Raises SinkError naming what to change."""
-    scheme, colon, rest = text.partition(":")
-    place, _, query = rest.partition("?")
-    params = dict(parse_qsl(query, keep_blank_values=True))
-    match scheme if colon and place else "":
+    scheme = text.partition(":")[0]
+    place, params = split(text)
+    match scheme if place else "":
         case "kafka":
             return _topics(text, place, params, venues)
         case "parquet":
-            options = _options(text, params)
+            options = options_of(RawFileOptions, text, params)
             return {venue: RawFileWriter(Path(place), venue, options) for venue in venues}
         case "capture":
             from marketflow.sinks.raw.capture import CaptureWriter
 
-            if params:
-                raise SinkError(f"sink {text!r}: capture: takes no parameters")
+            options_of(Options, text, params)
             _one_venue(text, venues)
             return {venue: CaptureWriter(Path(place), venue) for venue in venues}
     raise SinkError(f"sink {redacted(text)!r}: raw frames go to {FORMS}")
@@ -71,10 +65,8 @@ def _topics(
 ) -> dict[str, RawWriter]:
     from marketflow.sinks.raw.topic import RawTopicWriter
 
-    for name in params:
-        if name not in SECURITY_PARAMS:
-            known = ", ".join(SECURITY_PARAMS)
-            raise SinkError(f"sink {redacted(text)!r}: unknown option {name!r}; known: {known}")
+    strangers = {name: value for name, value in params.items() if name not in SECURITY_PARAMS}
+    options_of(Options, text, strangers, SECURITY_PARAMS)
     address = address_of(place, params)
     if address.name == RAW_PREFIX.rstrip("."):
         names = {venue: f"{RAW_PREFIX}{venue.lower()}" for venue in venues}
@@ -98,17 +90,3 @@ def _one_venue(text: str, venues: Sequence[str]) -> None:
             f"sink {redacted(text)!r} takes one venue, the sources are of {', '.join(venues)}: "
             "write kafka://HOST:PORT/raw (a topic per venue) or parquet:DIR"
         )
-
-
-def _options(text: str, params: dict[str, str]) -> RawFileOptions:
-    numbers: dict[str, int | float] = {}
-    for name, value in params.items():
-        if name not in _NUMBERS:
-            raise SinkError(f"sink {text!r}: unknown option {name!r}; known: {', '.join(_NUMBERS)}")
-        try:
-            numbers[name] = _NUMBERS[name](value)
-        except ValueError:
-            numbers[name] = 0
-        if not 0 < numbers[name] < float("inf"):
-            raise SinkError(f"sink {text!r}: {name}={value!r} is no number above 0")
-    return replace(RawFileOptions(), **numbers)  # type: ignore[arg-type]

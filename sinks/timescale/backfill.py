@@ -18,7 +18,7 @@ from marketflow.schemas.fields import Table
 from marketflow.schemas.moments import datetime_at
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.lake.backfill import Arrived, other_rows
+from marketflow.sinks.overlap import Arrived, other_rows
 from marketflow.sinks.timescale.connection import Link
 
 _OUTAGE_S: Final = 300.0

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from marketflow.sinks.errors import SinkError
+from marketflow.sinks.redaction import redacted
 
 if TYPE_CHECKING:  # a run without a database does not load the driver
     import psycopg
@@ -26,8 +27,6 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "tcp_user_timeout": 30_000,
     "client_encoding": "UTF8",
 }
-_URL_SECRET: Final = re.compile(r"(//[^:/?#@\s]*):.*@")
-_NAMED_SECRET: Final = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)")
 
 #: What a server says to those it will never let in, with the fix. (libpq gives no SQLSTATE for a
 #: refused connection, only the text.)
@@ -96,11 +95,6 @@ def with_login(dsn: str, user: str, password: str | None) -> str:
     rest = {k: v for k, v in given.items() if k not in ("user", "password", "passfile")}
     query = f"?{urlencode(rest, quote_via=quote)}" if rest else ""
     return f"postgresql://{quote(user, safe='')}{secret}@{host}{port}/{database}{query}"
-
-
-def redacted(text: str) -> str:
-    """Any text with an address in it, without passwords."""
-    return _NAMED_SECRET.sub(r"\1***", _URL_SECRET.sub(r"\1:***@", text))
 
 
 def connect(dsn: str, name: str, **options: Any) -> psycopg.Connection[Any]:

@@ -31,7 +31,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -55,6 +54,7 @@ from marketflow.sinks.marks import (
     of_shards,
     to_json,
 )
+from marketflow.sinks.timescale.config import TimescaleOptions
 from marketflow.sinks.timescale.connection import Flight, Link, unmigrated
 from marketflow.sinks.timescale.encode import HEADER, TRAILER, Words, encode, to_columns
 from marketflow.sinks.writer import RowsLike
@@ -88,28 +88,13 @@ _PART_ROWS: Final = 1 << 15
 _DIRECT_COMPRESS: Final = "SET LOCAL timescaledb.enable_direct_compress_copy=on"
 
 
-@dataclass(frozen=True, slots=True)
-class TimescaleOptions:
-    """A flush comes at ``flush_rows``, at ``flush_bytes`` of memory, or ``flush_after_s`` after its
-    first row. ``outage_s``: longest wait for a database that is away; ``stall_s``: longest silence
-    of one that is not. ``direct_compress``: rows go straight into the columnstore, for back-fills
-    (full edition only)."""
-
-    flush_rows: int = 100_000
-    flush_bytes: int = 64 << 20
-    flush_after_s: float = 1.0
-    outage_s: float = 300.0
-    stall_s: float = 30.0
-    direct_compress: int = 0
-
-
 class _Superseded(Exception):  # noqa: N818 - not an error yet
     """The progress row is not where the flush expected it."""
 
 
 class TimescaleWriter:
     """Writer of one database. ``recovery`` identifies the recovery folder that snapshots go to;
-    ``midway``: see sinks.registry.open_writer. ``store``: the schema that holds the tables.
+    ``midway``: see sinks.config.Opening. ``store``: the schema that holds the tables.
 
     Raises SinkError (what was asked cannot be done; the text says what can) and DatabaseFailed
     (the database was away for too long; every later call raises it again).
@@ -191,7 +176,7 @@ class TimescaleWriter:
         self._run = run
         self._next, self._stored = found[0], highest(map(from_json, found[1]))
 
-    def moved(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
+    def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """The same run; what is stored of its shards is found in the database."""
         return (
             SNAPSHOT_VERSION,

@@ -29,7 +29,7 @@ from marketflow.flows.runtime.run import run
 from marketflow.infra.migrate import migrate
 from marketflow.infra.services.base import ServiceError
 from marketflow.infra.services.kafka import Kafka
-from marketflow.sinks.kafka.config import parse_kafka_sink
+from marketflow.sinks.kafka.config import KafkaConfig
 from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sinks.timescale.writer import copy_statement
 from marketflow.sources.kafka.config import parse_feed
@@ -171,7 +171,7 @@ def tables(quick: bool) -> Iterator[Result]:
         written, read = [], []
         for _ in range(1 if quick else 3):
             prefix = cluster.tables(1, ["quotes"])
-            writer = KafkaWriter(parse_kafka_sink(f"kafka://{cluster.brokers}/{prefix}"))
+            writer = KafkaWriter(KafkaConfig.parse(f"kafka://{cluster.brokers}/{prefix}"))
             started = time.perf_counter()
             for item in items:
                 writer.write(item)

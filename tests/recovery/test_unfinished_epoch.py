@@ -96,7 +96,7 @@ class _File:
     def restore(self, state: list[list[int]]) -> None:
         self._rows = list(state)
 
-    def moved(self, states: Sequence[Any], keeps: Any) -> Any:
+    def reassign(self, states: Sequence[Any], keeps: Any) -> Any:
         raise NotImplementedError
 
     def close(self) -> None:

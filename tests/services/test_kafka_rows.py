@@ -19,7 +19,7 @@ from marketflow.schemas.messages import single_rows as wire_rows
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import TRADES
-from marketflow.sinks.kafka.config import parse_kafka_sink
+from marketflow.sinks.kafka.config import KafkaConfig
 from marketflow.sinks.kafka.encode import json_values
 from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sources.errors import FeedFailed
@@ -33,7 +33,7 @@ _MADE = ("depth", "bars", "dead_letters", "quality_events")
 
 
 def writer(kafka: Cluster, prefix: str, query: str = "", name: str = "w0") -> KafkaWriter:
-    return KafkaWriter(parse_kafka_sink(f"kafka://{kafka.brokers}/{prefix}{query}"), name)
+    return KafkaWriter(KafkaConfig.parse(f"kafka://{kafka.brokers}/{prefix}{query}"), name)
 
 
 def stream_rows(batches: list[pa.RecordBatch]) -> list[dict[str, Any]]:

@@ -92,7 +92,7 @@ def test_shards_that_come_again_at_different_paces(kafka: Cluster) -> None:
             second.write(more)
         state = second.snapshot()
         second.abandon()
-        state = second.moved([state], lambda _: True) if moves else state
+        state = second.reassign([state], lambda _: True) if moves else state
     third = sink(kafka.brokers, prefix)
     third.restore(state)
     third.write(behind)
@@ -106,10 +106,10 @@ def test_a_shard_that_moves_takes_along_what_anybody_has_seen_of_it(
 ) -> None:
     """Writers of one run read each other's rows when they go on, each as far as they were then."""
     empty = sink(kafka.brokers, prefix).snapshot()
-    states = [(*empty[:4], {("trades", 1): seen, ("quotes", 2): 3}) for seen in (9, 5)]
+    states = [(*empty[:4], {"trades": {1: seen}, "quotes": {2: 3}}) for seen in (9, 5)]
     for order in (states, states[::-1]):
-        moved = sink(kafka.brokers, prefix).moved(order, lambda shard: shard == 1)
-        assert moved == (*empty[:4], {("trades", 1): 9})
+        moved = sink(kafka.brokers, prefix).reassign(order, lambda shard: shard == 1)
+        assert moved == (*empty[:4], {"trades": {1: 9}, "quotes": {}})
 
 
 def test_a_crash_before_the_first_snapshot(kafka: Cluster, prefix: str) -> None:

@@ -30,8 +30,7 @@ from marketflow.flows.replay.run import Order, replay
 from marketflow.flows.settings import Settings, load
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
-from marketflow.sinks.lake.backfill import Arrived
-from marketflow.sinks.registry import back_fill
+from marketflow.sinks.timescale.config import TimescaleConfig
 from marketflow.sources.kafka.config import parse_feed
 from marketflow.sources.kafka.replay import Replay
 from marketflow.sources.reader import Limits
@@ -281,13 +280,11 @@ def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
         sinks=(f"parquet:{lake}", *sinks), recovery=tmp_path / "back-fill", replace=True,
     )  # fmt: skip
 
-    def lost(text: str, key: str, arrived: Arrived) -> dict[str, int]:
-        if text.startswith("timescale:"):
-            raise ConnectionError("the database is away")
-        return back_fill(text, key, arrived)
+    def lost(*_: object) -> dict[str, int]:
+        raise ConnectionError("the database is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr("marketflow.flows.replay.run.back_fill", lost)
+        patch.setattr(TimescaleConfig, "back_fill", lost)
         with pytest.raises(ConnectionError):
             replay(order, settings=_settings())
     # Each store is the old one or the new one.

@@ -18,7 +18,7 @@ from marketflow.flows.runtime.rescale import rescale, shut_out
 from marketflow.flows.runtime.stats import RunStats
 from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sinks.lake.writer import ParquetWriter
-from marketflow.sinks.registry import open_writer
+from marketflow.sinks.registry import parse_sink
 from tests.reference.kafka import read_messages
 from tests.support.services.kafka_writing import ROWS, items, pieces
 from tests.support.services.topics import Cluster
@@ -31,10 +31,10 @@ _QUERY = "?patience_s=840&commit_ms=600000"
 #: Writes as process ``WRITER`` of the run, never commits, and waits to be killed.
 _LEAVES_OPEN = """
 import sys, time
-from marketflow.sinks.registry import open_writer
+from marketflow.sinks.registry import parse_sink
 from tests.support.services.kafka_writing import items
 url, writer, run = sys.argv[1:]
-sink = open_writer(url, writer, run)
+sink = parse_sink(url).open(writer, run)
 sink._committed_s = time.monotonic()  # what comes after a rest would be committed at once
 sink.write(items(2)[1])
 assert sink._link._producer.flush(60) == 0
@@ -50,7 +50,7 @@ def _run_of_two(folder: Path, sinks: list[str]) -> str:
     run = recovery.identity(folder)
     states = []
     for process in range(2):
-        writers = [RunStats(), *(open_writer(url, f"w{process}", run) for url in sinks)]
+        writers = [RunStats(), *(parse_sink(url).open(f"w{process}", run) for url in sinks)]
         states.append({_SINKS: pickle.dumps(tuple(writer.snapshot() for writer in writers))})
         for writer in writers[1:]:
             writer.abandon()
@@ -74,12 +74,12 @@ def _left_open(kafka: Cluster, url: str, prefix: str, writer: str, run: str) -> 
 
 def _rescaled(folder: Path, url: str, run: str) -> Any:
     rescale(folder, [url], _SHARDS, 1)
-    return open_writer(url, recovery.writer_id(folder, 0), run)
+    return parse_sink(url).open(recovery.writer_id(folder, 0), run)
 
 
 def _resumed(folder: Path, url: str, run: str) -> Any:
     shut_out(folder, [url], 2)
-    return open_writer(url, recovery.writer_id(folder, 0), run)
+    return parse_sink(url).open(recovery.writer_id(folder, 0), run)
 
 
 @pytest.mark.parametrize("goes_on", [_rescaled, _resumed])
@@ -108,7 +108,7 @@ def test_a_run_that_is_alive_is_not_shut_out_by_a_second_start(
     lake, folder = tmp_path / "lake", tmp_path / "recovery"
     sinks = [f"parquet:{lake}", f"kafka://{kafka.brokers}/{prefix}{_QUERY}"]
     run = _run_of_two(folder, sinks)
-    alive = ParquetWriter(lake, "l1w1", run), open_writer(sinks[1], "l1w0", run)
+    alive = ParquetWriter(lake, "l1w1", run), parse_sink(sinks[1]).open("l1w0", run)
     for writer in alive:
         writer.write(items(1)[0])
     arguments = (_SHARDS, 1) if start is rescale else (2,)

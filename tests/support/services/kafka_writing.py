@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from marketflow.sinks.kafka.config import parse_kafka_sink
+from marketflow.sinks.kafka.config import KafkaConfig
 from marketflow.sinks.kafka.writer import KafkaWriter
 from tests.support.batches import Item
 from tests.support.services import small_flow
@@ -42,7 +42,7 @@ def expected(count: int = ITEMS) -> dict[str, list[dict[str, Any]]]:
 
 def sink(brokers: str, prefix: str, query: str = "", run: str | None = "run-1") -> KafkaWriter:
     """The writer of a run with this recovery identity."""
-    return KafkaWriter(parse_kafka_sink(f"kafka://{brokers}/{prefix}{query}"), "w0", run)
+    return KafkaWriter(KafkaConfig.parse(f"kafka://{brokers}/{prefix}{query}"), "w0", run)
 
 
 def main() -> None:

@@ -125,7 +125,7 @@ def test_stale_books_are_named_and_only_faults_are_among_the_faults() -> None:
     again.restore(stats.snapshot())
     assert again.summary()["stale"] == stats.summary()["stale"]
     whole = RunStats()
-    whole.restore(stats.moved([stats.snapshot()], lambda shard: shard != 3))
+    whole.restore(stats.reassign([stats.snapshot()], lambda shard: shard != 3))
     assert whole.summary()["stale"] == []
     assert merge_summaries([stats.summary(), again.summary()])["stale"] == [
         "XNAS AAPL", "XNAS AAPL", "XNAS IBM", "XNAS IBM",

@@ -12,7 +12,8 @@ from marketflow.flows.market_data.decoders import rows_of
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_DAY, NS_PER_MS
 from marketflow.sinks.lake.writer import ParquetWriter
-from marketflow.sinks.overlap import Interval, holds
+from marketflow.sinks.overlap import Interval
+from marketflow.sinks.registry import parse_sink
 from tests.support.batches import START_NS, Feed, Item
 
 _DAY_MS = NS_PER_DAY // NS_PER_MS
@@ -53,20 +54,20 @@ def test_by_arrival(table: str, days_later: int, tmp_path: Path) -> None:
         (first + _DAY_MS, first + 2 * _DAY_MS, None),
         (first + _DAY_MS, None, None),
     ):
-        assert holds(lake, Interval("BYBIT", start, end), written) == found, (start, end)
+        assert parse_sink(lake).holds(Interval("BYBIT", start, end), written) == found, (start, end)
 
 
 def test_tables_without_arrival(tmp_path: Path) -> None:
     """Where nothing else tells, their rows are taken for those of the interval."""
     lake = _lake(tmp_path / "bare", {"bars": 50, "depth": 50}, 0)
     empty = Interval("BYBIT", 0, 1)
-    assert holds(lake, empty, _ALL) == "depth"
-    assert holds(lake, empty, {"bars", "trades"}) == "bars"
-    assert holds(lake, empty, {"trades"}) is None
-    assert holds(lake, Interval("KRAKEN", None, None), _ALL) is None
+    assert parse_sink(lake).holds(empty, _ALL) == "depth"
+    assert parse_sink(lake).holds(empty, {"bars", "trades"}) == "bars"
+    assert parse_sink(lake).holds(empty, {"trades"}) is None
+    assert parse_sink(lake).holds(Interval("KRAKEN", None, None), _ALL) is None
     told = _lake(tmp_path / "told", {"bars": 50, "depth": 50, "trades": 9, "quotes": 9}, 0)
-    assert holds(told, empty, _ALL) is None
-    assert holds(told, Interval(None, None, None), _ALL) == "trades"
+    assert parse_sink(told).holds(empty, _ALL) is None
+    assert parse_sink(told).holds(Interval(None, None, None), _ALL) == "trades"
 
 
 def test_venues_that_one_feed_brings(tmp_path: Path) -> None:
@@ -82,4 +83,7 @@ def test_venues_that_one_feed_brings(tmp_path: Path) -> None:
         lake = _lake(tmp_path / f"{venue}-{topic}", {"trades": 20}, 0, venue)
         name, others = rows_of(topic)
         first = START_NS // NS_PER_MS
-        assert holds(lake, Interval(name, first, None, others), _ALL) == found, (venue, topic)
+        assert parse_sink(lake).holds(Interval(name, first, None, others), _ALL) == found, (
+            venue,
+            topic,
+        )

@@ -24,7 +24,7 @@ sys.stderr.write(" ".join(sys.modules))
 """
 _HEAVY = {
     "bytewax", "confluent_kafka", "databento_dbn", "fastavro", "msgspec", "numba", "numpy",
-    "polars", "psycopg", "pyarrow.compute", "pyarrow.parquet", "pydantic_settings", "websockets",
+    "polars", "psycopg", "pyarrow.compute", "pyarrow.parquet", "pydantic", "websockets",
 }  # fmt: skip
 
 

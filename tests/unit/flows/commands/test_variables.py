@@ -18,6 +18,7 @@ from marketflow.flows.settings import load
 from marketflow.flows.variables import FILE, PREFIX, check_variables, read_file
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.registry import parse_sink
+from marketflow.sinks.timescale.config import TimescaleConfig
 from tests.support.root import ROOT
 
 SIM = "sim:?events=3000&symbols=3&seed=3"
@@ -146,6 +147,6 @@ def test_a_database_sink_without_a_dsn(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SinkError, match="or set MARKETFLOW_DSN"):
         parse_sink("timescale:")
     monkeypatch.setenv("MARKETFLOW_DSN", "postgresql://a@b/c")
-    assert parse_sink("timescale:").path == "postgresql://a@b/c"
-    spec = parse_sink("timescale:?flush_rows=9")
-    assert (spec.path, spec.options) == ("postgresql://a@b/c", {"flush_rows": "9"})
+    found = parse_sink("timescale:?flush_rows=9")
+    assert isinstance(found, TimescaleConfig)
+    assert (found.dsn, found.options.flush_rows) == ("postgresql://a@b/c", 9)

@@ -155,7 +155,7 @@ def test_sources_that_cannot_be_read(query: str, problem: str, tmp_path: Path) -
     [
         ("timescale:postgresql://x/y", "raw frames go to kafka://HOST:PORT/raw, parquet:DIR"),
         ("parquet:", "raw frames go to"),
-        ("parquet:x?seal=1", "unknown option 'seal'; known: seal_bytes, seal_after_s"),
+        ("parquet:x?seal=1", "unknown option 'seal'; parquet: takes seal_bytes, seal_after_s"),
         ("parquet:x?seal_after_s=0", "is no number above 0"),
         ("capture:x", "takes one venue, the sources are of BINANCE, OKX"),
         ("kafka://127.0.0.1:1/one", "takes one venue"),

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from marketflow.schemas.kafka_address import SECURITY_PARAMS
-from marketflow.sinks.errors import SinkError
-from marketflow.sinks.kafka.config import parse_kafka_sink
-from marketflow.sinks.registry import parse_sink
+from marketflow.sinks.kafka.config import KafkaConfig
 from marketflow.sources.errors import SourceError
 from marketflow.sources.kafka.config import Bound, parse_feed
 from marketflow.sources.url import parse_source
@@ -96,7 +94,7 @@ def test_secrets_are_used_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("MARKETFLOW_KAFKA_USERNAME", "env")
     monkeypatch.setenv("MARKETFLOW_KAFKA_PASSWORD_FILE", str(secret_file))
     monkeypatch.setenv("MARKETFLOW_KAFKA_SECURITY", "sasl_plaintext")
-    for found in (feed().address, parse_kafka_sink("kafka://b:1/md").address):
+    for found in (feed().address, KafkaConfig.parse("kafka://b:1/md").address):
         assert found.config() == {
             "bootstrap.servers": found.brokers,
             "socket.nagle.disable": "true",
@@ -105,27 +103,4 @@ def test_secrets_are_used_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_p
             "sasl.username": "env",
             "sasl.password": "from a file",
         }
-    assert parse_kafka_sink("kafka://b:1/md?security=plaintext").address.security.password == ""
-
-
-def test_sinks() -> None:
-    spec = parse_kafka_sink("kafka://b:1/md?format=avro&partitions=8&commit_ms=20")
-    assert (spec.prefix, spec.format, spec.partitions, spec.commit_ms) == ("md", "avro", 8, 20)
-    assert parse_sink("kafka://b:1/md").scheme == "kafka"
-
-
-@pytest.mark.parametrize(
-    ("url", "fix"),
-    [
-        ("kafka://b:1", "names no topic"),
-        ("kafka://b:1/md?format=xml", "none of arrow, avro, json"),
-        ("kafka://b:1/md?partitions=0", "no number above 0"),
-        ("kafka://b:1/md?registry=http://r", "goes with format=avro"),
-        ("kafka://b:1/md?linger=5", "no option 'linger'"),
-        ("kafka://u:secret@b:1/md", "security=sasl_ssl"),
-    ],
-)
-def test_wrong_sinks_name_the_fix(url: str, fix: str) -> None:
-    with pytest.raises(SinkError, match=fix) as caught:
-        parse_sink(url)
-    assert "secret" not in str(caught.value)
+    assert KafkaConfig.parse("kafka://b:1/md?security=plaintext").address.security.password == ""
