@@ -1,7 +1,5 @@
-"""Bytes in: readers of files and feeds, all giving batches of
-:data:`schemas.messages.frames.FRAMES`.
+"""Bytes in: a URL becomes a typed config, its reader gives batches of frames (schemas.messages).
 
-:func:`sources.url.parse_source` turns a URL into a checked :class:`~sources.url.SourceSpec`,
-:func:`sources.registry.open_reader` opens it, and :class:`sources.engine.FeedSource` hands its
-batches to the dataflow. Decoding what the bytes mean is the operators' work.
+A room per kind of source; ``registry`` has one entry per scheme, ``engine`` is the bytewax input.
+Imports schemas. Flows import ``registry``, ``engine`` and the configs; operators decode the bytes.
 """

@@ -20,10 +20,10 @@ from marketflow.sources.reader import (
     Reader,
 )
 from marketflow.sources.registry import open_reader
-from marketflow.sources.url import SourceSpec
 
 if TYPE_CHECKING:
-    from marketflow.sources.kafka.config import KafkaFeed
+    from marketflow.sources.config import SourceConfig
+    from marketflow.sources.kafka.config import KafkaConfig
     from marketflow.sources.kafka.consumer import ConsumerPool
     from marketflow.sources.kafka.replay import Position, Replay, Span
 
@@ -92,7 +92,7 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
 
     def __init__(
         self,
-        specs: Sequence[SourceSpec | None],
+        specs: Sequence[SourceConfig | None],
         stop: threading.Event,
         *,
         parts: int = 0,
@@ -184,7 +184,7 @@ class ReplaySource(FixedPartitionedSource[tuple[str, pa.RecordBatch], "Position"
 
     def __init__(
         self,
-        spans: Sequence[tuple[Span, KafkaFeed]],
+        spans: Sequence[tuple[Span, KafkaConfig]],
         speed: float | None,
         stop: threading.Event,
         limits: Limits = DEFAULT_LIMITS,

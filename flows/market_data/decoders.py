@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 
@@ -11,11 +11,21 @@ from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.operators.venues import DECODERS, VENUES
 from marketflow.sinks.errors import LakeFailed, SinkError
 from marketflow.sinks.lake.layout import check_lake, is_lake, list_files
+from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import SourceError
-from marketflow.sources.kafka.config import parse_feed
-from marketflow.sources.url import SourceSpec, parse_source
+from marketflow.sources.files.config import (
+    BinanceConfig,
+    CaptureConfig,
+    DbnConfig,
+    ItchConfig,
+    LobsterConfig,
+    ParquetConfig,
+    TableConfig,
+)
+from marketflow.sources.kafka.config import KafkaConfig
+from marketflow.sources.registry import parse_source
+from marketflow.sources.simulator.config import SimulatorConfig
 
-_DEFAULT_DATE = "2026-03-02"
 #: Raw topics whose HEADER frames name the venue.
 CAPTURE = "CAPTURE"
 #: Raw frames of the lines of a Nasdaq session.
@@ -30,9 +40,9 @@ _BINANCE = {
 }
 
 
-def parse(text: str) -> SourceSpec:
-    """A source URL as :func:`sources.url.parse_source` checks it; a lake's table is one, too."""
-    return parse_source(text, _lake_files)
+def parse(text: str, *, check: bool = True) -> SourceConfig:
+    """As :func:`sources.registry.parse_source`; a table of a lake is a source, too."""
+    return parse_source(text, _lake_files, check=check)
 
 
 def _lake_files(folder: Path, table: str) -> list[Path] | None:
@@ -46,50 +56,48 @@ def _lake_files(folder: Path, table: str) -> list[Path] | None:
         raise SourceError(str(error)) from None
 
 
-def decoder(spec: SourceSpec, shards: int) -> FeedDecoder:
+def decoder(config: SourceConfig, shards: int) -> FeedDecoder:
     """A fresh decoder for a source; only the module that is needed gets imported."""
-    params = spec.params
-    match spec.scheme:
-        case "itch":
-            return _itch(params["date"], shards)
-        case "binance":
-            return _binance(params["market"], shards)
-        case "capture":
-            from marketflow.operators.formats.capture import CaptureFeed
-
-            return CaptureFeed(shards)
-        case "lobster":
+    match config:
+        case ItchConfig() | SimulatorConfig(format="itch"):
+            return _itch(config.date, shards)
+        case BinanceConfig():
+            return _binance(config.market, shards)
+        case SimulatorConfig():
+            return _binance("spot", shards)
+        case CaptureConfig():
+            return _capture(shards)
+        case LobsterConfig():
             from marketflow.operators.formats.lobster.decoder import LobsterDecoder
 
-            return LobsterDecoder(
-                params["symbol"],
-                date.fromisoformat(params["date"]),
-                book="book" in params,
-                shards=shards,
-            )
-        case "dbn":
+            return LobsterDecoder(config.symbol, config.date, book=bool(config.book), shards=shards)
+        case DbnConfig():
             from marketflow.operators.formats.dbn.decoder import DbnDecoder
 
             return DbnDecoder(shards=shards)
-        case "parquet" if params["table"] == "frames":
-            return _raw(params["venue"].upper(), params, shards)
-        case "csv" | "parquet":
+        case KafkaConfig() | ParquetConfig() if raw := raw_venue(config):
+            return _raw(raw, config.date, shards)
+        case KafkaConfig() | TableConfig():
             from marketflow.operators.formats.tables.decoder import TableDecoder
 
-            return TableDecoder(params["table"], shards=shards)
-        case "kafka":
-            return _topic(spec, shards)
-        case "sim" if params.get("format", "itch") == "itch":
-            return _itch(params.get("date", _DEFAULT_DATE), shards)
-        case "sim":
-            return _binance("spot", shards)
-    raise SourceError(f"no decoder for {spec.scheme}:")
+            return TableDecoder(config.table, shards=shards)
+    raise SourceError(f"no decoder for {config.scheme}:")
 
 
-def _itch(day: str, shards: int) -> FeedDecoder:
+def raw_venue(config: SourceConfig) -> str:
+    """The venue whose raw frames a source holds, upper case; "": it holds something else."""
+    match config:
+        case KafkaConfig():
+            return config.venue
+        case ParquetConfig(is_frames=True):
+            return config.venue.upper()
+    return ""
+
+
+def _itch(day: date, shards: int) -> FeedDecoder:
     from marketflow.operators.formats.itch.decoder import ItchDecoder
 
-    return ItchDecoder(date.fromisoformat(day), shards=shards)
+    return ItchDecoder(day, shards=shards)
 
 
 def _binance(market: str, shards: int) -> FeedDecoder:
@@ -98,25 +106,20 @@ def _binance(market: str, shards: int) -> FeedDecoder:
     return BinanceFeed(market, shards)
 
 
-def _topic(spec: SourceSpec, shards: int) -> FeedDecoder:
-    """Rows of a table, or the raw frames of a venue."""
-    feed = parse_feed(spec.place, spec.params)
-    if feed.table:
-        from marketflow.operators.formats.tables.decoder import TableDecoder
+def _capture(shards: int) -> FeedDecoder:
+    from marketflow.operators.formats.capture import CaptureFeed
 
-        return TableDecoder(feed.table, shards=shards)
-    return _raw(feed.venue, spec.params, shards)
+    return CaptureFeed(shards)
 
 
-def _raw(venue: str, params: Mapping[str, str], shards: int) -> FeedDecoder:
+def _raw(venue: str, day: date | None, shards: int) -> FeedDecoder:
     """Frames as a recorder received them."""
-    _check_raw(venue, params)
+    _check_raw(venue, day)
     if venue == ITCH:
-        return _itch(params["date"], shards)
+        assert day is not None
+        return _itch(day, shards)
     if venue == CAPTURE:
-        from marketflow.operators.formats.capture import CaptureFeed
-
-        return CaptureFeed(shards)
+        return _capture(shards)
     if venue in _BINANCE:
         return _binance(_BINANCE[venue], shards)
     from marketflow.operators.normalise.feed import JsonFeed
@@ -134,32 +137,29 @@ def rows_of(venue: str) -> tuple[str | None, frozenset[str]]:
     return venue or None, frozenset(DECODERS) - {venue}
 
 
-def check(spec: SourceSpec) -> None:
+def check(config: SourceConfig) -> None:
     """SourceError with the remedy unless :func:`decoder` has one for the source; cheap."""
-    if spec.scheme == "kafka":
-        feed = parse_feed(spec.place, spec.params)
-        if not feed.table:
-            _check_raw(feed.venue, spec.params)
-    elif spec.scheme == "capture":
-        _check_capture(spec)
-    elif spec.params.get("table") == "frames":
-        _check_raw(spec.params["venue"].upper(), spec.params)
+    match config:
+        case CaptureConfig():
+            _check_capture(config)
+        case KafkaConfig() | ParquetConfig() if raw := raw_venue(config):
+            _check_raw(raw, config.date)
 
 
-def _check_raw(venue: str, params: Mapping[str, str]) -> None:
+def _check_raw(venue: str, day: date | None) -> None:
     check_venue(venue)
-    if venue == ITCH and "date" not in params:
+    if venue == ITCH and day is None:
         raise SourceError(
             f"raw frames of {venue.lower()} do not say their day: add date=YYYY-MM-DD"
         )
 
 
-def _check_capture(spec: SourceSpec) -> None:
+def _check_capture(config: CaptureConfig) -> None:
     """Do the files say that no decoder of ours, or another one, reads them?"""
     from marketflow.sources.files import capture, markets
 
     first: tuple[Path, str] | None = None
-    for path in spec.paths:
+    for path in config.paths:
         exchange = capture.exchange_of(path)
         if exchange is None:
             continue

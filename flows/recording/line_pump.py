@@ -21,9 +21,9 @@ from marketflow.operators.arbitration.soup import LOGOUT, SoupClient, SoupError,
 from marketflow.schemas.messages.lines import PACKET
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
 from marketflow.sources.errors import FeedFailed
-from marketflow.sources.lines.config import LineSpec, LinesSpec
+from marketflow.sources.lines.config import LineConfig, LinesConfig, MoldConfig, SoupConfig
 from marketflow.sources.lines.tcp import TcpLine
-from marketflow.sources.lines.udp import BUFFER_BYTES, SLOT_BYTES, UdpSocket
+from marketflow.sources.lines.udp import SLOT_BYTES, UdpSocket
 
 _SLOTS: Final = 256
 _SOUP_BYTES: Final = 1 << 20
@@ -111,15 +111,14 @@ class _Mold(_Line):
 class _Soup(_Line):
     """A SoupBinTCP line."""
 
-    def __init__(self, spec: LineSpec, index: int, session: str, base: int) -> None:
+    def __init__(self, spec: SoupConfig, index: int, session: str, base: int) -> None:
         self.tcp = TcpLine(spec.host, spec.port, _SOUP_BYTES)
-        params = spec.params
         self.client = SoupClient(
             index,
-            params.get("username", ""),
-            params.get("password", ""),
+            spec.username,
+            spec.password,
             session,
-            spec.number("sequence", 1),
+            spec.sequence,
         )
         self._base = base
         self._spec = spec
@@ -190,10 +189,12 @@ class LinePump:
     """The lines of ``spec``: :meth:`pump` gives what has come. Raises SourceError for an address
     that cannot be had."""
 
-    def __init__(self, spec: LinesSpec) -> None:
+    def __init__(self, spec: LinesConfig) -> None:
         warm()
-        asked = [line for line in spec.lines if line.rerequest is not None]
-        sizes = [_SLOTS * SLOT_BYTES if ln.scheme == "mold" else _SOUP_BYTES for ln in spec.lines]
+        asked = [line.rerequest for line in spec.lines if line.rerequest]
+        sizes = [
+            _SLOTS * SLOT_BYTES if isinstance(ln, MoldConfig) else _SOUP_BYTES for ln in spec.lines
+        ]
         bases = np.cumsum([0, *sizes])
         self._memory = np.zeros(int(bases[-1]) + (_SLOTS * SLOT_BYTES if asked else 1), np.uint8)
         self.decoder = MoldDecoder(spec.session)
@@ -210,7 +211,7 @@ class LinePump:
         )
         self._spec = spec
         self._lines: list[_Mold | _Soup] = []
-        self._servers = [line.rerequest for line in asked if line.rerequest]
+        self._servers = asked
         self._asker: _Mold | None = None
         self._asked: dict[tuple[int, int], int] = {}
         self._paced = (0, 0, 0)
@@ -225,13 +226,13 @@ class LinePump:
             self.close()
             raise
 
-    def _open(self, line: LineSpec, index: int, base: int) -> _Mold | _Soup:
-        if line.scheme == "soup":
+    def _open(self, line: MoldConfig | SoupConfig, index: int, base: int) -> _Mold | _Soup:
+        if isinstance(line, SoupConfig):
             return _Soup(line, index, self._spec.session, base)
         socket = UdpSocket(
             line.host, line.port, self._memory, base, _SLOTS,
-            interface=line.params.get("interface", ""),
-            buffer_bytes=line.number("buffer_mb", BUFFER_BYTES >> 20) << 20,
+            interface=line.interface,
+            buffer_bytes=line.buffer_mb << 20,
         )  # fmt: skip
         return _Mold(socket, index, self.decoder)
 
@@ -350,7 +351,7 @@ class LinePump:
             for spec, line in zip(self._spec.lines, self._lines, strict=True)
         ]
 
-    def _report(self, spec: LineSpec, line: _Mold | _Soup, counts: dict[str, Any]) -> LineReport:
+    def _report(self, spec: LineConfig, line: _Mold | _Soup, counts: dict[str, Any]) -> LineReport:
         report = LineReport(
             spec.name, counts["status"], line.frames, line.bytes, counts["messages"],
             counts["duplicates"], counts["bad"],

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from marketflow.flows.recording.line_pump import LinePump, LineReport
 from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.sources.errors import FeedFailed
-from marketflow.sources.lines.config import LinesSpec
+from marketflow.sources.lines.config import LinesConfig
 
 #: Whose decoder reads the frames.
 VENUE: Final = "XNAS"
@@ -30,7 +30,7 @@ class LinesRecorder:
     """What flows.recording.record asks of a recorder, for lines. ``patience_s``: for the first
     packet."""
 
-    def __init__(self, spec: LinesSpec, *, patience_s: float, max_bytes: int) -> None:
+    def __init__(self, spec: LinesConfig, *, patience_s: float, max_bytes: int) -> None:
         self.pump = LinePump(spec)
         self.pauses = 0
         self._patience_s = patience_s

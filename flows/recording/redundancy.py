@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 from marketflow.operators.arbitration.messages import MessageArbiter, MessageArbiterConfig
 from marketflow.operators.arbitration.sequences import SEQUENCES
 from marketflow.schemas.messages.frames import FRAMES
-from marketflow.sources.websocket.config import LiveSpec
+from marketflow.sources.websocket.config import LiveConfig
 
 
 class RecordArbiter:
     """Frames by venue in, frames by venue out."""
 
-    def __init__(self, specs: Sequence[LiveSpec]) -> None:
-        groups: dict[tuple[Any, ...], list[LiveSpec]] = defaultdict(list)
+    def __init__(self, specs: Sequence[LiveConfig]) -> None:
+        groups: dict[tuple[Any, ...], list[LiveConfig]] = defaultdict(list)
         for spec in specs:
             asked = spec.venue
             symbols, channels = sorted(asked.symbols), sorted(asked.channels)

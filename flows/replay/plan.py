@@ -26,10 +26,11 @@ from marketflow.operators.mid_history import Warmup
 from marketflow.schemas.moments import datetime_at_ms
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sinks import durable
+from marketflow.sources.config import SourceConfig
 from marketflow.sources.kafka.cluster import Cluster
-from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaFeed, parse_feed
+from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaConfig, topic_of
 from marketflow.sources.kafka.replay import Span
-from marketflow.sources.url import SourceSpec, parse_source
+from marketflow.sources.registry import parse_source
 
 _PLAN: Final = "replay.json"
 #: Parameters of a topic's URL that say what is in it: taken over from the original run.
@@ -141,10 +142,9 @@ def make_plan(wanted: Wanted, shards: int) -> ReplayPlan:
     for number, topic in enumerate(wanted.topics):
         source = number if run is None else _source_of(topic, texts)
         url = _url(wanted, topic, texts[source] if run else "")
-        spec = parse_source(url)
-        asked = parse_feed(spec.place, spec.params)
+        asked = topic_of(parse_source(url))
         decoders.check_venue(asked.venue)
-        urls[source] = spec.text
+        urls[source] = asked.text
         cluster = Cluster(asked.address, asked.group, threading.Event())
         try:
             count = cluster.partitions(asked.topic)
@@ -219,8 +219,7 @@ def _url(wanted: Wanted, topic: str, original: str) -> str:
 
 def _begun(text: str) -> Bound:
     """Where the original run began to read this source."""
-    spec = parse_source(text)
-    return parse_feed(spec.place, spec.params).start
+    return topic_of(parse_source(text)).start
 
 
 class _Topic:
@@ -229,7 +228,7 @@ class _Topic:
     def __init__(
         self,
         cluster: Cluster,
-        asked: KafkaFeed,
+        asked: KafkaConfig,
         wanted: Wanted,
         begun: Bound,
         checkpoints: Sequence[Checkpoint],
@@ -437,7 +436,7 @@ class _Topic:
         return "; ".join(parts)
 
 
-def specs_of(plan: ReplayPlan) -> list[SourceSpec]:
+def specs_of(plan: ReplayPlan) -> list[SourceConfig]:
     """The source of every feed."""
     sources = [parse_source(text) for text in plan.sources]
     return [feed.spec(sources) for feed in plan.feeds]

@@ -33,7 +33,7 @@ from marketflow.sinks.overlap import Arrived, Interval
 from marketflow.sinks.redaction import redacted
 from marketflow.sinks.registry import parse_sink
 from marketflow.sources.errors import FeedFailed, SourceError
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import parse_source
 
 _RAN = "replayed.json"
 #: Rows that a back-fill has put in are replaced by the next one.

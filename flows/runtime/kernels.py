@@ -32,7 +32,7 @@ from rich.text import Text
 from marketflow.flows.runtime.compiling import COMPILING
 from marketflow.flows.runtime.signals import die_with_parent
 from marketflow.sinks.registry import parse_sink
-from marketflow.sources.url import SourceSpec
+from marketflow.sources.config import SourceConfig
 
 log = logging.getLogger("marketflow.kernels")
 
@@ -92,7 +92,7 @@ def _rows() -> None:
 def _decoded(source: str, frames: pa.RecordBatch) -> None:
     from marketflow.flows.market_data import decoders as feeds
     from marketflow.operators.normalise.core import Normaliser, ShardPlan
-    from marketflow.sources.url import parse_source
+    from marketflow.sources.registry import parse_source
 
     decoder = feeds.decoder(parse_source(source), 1)
     Normaliser("warm", decoder, ShardPlan(0, 1)).apply(frames)
@@ -124,8 +124,7 @@ def _binance() -> None:
 
 def _simulated(form: str) -> Callable[[], None]:
     def warm() -> None:
-        from marketflow.sources.registry import open_reader
-        from marketflow.sources.url import parse_source
+        from marketflow.sources.registry import open_reader, parse_source
 
         reader = open_reader(parse_source(f"sim:?events=2000&symbols=3&format={form}"))
         while reader.read() is not None:
@@ -182,19 +181,26 @@ PARTS: Final = {
 }
 
 
-def parts_of(specs: Iterable[SourceSpec], sinks: Iterable[str]) -> list[str]:
+def parts_of(specs: Iterable[SourceConfig], sinks: Iterable[str]) -> list[str]:
     """Parts that a run over these sources into these sinks needs."""
+    from marketflow.flows.market_data import decoders as feeds
+    from marketflow.sources.files.config import BinanceConfig, ItchConfig
+    from marketflow.sources.simulator.config import SimulatorConfig
+
     wanted = ["books", "rows"]
     for spec in specs:
-        feed = spec.params.get("venue") or spec.place.rpartition("/")[2].removeprefix("raw.")
-        if spec.scheme == "sim":
-            feed = spec.params.get("format", "itch")
-            wanted.append("simulator" if feed == "itch" else "simulator_binance")
-        feed = (feed or spec.scheme).lower()
-        if feed in ("itch", "xnas"):
-            wanted.append("itch")
-        elif feed.startswith("binance"):
-            wanted.append("binance")
+        match spec:
+            case SimulatorConfig():
+                of_itch = spec.format == "itch"
+                wanted += ["simulator", "itch"] if of_itch else ["simulator_binance", "binance"]
+            case ItchConfig():
+                wanted.append("itch")
+            case BinanceConfig():
+                wanted.append("binance")
+            case _ if (venue := feeds.raw_venue(spec)) == feeds.ITCH:
+                wanted.append("itch")
+            case _ if venue.startswith("BINANCE"):
+                wanted.append("binance")
     for text in sinks:
         wanted += parse_sink(text).kernels
     return list(dict.fromkeys(wanted))

@@ -18,8 +18,9 @@ from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.market_data import decoders as feeds
 from marketflow.operators.normalise.core import ShardPlan
 from marketflow.schemas.recovery import START_ANEW
+from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import FeedFailed, SourceError
-from marketflow.sources.url import SourceSpec
+from marketflow.sources.registry import SCHEMES
 
 _MAX_SHARDS: Final = 1 << 15
 
@@ -31,10 +32,14 @@ class Feed(NamedTuple):
     partition: int | None = None
     late: bool = False
 
-    def spec(self, specs: Sequence[SourceSpec]) -> SourceSpec:
+    def spec(self, specs: Sequence[SourceConfig]) -> SourceConfig:
         """The feed's source."""
+        from marketflow.sources.kafka.config import topic_of
+
         spec = specs[self.source]
-        return spec if self.partition is None else spec.of_partition(self.partition, self.late)
+        if self.partition is None:
+            return spec
+        return topic_of(spec).of_partition(self.partition, self.late)
 
     def is_read_by(self, index: int, process: int, processes: int) -> bool:
         """Whether this process reads the feed, whose index this is."""
@@ -48,7 +53,7 @@ class Feed(NamedTuple):
 
 
 def list_feeds(
-    specs: Sequence[SourceSpec], known: Sequence[Feed], shards: int, stop: threading.Event
+    specs: Sequence[SourceConfig], known: Sequence[Feed], shards: int, stop: threading.Event
 ) -> list[Feed]:
     """``known`` (of the run that goes on; empty for a new one) and every feed that is new.
 
@@ -56,7 +61,7 @@ def list_feeds(
     """
     found = list(known)
     for source, spec in enumerate(specs):
-        if spec.scheme == "kafka":
+        if SCHEMES[spec.scheme].by_partition:
             found += _partitions(source, spec, found, bool(known), stop)
         elif Feed(source) not in found:
             found.append(Feed(source))
@@ -70,20 +75,20 @@ def list_feeds(
 
 
 def _partitions(
-    source: int, spec: SourceSpec, found: Sequence[Feed], resumed: bool, stop: threading.Event
+    source: int, spec: SourceConfig, found: Sequence[Feed], resumed: bool, stop: threading.Event
 ) -> list[Feed]:
     from marketflow.sources.kafka.cluster import START_PATIENCE_S, Cluster
-    from marketflow.sources.kafka.config import parse_feed
+    from marketflow.sources.kafka.config import topic_of
     from marketflow.sources.kafka.reader import SPARE_PARTITIONS
 
     try:
-        feed = parse_feed(spec.place, spec.params)
-        feeds.check_venue(feed.venue)
+        topic = topic_of(spec)
+        feeds.check_venue(topic.venue)
         # A run that goes on has reached this address before.
-        patience_s = feed.patience_s if resumed else min(START_PATIENCE_S, feed.patience_s)
-        cluster = Cluster(feed.address, feed.group, stop, patience_s)
+        patience_s = topic.patience_s if resumed else min(START_PATIENCE_S, topic.patience_s)
+        cluster = Cluster(topic.address, topic.group, stop, patience_s)
         try:
-            count = cluster.partitions(feed.topic)
+            count = cluster.partitions(topic.topic)
         finally:
             cluster.close()
     except SourceError as error:
@@ -91,8 +96,8 @@ def _partitions(
     except FeedFailed as error:
         raise RunFailed(str(error)) from None
     listed = {f.partition for f in found if f.source == source}
-    wanted = count if feed.end is not None else count + SPARE_PARTITIONS
-    if listed and feed.end is not None:
+    wanted = count if topic.end is not None else count + SPARE_PARTITIONS
+    if listed and topic.end is not None:
         return []  # its end was fixed when it began
     return [
         Feed(source, partition, late=resumed or partition >= count)

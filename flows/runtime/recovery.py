@@ -28,7 +28,7 @@ from marketflow.flows.runtime.partitions import Feed
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
 from marketflow.sinks import durable
 from marketflow.sinks.durable import sweep
-from marketflow.sources.url import SourceSpec
+from marketflow.sources.config import SourceConfig
 
 _NOTE: Final = "run.json"
 #: Pickled state by (step id, key).
@@ -46,7 +46,7 @@ _DAMAGED: Final = ("DatabaseCorrupt", "NotADatabase", "malformed", "not a databa
 def goes_on(
     folder: Path,
     identity: dict[str, Any],
-    specs: Sequence[SourceSpec] = (),
+    specs: Sequence[SourceConfig] = (),
     anew: str = START_ANEW,
 ) -> bool:
     """Whether this run has begun in the folder before; touches nothing.
@@ -71,7 +71,7 @@ def prepare(
     folder: Path,
     identity: dict[str, Any],
     processes: int,
-    specs: Sequence[SourceSpec] = (),
+    specs: Sequence[SourceConfig] = (),
     anew: str = START_ANEW,
 ) -> None:
     """Make the folder for this run, or check that it is this run's; notes the files of its sources

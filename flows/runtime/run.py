@@ -39,8 +39,9 @@ from marketflow.schemas.recovery import START_AGAIN
 from marketflow.sinks.config import SinkConfig
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.registry import parse_sink
+from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import SourceError
-from marketflow.sources.url import SourceSpec
+from marketflow.sources.files.config import ParquetConfig
 
 FLOWS = ("market_data",)
 _STOP_GRACE_S = 60
@@ -142,7 +143,7 @@ def check_sinks(sinks: Sequence[str]) -> None:
 def _feeds(
     folder: Path | None,
     flow: str,
-    specs: Sequence[SourceSpec],
+    specs: Sequence[SourceConfig],
     sinks: Sequence[str],
     settings: Settings,
     processes: int,
@@ -169,13 +170,12 @@ def _feeds(
     return feeds
 
 
-def _check_apart(source: SourceSpec, sinks: Sequence[SinkConfig]) -> None:
+def _check_apart(source: SourceConfig, sinks: Sequence[SinkConfig]) -> None:
     """A lake that is read and written at once would hold its rows twice."""
-    if source.lake is None:
-        return
-    if any(sink.place == f"parquet:{source.lake.resolve()}" for sink in sinks):
+    lake = source.lake if isinstance(source, ParquetConfig) else None
+    if lake is not None and any(sink.place == f"parquet:{lake.resolve()}" for sink in sinks):
         raise SinkError(
-            f"{source.lake} is source and sink at once, and would hold its rows twice: name "
+            f"{lake} is source and sink at once, and would hold its rows twice: name "
             "another folder for --sink parquet:DIR"
         )
 

@@ -14,9 +14,9 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.settings import Settings
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
 from marketflow.sinks.registry import parse_sink
+from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files import marks
-from marketflow.sources.url import SourceSpec
 
 #: Of the note in a recovery folder.
 FORMAT: Final = 2
@@ -36,7 +36,7 @@ def of_run(
     }
 
 
-def marks_of(specs: Sequence[SourceSpec]) -> list[list[list[marks.Mark]]]:
+def marks_of(specs: Sequence[SourceConfig]) -> list[list[list[marks.Mark]]]:
     """The files of every source. UsageError if one cannot be read."""
     try:
         return [marks.marks(spec) for spec in specs]
@@ -66,11 +66,11 @@ def check(
         )
 
 
-def check_files(found: dict[str, Any], specs: Sequence[SourceSpec]) -> None:
+def check_files(found: dict[str, Any], specs: Sequence[SourceConfig]) -> None:
     """UsageError with the remedy unless the files of the sources are those that were noted."""
     try:
         for spec, known in zip(specs, found.get("files", []), strict=False):
-            for mark_list, paths in zip(known, (spec.paths, spec.book_paths), strict=True):
+            for mark_list, paths in zip(known, spec.files, strict=True):
                 marks.check(spec.text, [marks.Mark(*mark) for mark in mark_list], paths)
     except SourceError as error:
         raise UsageError(str(error)) from None

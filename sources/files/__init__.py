@@ -1,4 +1,5 @@
-"""Readers of files: one module per format, over the same blocks of bytes or rows.
+"""Files as feeds: one module per format, over the same blocks of bytes or rows.
 
-Imports schemas and the top of sources. The registry imports it.
+Imports schemas and the top of sources (config, reader, url, errors); no other kind of source.
+The registry imports its config and readers; flows import its config, capture, markets and marks.
 """

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from marketflow.schemas.recovery import START_ANEW
+from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import SourceError
-from marketflow.sources.url import SourceSpec
 
 #: Of either end of a file.
 _END_BYTES: Final = 1 << 16
@@ -28,9 +28,9 @@ class Mark(NamedTuple):
     last: str
 
 
-def marks(spec: SourceSpec) -> list[list[Mark]]:
+def marks(config: SourceConfig) -> list[list[Mark]]:
     """The files of a source, and those of LOBSTER's books. SourceError if one cannot be read."""
-    return [[_mark(path) for path in paths] for paths in (spec.paths, spec.book_paths)]
+    return [[_mark(path) for path in paths] for paths in config.files]
 
 
 def check(text: str, known: Sequence[Mark], paths: Sequence[Path]) -> None:

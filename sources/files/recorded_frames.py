@@ -15,23 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marketflow.schemas.messages.frames import FRAMES
-from marketflow.sources.errors import SourceError
 from marketflow.sources.files.parquet_files import RowFilesReader
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 
-TABLE: Final = "frames"
 _COLUMNS: Final = [name for name in FRAMES.names if name != "offset"]
-
-
-def files_of(folder: Path, venue: str) -> tuple[Path, ...]:
-    """The sealed files of a venue in a recorder's folder; SourceError says which venues it has."""
-    below = folder / TABLE
-    found = sorted((below / f"venue={venue}").glob("*.parquet"))
-    if not found:
-        known = sorted(p.name.partition("=")[2].lower() for p in below.glob("venue=*"))
-        has = f"it has venue={', venue='.join(known)}" if known else "nothing was recorded there"
-        raise SourceError(f"{folder} has no frames of venue={venue.lower()}: {has}")
-    return tuple(found)
 
 
 class FramesReader(RowFilesReader):

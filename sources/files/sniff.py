@@ -1,4 +1,4 @@
-"""Is a file plainly not the feed it is said to be? A look at its first bytes, before a run.
+"""Refuse a file that is plainly not the feed it is said to be: a look at its first bytes.
 
 Only what cannot be right is refused: one good line among the first is enough, for damage inside a
 feed is data and becomes dead letters. Two files that belong together are refused where more than
@@ -8,12 +8,15 @@ half of their first rows contradict each other.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files import bytes as files
+from marketflow.sources.files.config import BinanceConfig, FileConfig, ParquetConfig, TableConfig
+from marketflow.sources.files.paths import FRAMES_TABLE
 
 _HEAD_BYTES: Final = 1 << 16
 #: A whole book of a REST answer may stand first.
@@ -50,7 +53,6 @@ _LOOKS: Final[dict[str, tuple[Callable[[bytes], bool], str]]] = {
     "binance": (_any_line(_STAMPED), "lines <ns> <json>"),
     "capture": (_any_line(_CAPTURED), 'lines of JSON with "t":"header|http|connect|send|recv"'),
     "parquet": (lambda head: head.startswith(b"PAR1"), "Parquet"),
-    "frames": (lambda head: head.startswith(b"PAR1"), "raw frames as Parquet"),
 }
 _CLUES: Final = (
     (b"PAR1", "Parquet", "parquet:"),
@@ -59,23 +61,28 @@ _CLUES: Final = (
 )
 
 
-def check(
-    scheme: str, paths: Sequence[Path], params: dict[str, str], book_paths: Sequence[Path]
-) -> None:
-    """SourceError if a file is plainly not of ``scheme``; empty and undecodable files pass."""
+def check(config: FileConfig) -> None:
+    """SourceError if a file is plainly not of its scheme; undecodable files pass, empty ones with
+    a warning."""
+    paths, books = config.files
+    for path in paths + books:
+        if path.stat().st_size == 0:
+            warnings.warn(f"{path} is empty: it adds nothing to its feed", stacklevel=3)
+    if isinstance(config, ParquetConfig) and config.is_listed:
+        return
     for path in paths:
-        _check_one(scheme, path)
-    for path in book_paths:
+        _check_one(config.scheme, path)
+    for path in books:
         _check_one("book", path)
-    for path, book in zip(paths, book_paths, strict=False):
+    for path, book in zip(paths, books, strict=False):
         _check_book(path, book)
-    if scheme == "binance":
-        _check_market(paths, params["market"])
-    if scheme in ("csv", "parquet"):
+    if isinstance(config, BinanceConfig):
+        _check_market(paths, config.market)
+    if isinstance(config, TableConfig) and config.table != FRAMES_TABLE:
         from marketflow.sources.files import tables
 
         for path in paths:
-            tables.check(scheme, path, params)
+            tables.check(config.scheme, path, config.table, config.given)
 
 
 def _check_market(paths: Sequence[Path], market: str) -> None:

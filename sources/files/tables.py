@@ -43,18 +43,11 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "instruments": ("ts_event", "venue", "symbol"),
 }
 _CONSTANTS: Final = ("venue", "symbol")
-#: What of the URL the decoder must know: constants, other names of columns, the unit of times.
-_TOLD: Final = (*_CONSTANTS, "columns", "time_unit")
 _UNITS: Final = {"s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US, "ns": 1}
 #: Whole times below are of 1970 and none of a market's.
 _FIRST_NS: Final = 365 * NS_PER_DAY
 _HEAD_BYTES: Final = 1 << 16
 _NUMBER: Final = re.compile(r"\d{1,19}(?:\.\d*)?", re.ASCII)
-
-
-def constants(params: Mapping[str, str]) -> dict[str, str]:
-    """What a URL tells of all rows."""
-    return {name: params[name] for name in _TOLD if name in params}
 
 
 def renames(text: str) -> dict[str, str]:
@@ -68,8 +61,9 @@ def renames(text: str) -> dict[str, str]:
     return found
 
 
-def check(scheme: str, path: Path, params: Mapping[str, str]) -> None:
-    """SourceError if the file is not of the table, naming the column."""
+def check(scheme: str, path: Path, table: str, given: Mapping[str, str]) -> None:
+    """SourceError if the file is not of the table, naming the column. ``given``: what the URL says
+    of all rows."""
     if path.stat().st_size == 0:
         return
     if scheme == "csv":
@@ -81,37 +75,35 @@ def check(scheme: str, path: Path, params: Mapping[str, str]) -> None:
     else:
         schema = _schema(path)
         names = tuple(schema.names)
-    theirs = {ours: name for name, ours in renames(params.get("columns", "")).items()}
+    theirs = {ours: name for name, ours in renames(given.get("columns", "")).items()}
     absent = [name for name in theirs.values() if name not in names]
     if absent:
         raise SourceError(
             f"{path} has no column {', '.join(absent)}, which columns= names (it has "
             f"{', '.join(names)})"
         )
-    places = {theirs.get(n, n): n for n in _known(params["table"])}
+    places = {theirs.get(n, n): n for n in _known(table)}
     if scheme == "parquet":
-        for field in table_of(params["table"]).fields:
+        for field in table_of(table).fields:
             name = theirs.get(field.name, field.name)
-            if name in names and field.name in _known(params["table"]):
+            if name in names and field.name in _known(table):
                 _check_type(path, field, schema.field(name).type)
     else:
-        _check_times(path, [places.get(name, name) for name in names], params)
+        _check_times(path, [places.get(name, name) for name in names], given)
     names = tuple(places.get(name, name) for name in names)
-    missing = [
-        name for name in REQUIRED[params["table"]] if name not in names and name not in params
-    ]
+    missing = [name for name in REQUIRED[table] if name not in names and name not in given]
     if missing:
         hint = "".join(
             f" or add {name}=VALUE to the URL" for name in missing[:1] if name in _CONSTANTS
         )
         raise SourceError(
-            f"{path} has no column {', '.join(missing)}, which the table {params['table']} needs "
+            f"{path} has no column {', '.join(missing)}, which the table {table} needs "
             f"(it has {', '.join(names)}); say which one it is with columns={missing[0]}:THEIRS, "
             f"rename or add it{hint}"
         )
 
 
-def _check_times(path: Path, names: Sequence[str], params: Mapping[str, str]) -> None:
+def _check_times(path: Path, names: Sequence[str], given: Mapping[str, str]) -> None:
     """Whole numbers that would all be times of 1970 are of another unit."""
     wanted = [n for n, name in enumerate(names) if name in ("ts_event", "ts_recv")]
     numbers = [
@@ -123,7 +115,7 @@ def _check_times(path: Path, names: Sequence[str], params: Mapping[str, str]) ->
     ]
     whole = [int(text.partition(".")[0]) for text in numbers if _NUMBER.fullmatch(text)]
     whole = [value for value in whole if value > 0]
-    unit = _UNITS[params.get("time_unit", "ns")]
+    unit = _UNITS[given.get("time_unit", "ns")]
     if not whole or any(value * unit >= _FIRST_NS for value in whole):
         return
     right = next(
@@ -132,7 +124,7 @@ def _check_times(path: Path, names: Sequence[str], params: Mapping[str, str]) ->
     if right is None:  # no unit makes a time of a market of it
         return
     raise SourceError(
-        f"{path}: its time {whole[0]} would be in 1970 as {params.get('time_unit', 'ns')}: "
+        f"{path}: its time {whole[0]} would be in 1970 as {given.get('time_unit', 'ns')}: "
         f"add time_unit={right}"
     )
 

@@ -21,24 +21,30 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Self
 
-from marketflow.schemas.kafka_address import KafkaAddress, KafkaAddressError, parse_address
+from pydantic import BeforeValidator, Field
+
+from marketflow.schemas.kafka_address import (
+    SECURITY_PARAMS,
+    KafkaAddress,
+    KafkaAddressError,
+    parse_address,
+    redacted,
+)
 from marketflow.schemas.messages.kafka import RAW_PREFIX, table_of_topic
 from marketflow.schemas.moments import ns_of
-from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_MS
+from marketflow.sources.config import INPUT_TABLES, DayOrNone, LakeFiles, Param, SourceConfig, Text
 from marketflow.sources.errors import SourceError
+from marketflow.sources.url import Url, check_names
 
 DEFAULT_GROUP: Final = "marketflow"
 _OFFSET: Final = re.compile(r"\d{1,18}", re.ASCII)
 _EACH: Final = re.compile(r"\d{1,6}:\d{1,18}(?:,\d{1,6}:\d{1,18})*", re.ASCII)
-#: Tables that are made by the flow itself and mean nothing as its input.
-_MADE: Final = frozenset({"depth", "bars", "dead_letters", "quality_events"})
 _FORMS: Final = "earliest, latest, an offset, p0:o0,p1:o1 or a time such as 2026-03-02T14:30:00Z"
 
 
@@ -55,46 +61,32 @@ class Bound:
 EARLIEST: Final = Bound("earliest")
 
 
-@dataclass(frozen=True, slots=True)
-class KafkaFeed:
-    """A checked ``kafka://`` source. Either ``venue`` (upper case) or ``table`` is set."""
-
-    address: KafkaAddress
-    start: Bound
-    end: Bound | None
-    venue: str
-    table: str
-    group: str
-    registry: str
-    patience_s: float
-    letters: str = ""
-
-    @property
-    def topic(self) -> str:
-        return self.address.name
+def _patience(text: str) -> float:
+    if not re.fullmatch(r"\d{1,6}(\.\d+)?", text, re.ASCII):
+        raise ValueError("a number of seconds")
+    return float(text)
 
 
-def parse_feed(place: str, params: Mapping[str, str]) -> KafkaFeed:
-    """The feed of a URL's place (``//host:port/topic``) and parameters; SourceError if wrong."""
+def _bound(text: str) -> Bound:
+    if text in ("earliest", "latest"):
+        return Bound(word=text)
+    if _OFFSET.fullmatch(text):
+        return Bound(offset=int(text))
+    if _EACH.fullmatch(text):
+        pairs = [item.split(":") for item in text.split(",")]
+        offsets = {int(partition): int(offset) for partition, offset in pairs}
+        if len(offsets) < len(pairs):
+            raise ValueError("a list of offsets: it names a partition twice")
+        return Bound(offsets=tuple(sorted(offsets.items())))
     try:
-        address = parse_address(place, params, os.environ, _secret_of)
-    except KafkaAddressError as error:
-        raise SourceError(str(error)) from None
-    venue, table = _content(address.name, params)
-    end = _bound("to", params["to"]) if "to" in params else None
-    if end is not None and end.word == "earliest":
-        raise SourceError("kafka: to=earliest is no end; give latest, an offset or a time")
-    return KafkaFeed(
-        address,
-        _bound("from", params.get("from", "earliest")),
-        end,
-        venue,
-        table,
-        params.get("group", DEFAULT_GROUP),
-        params.get("registry", ""),
-        _patience(params.get("patience_s", "300")),
-        params.get("letters", ""),
-    )
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(_FORMS) from None
+    ns = ns_of(moment)
+    if ns < 0:
+        raise ValueError("a time since 1970")
+    # Kafka's clock ticks in ms: the first whole one that is not before the time.
+    return Bound(time_ms=-(-ns // NS_PER_MS))
 
 
 def _secret_of(path: str) -> str:
@@ -104,10 +96,67 @@ def _secret_of(path: str) -> str:
         raise SourceError(f"kafka: password_file {path}: {error.strerror}") from None
 
 
-def _content(topic: str, params: Mapping[str, str]) -> tuple[str, str]:
+class KafkaConfig(SourceConfig):
+    """A topic, or one partition of it. Either ``venue`` (upper case) or ``table`` is set.
+
+    ``late``: the partition may be younger than the run, and is read from its start.
+    """
+
+    address: KafkaAddress
+    start: Annotated[Bound, BeforeValidator(_bound), Param("from=earliest")] = Field(
+        default=EARLIEST, alias="from"
+    )
+    end: Annotated[Bound | None, BeforeValidator(_bound), Param("to=latest")] = Field(
+        default=None, alias="to"
+    )
+    venue: Annotated[Text, Param("venue=binance")] = ""
+    table: Annotated[Text, Param("table=trades")] = ""
+    group: Annotated[Text, Param("group=marketflow")] = DEFAULT_GROUP
+    letters: Annotated[Text, Param("letters=kafka:raw.kraken")] = ""
+    registry: Annotated[Text, Param("registry=URL")] = ""
+    date: DayOrNone = None
+    patience_s: Annotated[float, BeforeValidator(_patience), Param("patience_s=300")] = 300.0
+    late: bool = False
+
+    @classmethod
+    def parse(cls, url: Url, lake_files: LakeFiles | None = None) -> Self:
+        check_names(url.scheme, url.params, (*cls.params(), *SECURITY_PARAMS))
+        try:
+            address = parse_address(url.place, url.params, os.environ, _secret_of)
+        except KafkaAddressError as error:
+            raise SourceError(str(error)) from None
+        shown = url._replace(text=redacted(url.text))
+        config = cls.of(shown, SECURITY_PARAMS, address=address)
+        if config.end == EARLIEST:
+            raise SourceError("kafka: to=earliest is no end; give latest, an offset or a time")
+        venue, table = _content(config)
+        return config.model_copy(update={"venue": venue, "table": table})
+
+    @property
+    def topic(self) -> str:
+        return self.address.name
+
+    @property
+    def name(self) -> str:
+        return f"{self.scheme}:{self.topic}"
+
+    def of_partition(self, partition: int, late: bool = False) -> KafkaConfig:
+        """One partition of the topic as a source of its own."""
+        text = f"{self.text} partition {partition}"
+        return self.model_copy(update={"text": text, "partition": partition, "late": late})
+
+
+def topic_of(config: SourceConfig) -> KafkaConfig:
+    """The config of a source that is a topic; SourceError for another one."""
+    if not isinstance(config, KafkaConfig):
+        raise SourceError(f"{config.text} is no topic: name one, kafka://HOST:PORT/TOPIC")
+    return config
+
+
+def _content(config: KafkaConfig) -> tuple[str, str]:
     """(venue, table): what the messages are."""
-    venue, table = params.get("venue", ""), params.get("table", "")
-    letters = params.get("letters", "").removeprefix("kafka:")
+    topic, venue, table = config.topic, config.venue, config.table
+    letters = config.letters.removeprefix("kafka:")
     if letters.startswith(RAW_PREFIX) and not venue:
         venue = letters.removeprefix(RAW_PREFIX)
     elif letters and not venue:
@@ -132,35 +181,7 @@ def _content(topic: str, params: Mapping[str, str]) -> tuple[str, str]:
                 "or table=NAME for rows of a table (topics raw.<venue> and <prefix>.<table> say so "
                 "by their name)"
             )
-    if table and (table not in TABLES or table in _MADE):
-        known = ", ".join(name for name in TABLES if name not in _MADE)
+    if table and table not in INPUT_TABLES:
+        known = ", ".join(INPUT_TABLES)
         raise SourceError(f"kafka: table={table} cannot be an input; known: {known}")
     return venue.upper().replace("-", "_"), table
-
-
-def _patience(text: str) -> float:
-    if not re.fullmatch(r"\d{1,6}(\.\d+)?", text, re.ASCII):
-        raise SourceError(f"kafka: patience_s={text} is no number of seconds")
-    return float(text)
-
-
-def _bound(name: str, text: str) -> Bound:
-    if text in ("earliest", "latest"):
-        return Bound(word=text)
-    if _OFFSET.fullmatch(text):
-        return Bound(offset=int(text))
-    if _EACH.fullmatch(text):
-        pairs = [item.split(":") for item in text.split(",")]
-        offsets = {int(partition): int(offset) for partition, offset in pairs}
-        if len(offsets) < len(pairs):
-            raise SourceError(f"kafka: {name}={text} names a partition twice")
-        return Bound(offsets=tuple(sorted(offsets.items())))
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise SourceError(f"kafka: {name}={text} is none of {_FORMS}") from None
-    ns = ns_of(moment)
-    if ns < 0:
-        raise SourceError(f"kafka: {name}={text} is before 1970")
-    # Kafka's clock ticks in ms: the first whole one that is not before the time.
-    return Bound(time_ms=-(-ns // NS_PER_MS))

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
 from marketflow.sources.errors import FeedFailed, SourceError
 from marketflow.sources.kafka.cluster import Cluster, log, refusal
-from marketflow.sources.kafka.config import KafkaFeed
+from marketflow.sources.kafka.config import KafkaConfig
 from marketflow.sources.kafka.librdkafka import Consumer, Event, Part, Place
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 
@@ -63,11 +63,11 @@ class ConsumerPool:
         self.restart: str | None = None
         self._fetchers: dict[tuple[Any, ...], Fetcher] = {}
 
-    def fetcher(self, feed: KafkaFeed) -> Fetcher:
+    def fetcher(self, config: KafkaConfig) -> Fetcher:
         """The consumer of this feed; opened at the first call."""
-        key = (feed.address, feed.group, feed.end is not None)
+        key = (config.address, config.group, config.end is not None)
         if key not in self._fetchers:
-            self._fetchers[key] = Fetcher(feed, self, lambda: self._fetchers.pop(key, None))
+            self._fetchers[key] = Fetcher(config, self, lambda: self._fetchers.pop(key, None))
         return self._fetchers[key]
 
     def ask_restart(self, reason: str) -> None:
@@ -91,10 +91,12 @@ class PartitionReader(Protocol):
 class Fetcher:
     """One consumer and the rows it has fetched for each partition."""
 
-    def __init__(self, feed: KafkaFeed, pool: ConsumerPool, forget: Callable[[], object]) -> None:
+    def __init__(
+        self, config: KafkaConfig, pool: ConsumerPool, forget: Callable[[], object]
+    ) -> None:
         self.pool = pool
-        self.cluster = Cluster(feed.address, feed.group, pool.stop, feed.patience_s)
-        self._patience_s = feed.patience_s
+        self.cluster = Cluster(config.address, config.group, pool.stop, config.patience_s)
+        self._patience_s = config.patience_s
         self._forget = forget
         self._readers: dict[Place, PartitionReader] = {}
         self._waiting: dict[Place, deque[Part]] = {}
@@ -107,16 +109,16 @@ class Fetcher:
         self._topic_ids: dict[str, str] = {}
         #: Partitions of each topic, as the cluster told last.
         self.counts: dict[str, int] = {}
-        config = {
+        settings = {
             **_CONFIG,
-            **feed.address.config(),
-            "group.id": feed.group,
+            **config.address.config(),
+            "group.id": config.group,
             "queued.max.messages.kbytes": pool.queue_kb,
             # Only a feed with an end needs to know where a partition ends now, and then soon.
-            "enable.partition.eof": str(feed.end is not None).lower(),
-            "fetch.wait.max.ms": 500 if feed.end is None else 20,
+            "enable.partition.eof": str(config.end is not None).lower(),
+            "fetch.wait.max.ms": 500 if config.end is None else 20,
         }
-        self._consumer = Consumer(config, self._on_error, pool.limits.max_rows)
+        self._consumer = Consumer(settings, self._on_error, pool.limits.max_rows)
         self._watch = threading.Thread(target=self._watch_cluster, name="kafka", daemon=True)
 
     # -- life ---------------------------------------------------------------------------------

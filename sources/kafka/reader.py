@@ -26,7 +26,7 @@ from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sources.errors import SourceError
-from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaFeed
+from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaConfig
 from marketflow.sources.kafka.consumer import REMEDY, ConsumerPool
 from marketflow.sources.kafka.librdkafka import Part, Place
 from marketflow.sources.kafka.rows import translator
@@ -41,37 +41,35 @@ _NOTHING: Final = pa.RecordBatch.from_pylist([], schema=FRAMES)
 
 
 class KafkaReader:
-    """Reader of one partition. ``late``: the partition may not have existed when the run began,
-    so it is read from its start, whatever the feed's ``from`` says."""
+    """Reader of one partition. A ``late`` one may not have existed when the run began: it is read
+    from its start, whatever ``from`` says."""
 
     def __init__(
         self,
         pool: ConsumerPool,
-        feed: KafkaFeed,
-        partition: int,
+        config: KafkaConfig,
         position: Position | None = None,
-        *,
-        late: bool = False,
     ) -> None:
-        self.place: Place = (feed.topic, partition)
-        self.bounded = feed.end is not None
-        self._feed = feed
-        self._fetcher = pool.fetcher(feed)
+        assert config.partition is not None, config
+        self.place: Place = (config.topic, config.partition)
+        self.bounded = config.end is not None
+        self._config = config
+        self._fetcher = pool.fetcher(config)
         self._seen = -1
         self._begun = False
         self._over = position is not None and position[3]
         self._ended_at: int | None = None
         self._checked_s = 0.0
         self._committed = -1
-        self._rows = translator(feed)
+        self._rows = translator(config)
         self._fetcher.join(self)
         try:
-            self._topic_id = self._fetcher.topic(feed.topic)
+            self._topic_id = self._fetcher.topic(config.topic)
             if self._over:
                 assert position is not None
                 _, self._next, self._end, _ = position
             else:
-                self._next, self._end = self._resolve(position, late)
+                self._next, self._end = self._resolve(position, config.late)
                 self._try_begin()
         except BaseException:
             self._fetcher.leave(self)
@@ -91,9 +89,9 @@ class KafkaReader:
         low, high = self._fetcher.cluster.bounds(topic, partition)
         if position is None or position[1] < 0:
             start = (
-                low if late or position is not None else self._offset(self._feed.start, low, high)
+                low if late or position is not None else self._offset(self._config.start, low, high)
             )
-            end = self._feed.end
+            end = self._config.end
             return start, None if end is None else self._last(end, low, high)
         topic_id, offset, last, _ = position
         if topic_id and self._topic_id and topic_id != self._topic_id:
@@ -208,7 +206,7 @@ class KafkaReader:
 
     def _until_ms(self) -> int | None:
         """The time that ends the feed, while it is still to come."""
-        end = self._feed.end
+        end = self._config.end
         return end.time_ms if end is not None and self._end is None else None
 
     def _nothing(self) -> pa.RecordBatch:

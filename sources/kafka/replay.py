@@ -20,7 +20,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -30,7 +29,7 @@ from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE
 from marketflow.schemas.units import NS_PER_S
 from marketflow.sources.errors import SourceError
-from marketflow.sources.kafka.config import Bound, KafkaFeed
+from marketflow.sources.kafka.config import Bound, KafkaConfig
 from marketflow.sources.kafka.consumer import ConsumerPool
 from marketflow.sources.kafka.merge import FeedFrames, Merge
 from marketflow.sources.kafka.reader import KafkaReader
@@ -71,14 +70,14 @@ class _Partition:
     """One partition: the frames before ``show``, then those of the interval."""
 
     def __init__(
-        self, span: Span, feed: KafkaFeed, pool: ConsumerPool, following: int | None
+        self, span: Span, config: KafkaConfig, pool: ConsumerPool, following: int | None
     ) -> None:
         self.span = span
         self.next = span.start if following is None else following
-        self._feed = feed
+        self._config = config
         self._pool = pool
         self._reader: KafkaReader | None = None
-        self._rows = translator(feed)
+        self._rows = translator(config)
 
     def warm(self) -> pa.RecordBatch | None:
         """Frames before ``show``; None when there are no more."""
@@ -95,9 +94,15 @@ class _Partition:
             if start >= end:
                 return None
             # Untranslated: rows become streams when they are emitted, and their times are needed.
-            feed = replace(self._feed, end=Bound(offset=end), table="", letters="")
+            raw = {
+                "partition": self.span.partition,
+                "end": Bound(offset=end),
+                "table": "",
+                "letters": "",
+            }
+            config = self._config.model_copy(update=raw)
             position = (self.span.topic_id, start, end, False)
-            self._reader = KafkaReader(self._pool, feed, self.span.partition, position)
+            self._reader = KafkaReader(self._pool, config, position)
         frames = self._reader.read()
         if frames is None or (
             frames.num_rows == 1 and frames.column("kind")[0].as_py() == FrameKind.END
@@ -149,7 +154,7 @@ class Replay:
 
     def __init__(
         self,
-        spans: Sequence[tuple[Span, KafkaFeed]],
+        spans: Sequence[tuple[Span, KafkaConfig]],
         speed: float | None,
         stop: threading.Event,
         following: Position | None = None,
@@ -163,9 +168,9 @@ class Replay:
             )
         queue_kb = max(_MIN_QUEUE_KB, _QUEUE_KB // max(1, len(spans)))
         self._partitions = []
-        for span, feed in spans:
+        for span, config in spans:
             pool = ConsumerPool(stop, limits, queue_kb=queue_kb)
-            self._partitions.append(_Partition(span, feed, pool, offsets.get(span.feed)))
+            self._partitions.append(_Partition(span, config, pool, offsets.get(span.feed)))
         self._warming = list(self._partitions)
         self._merge = Merge(self._partitions)
         self._pace = Pace(speed)

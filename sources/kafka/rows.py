@@ -24,14 +24,14 @@ from marketflow.schemas.messages.kafka import WireError
 from marketflow.schemas.tables import table
 from marketflow.schemas.tables.market_data import DEAD_LETTERS
 from marketflow.sources.errors import FeedFailed
-from marketflow.sources.kafka.config import KafkaFeed
+from marketflow.sources.kafka.config import KafkaConfig
 
 
-def translator(feed: KafkaFeed) -> RowFrames | LetterFrames | None:
+def translator(config: KafkaConfig) -> RowFrames | LetterFrames | None:
     """What makes frames of the messages of a topic; None where they are frames."""
-    if feed.letters:
-        return LetterFrames(feed.letters, feed.registry)
-    return RowFrames(table(feed.table), feed.registry) if feed.table else None
+    if config.letters:
+        return LetterFrames(config.letters, config.registry)
+    return RowFrames(table(config.table), config.registry) if config.table else None
 
 
 class Registry:

@@ -1,4 +1,5 @@
-"""Redundant lines of one sequenced feed: their URLs and sockets.
+"""Redundant lines of one sequenced feed: their configs and sockets (UDP, TCP).
 
-Imports schemas and the top of sources. Recording flows import it.
+Imports schemas and the top of sources (config, url, errors); no other kind of source.
+Recording flows import it: a line is recorded first, and read from the record.
 """

@@ -11,24 +11,20 @@ feed, to be given once: ``session``, ``first`` (the sequence the recording begin
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
-from urllib.parse import unquote
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
+from pydantic import BeforeValidator, Field
+
+from marketflow.sources.config import Param, SourceConfig, whole
 from marketflow.sources.errors import SourceError
+from marketflow.sources.url import Url, read_query
 
 SCHEMES: Final = ("mold", "soup")
-#: Settings of the feed: the same for all of its lines.
-_SHARED: Final = ("session", "first", "wait_ms", "recover_ms", "lag_ms", "down_ms")
-_OWN: Final = {
-    "mold": ("line", "interface", "rerequest", "buffer_mb"),
-    "soup": ("line", "username", "password", "sequence"),
-}
 _PLACE: Final = re.compile(r"([A-Za-z0-9._-]+):(\d{1,5})")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,30}")
 _PASSWORD: Final = "MARKETFLOW_SOUP_PASSWORD"
@@ -36,35 +32,77 @@ _FORMS: Final = {
     "mold": "mold:HOST:PORT?interface=eth0&rerequest=HOST:PORT",
     "soup": "soup:HOST:PORT?username=…&session=…",
 }
+_MOST: Final = 10**15 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class LineSpec:
-    """A checked line. ``text``: the URL without secrets."""
+def _place(text: str) -> tuple[str, int]:
+    match = _PLACE.fullmatch(text)
+    if match is None or not 0 < int(match[2]) < 65536:
+        raise ValueError("HOST:PORT")
+    return match[1], int(match[2])
 
-    scheme: str
+
+def _line_name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError("a name of letters, digits, - and _")
+    return text
+
+
+def _ascii(name: str, most: int) -> BeforeValidator:
+    """Text of a fixed field of the protocol. The error does not show it."""
+
+    def check(text: str) -> str:
+        if len(text) > most or not text.isascii():
+            raise SourceError(f"{name} is at most {most} ASCII characters")
+        return text
+
+    return BeforeValidator(check)
+
+
+class LineConfig(SourceConfig):
+    """One line, and what its URL says of the feed, which is the same for all of its lines."""
+
     host: str
     port: int
-    text: str
-    name: str
-    params: dict[str, str] = field(repr=False)
+    rerequest: tuple[str, int] | None = None
+    line: Annotated[str, BeforeValidator(_line_name), Param("line=A")]
+    session: Annotated[str | None, _ascii("session", 10), Param("session=20191230A")] = None
+    first: Annotated[int | None, whole(0, _MOST), Param("first=1")] = None
+    wait_ms: Annotated[int | None, whole(0, _MOST), Param("wait_ms=50")] = None
+    recover_ms: Annotated[int | None, whole(0, _MOST), Param("recover_ms=2000")] = None
+    lag_ms: Annotated[int | None, whole(1, _MOST), Param("lag_ms=1000")] = None
+    down_ms: Annotated[int | None, whole(1, _MOST), Param("down_ms=3000")] = None
 
     @property
-    def rerequest(self) -> tuple[str, int] | None:
-        """Where missing messages are asked for."""
-        place = self.params.get("rerequest")
-        return None if place is None else _place(self.scheme, place, "rerequest=")
+    def name(self) -> str:
+        return self.line
 
-    def number(self, name: str, default: int) -> int:
-        """A parameter that is a whole number."""
-        return int(self.params.get(name, default))
+
+class MoldConfig(LineConfig):
+    """``mold:`` a MoldUDP64 group or address, and where missing messages are asked for."""
+
+    interface: Annotated[str, Param("interface=eth0")] = ""
+    rerequest: Annotated[
+        tuple[str, int] | None, BeforeValidator(_place), Param("rerequest=HOST:PORT")
+    ] = None
+    buffer_mb: Annotated[int, whole(1, _MOST), Param("buffer_mb=16")] = 16
+
+
+class SoupConfig(LineConfig):
+    """``soup:`` a SoupBinTCP server."""
+
+    username: Annotated[str, _ascii("username", 6), Param("username=NAME")] = ""
+    password: Annotated[str, _ascii("password", 10), Param("password=WORD")] = Field(
+        default="", repr=False
+    )
+    sequence: Annotated[int, whole(0, _MOST), Param("sequence=1")] = 1
 
 
 @dataclass(frozen=True, slots=True)
-class LinesSpec:
+class LinesConfig:
     """The lines of a recording, and what they share; times in ms."""
 
-    lines: tuple[LineSpec, ...]
+    lines: tuple[MoldConfig | SoupConfig, ...]
     session: str
     first: int
     wait_ms: int
@@ -82,77 +120,50 @@ def is_line(text: str) -> bool:
     return text.partition(":")[0] in SCHEMES
 
 
-def parse_lines(texts: Sequence[str]) -> LinesSpec:
-    """Check the lines of one feed; SourceError names what to change."""
+def parse_lines(texts: Sequence[str]) -> LinesConfig:
+    """The config of the lines of one feed; SourceError names what to change."""
     lines = [_parse(text, string.ascii_uppercase[k % 26]) for k, text in enumerate(texts)]
     names = [line.name for line in lines]
     for name in names:
         if names.count(name) > 1:
             raise SourceError(f"two lines are called {name}: give each its own line=NAME")
-    shared: dict[str, str] = {}
-    for line in lines:
-        for key in _SHARED:
-            value = line.params.get(key)
-            if value is not None and shared.setdefault(key, value) != value:
-                raise SourceError(f"{key}={value} and {key}={shared[key]}: lines of one feed")
-    asks = any("rerequest" in line.params for line in lines)
-    return LinesSpec(
+
+    def shared(key: str, default: Any) -> Any:
+        values = [getattr(line, key) for line in lines if getattr(line, key) is not None]
+        if len(set(values)) > 1:
+            said = " and ".join(f"{key}={value}" for value in dict.fromkeys(values))
+            raise SourceError(f"{said}: lines of one feed")
+        return values[0] if values else default
+
+    asks = any(line.rerequest for line in lines)
+    return LinesConfig(
         tuple(lines),
-        shared.get("session", ""),
-        int(shared.get("first", 0)),
-        int(shared.get("wait_ms", 50)),
-        int(shared.get("recover_ms", 2000)) if asks else 0,
-        int(shared.get("lag_ms", 1000)),
-        int(shared.get("down_ms", 3000)),
+        shared("session", ""),
+        shared("first", 0),
+        shared("wait_ms", 50),
+        shared("recover_ms", 2000) if asks else 0,
+        shared("lag_ms", 1000),
+        shared("down_ms", 3000),
     )
 
 
-def _parse(text: str, name: str) -> LineSpec:
+def _parse(text: str, name: str) -> MoldConfig | SoupConfig:
     scheme, _, rest = text.partition(":")
     if scheme not in SCHEMES:
         raise SourceError(f"{text} is no line: write {' or '.join(_FORMS.values())}")
     place, _, query = rest.partition("?")
-    host, port = _place(scheme, place, "")
-    params = _params(scheme, query)
-    line = params.get("line", name)
-    if not _NAME.fullmatch(line):
-        raise SourceError(f"{scheme}: line={line}: use letters, digits, - and _")
+    try:
+        host, port = _place(place)
+    except ValueError:
+        form = _FORMS[scheme]
+        raise SourceError(f"{scheme}: {place} is no HOST:PORT; write {form}") from None
+    params = {"line": name, **read_query(scheme, query)}
     if scheme == "soup" and "password" not in params and os.environ.get(_PASSWORD):
         params["password"] = os.environ[_PASSWORD]
-    spec = LineSpec(scheme, host, port, _redacted(text), line, params)
-    _ = spec.rerequest
-    return spec
-
-
-def _params(scheme: str, query: str) -> dict[str, str]:
-    params: dict[str, str] = {}
-    known = (*_OWN[scheme], *_SHARED)
-    for item in filter(None, query.split("&")):
-        key, equals, value = item.partition("=")
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise SourceError(f"{scheme}: no parameter {key!r}; known: {', '.join(known)}{hint}")
-        if not equals or key in params:
-            raise SourceError(f"{scheme}: give {key}=VALUE once")
-        params[key] = unquote(value)
-        numeric = key.endswith(("_ms", "_mb")) or key in ("first", "sequence")
-        if numeric and not re.fullmatch(r"\d{1,15}", params[key]):
-            raise SourceError(f"{scheme}: {key}={value} is no whole number")
-        if key in ("lag_ms", "down_ms", "buffer_mb") and int(params[key]) == 0:
-            raise SourceError(f"{scheme}: {key}=0: give at least 1")
-    for key, most in (("username", 6), ("password", 10), ("session", 10)):
-        value = params.get(key, "")
-        if len(value) > most or not value.isascii():
-            raise SourceError(f"{scheme}: {key} is at most {most} ASCII characters")
-    return params
-
-
-def _place(scheme: str, text: str, what: str) -> tuple[str, int]:
-    match = _PLACE.fullmatch(text)
-    if match is None or not 0 < int(match[2]) < 65536:
-        raise SourceError(f"{scheme}: {what}{text} is no HOST:PORT; write {_FORMS[scheme]}")
-    return match[1], int(match[2])
+    url = Url(scheme, place, params, _redacted(text), _FORMS[scheme])
+    if scheme == "mold":
+        return MoldConfig.of(url, host=host, port=port)
+    return SoupConfig.of(url, host=host, port=port)
 
 
 def _redacted(text: str) -> str:

@@ -10,10 +10,8 @@ that going on costs nothing however far the feed had come.
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -23,70 +21,14 @@ from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits, Reader
-from marketflow.sources.simulator.chance import TICKERS
-from marketflow.sources.url import SourceSpec
+from marketflow.sources.simulator.config import SimulatorConfig
 
-FORM: Final = "sim:?events=N&seed=S&symbols=K&format=itch|binance&date=YYYY-MM-DD"
 SNAPSHOT_VERSION: Final = 1
-_MOST_SYMBOLS: Final = 10_000
 _WRITE_MESSAGES: Final = 65_536
 
 
-class SimulatorConfig(NamedTuple):
-    """What a simulated feed is made of; every field changes the bytes."""
-
-    events: int = 1_000_000
-    seed: int = 1
-    symbols: int = 100
-    format: str = "itch"
-    date: datetime.date = datetime.date(2026, 3, 2)
-
-
-def _whole(name: str, least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if text.isascii() and text.isdigit() and least <= int(text) <= most:
-            return int(text)
-        raise SourceError(f"sim: {name}={text} is not a whole number of {least:,} to {most:,}")
-
-    return parse
-
-
-def _format(text: str) -> str:
-    if text not in ("itch", "binance"):
-        raise SourceError(f"sim: format={text} is not one of itch, binance")
-    return text
-
-
-def _date(text: str) -> datetime.date:
-    try:
-        day = datetime.date.fromisoformat(text)
-    except ValueError:
-        day = datetime.date.min
-    if len(text) != 10 or not 1970 <= day.year < 2262:
-        raise SourceError(f"sim: date={text} is not a day as YYYY-MM-DD, such as 2026-03-02")
-    return day
-
-
-_PARSERS: Final[dict[str, Callable[[str], Any]]] = {
-    "events": _whole("events", 0, 10**12),
-    "seed": _whole("seed", 0, 2**64 - 1),
-    "symbols": _whole("symbols", 1, min(_MOST_SYMBOLS, TICKERS)),
-    "format": _format,
-    "date": _date,
-}
-
-
-def config_of(params: dict[str, str]) -> SimulatorConfig:
-    """Checked parameters of a ``sim:`` URL; SourceError names what to change."""
-    for name in params:
-        if name not in _PARSERS:
-            known = ", ".join(_PARSERS)
-            raise SourceError(f"sim: no parameter {name!r}; known: {known} (form: {FORM})")
-    return SimulatorConfig(**{name: _PARSERS[name](text) for name, text in params.items()})
-
-
 class _SimulatorReader:
-    """What the readers of both formats share: the resume position and the END frame."""
+    """Base of the readers of both formats: the resume position and the END frame."""
 
     def __init__(self, config: SimulatorConfig, session: Any, position: Any) -> None:
         self._config = config
@@ -101,7 +43,7 @@ class _SimulatorReader:
                 f"the resume position of sim: has format {version}, this release reads "
                 f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
             )
-        if made_with != tuple(config):
+        if made_with != config.made_with:
             raise SourceError(
                 "the resume position is of a simulated feed with other parameters: give those of "
                 f"the first run, or {START_ANEW}"
@@ -125,7 +67,7 @@ class _SimulatorReader:
     def position(self) -> Any:
         """Where the next frame starts."""
         state = self._session.snapshot()
-        return (SNAPSHOT_VERSION, tuple(self._config), self._offset, self._ended, state)
+        return (SNAPSHOT_VERSION, self._config.made_with, self._offset, self._ended, state)
 
     def progress(self) -> tuple[int, int]:
         """Messages given, of all."""
@@ -187,10 +129,9 @@ class BinanceSimulator(_SimulatorReader):
 
 
 def open_simulator(
-    spec: SourceSpec, position: Any = None, limits: Limits = DEFAULT_LIMITS
+    config: SimulatorConfig, position: Any = None, limits: Limits = DEFAULT_LIMITS
 ) -> Reader:
     """Reader of a ``sim:`` source, from its start or from the position of an earlier one."""
-    config = config_of(spec.params)
     if config.format == "itch":
         return ItchSimulator(config, position, limits)
     return BinanceSimulator(config, position, limits)

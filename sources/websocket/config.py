@@ -13,12 +13,13 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import SourceError
+from marketflow.sources.url import check_names, read_query
 from marketflow.sources.websocket.venues.base import CHANNELS, LiveVenue, Subscription
 
 #: ``ws:NAME`` -> "module:class" below this package.
@@ -42,11 +43,9 @@ _LINE: Final = re.compile(r"[A-Za-z0-9_-]{1,30}")
 FORM: Final = "ws:VENUE?symbols=A,B"
 
 
-@dataclass(frozen=True, slots=True)
-class LiveSpec:
-    """A checked live feed. ``connection`` names it in every frame; ``text`` is the URL."""
+class LiveConfig(SourceConfig):
+    """A checked live feed. ``connection`` names it in every frame."""
 
-    text: str
     venue: LiveVenue
     connection: str
     address: str
@@ -63,8 +62,8 @@ def without_user(url: str) -> str:
     return _USER.sub(r"\1***@", url)
 
 
-def parse_live(texts: Sequence[str]) -> list[LiveSpec]:
-    """Parse the live feeds of one recorder; SourceError names what to change."""
+def parse_live(texts: Sequence[str]) -> list[LiveConfig]:
+    """The configs of the live feeds of one recorder; SourceError names what to change."""
     count: Counter[str] = Counter()
     specs = []
     for text in texts:
@@ -78,7 +77,7 @@ def parse_live(texts: Sequence[str]) -> list[LiveSpec]:
     return specs
 
 
-def _parse(text: str, line: str) -> LiveSpec:
+def _parse(text: str, line: str) -> LiveConfig:
     if not text.startswith("ws:"):
         raise SourceError(f"{text}: a recorder reads live feeds only; write {FORM}")
     name, _, query = text.removeprefix("ws:").partition("?")
@@ -108,12 +107,13 @@ def _parse(text: str, line: str) -> LiveSpec:
     address = _address(name, "url", params.get("url"), made.address, ("ws", "wss"))
     # Whoever names another address has reasons: the venue's own REST is not asked then.
     own_rest = _rest_of(address) if "url" in params else venue.REST
-    return LiveSpec(
-        without_user(text),
-        made,
-        f"{name}.{line}",
-        address,
-        _address(name, "rest", params.get("rest"), own_rest, ("http", "https")),
+    return LiveConfig(
+        scheme="ws",
+        text=without_user(text),
+        venue=made,
+        connection=f"{name}.{line}",
+        address=address,
+        rest=_address(name, "rest", params.get("rest"), own_rest, ("http", "https")),
     )
 
 
@@ -124,18 +124,11 @@ def _rest_of(address: str) -> str:
 
 
 def _params(name: str, query: str) -> dict[str, str]:
-    params: dict[str, str] = {}
-    for item in filter(None, query.split("&")):
-        key, _, value = item.partition("=")
-        if key not in _PARAMS:
-            near = difflib.get_close_matches(key, _PARAMS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise SourceError(f"ws:{name}: no parameter {key!r}; known: {', '.join(_PARAMS)}{hint}")
-        if key in params:
-            raise SourceError(f"ws:{name}: parameter {key!r} is given twice; give it once")
+    params = read_query(f"ws:{name}", query)
+    check_names(f"ws:{name}", params, _PARAMS)
+    for key, value in params.items():
         if not value:
             raise SourceError(f"ws:{name}: parameter {key!r} has no value; write {key}=VALUE")
-        params[key] = unquote(value)
     return params
 
 

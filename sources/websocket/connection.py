@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from marketflow.schemas.backoff import Outage
 from marketflow.schemas.messages.frames import FrameKind
-from marketflow.sources.websocket.config import LiveSpec
+from marketflow.sources.websocket.config import LiveConfig
 from marketflow.sources.websocket.outbox import Outbox, Received
 from marketflow.sources.websocket.rest import RestFailed, ask
 from marketflow.sources.websocket.snapshot_plan import BACKOFF, SnapshotPlan
@@ -60,7 +60,7 @@ class LineReport:
 class Line:
     """``run`` until ``stop``. ``stall_s``: how long it may be paused for a slow reader."""
 
-    def __init__(self, spec: LiveSpec, outbox: Outbox, stall_s: float) -> None:
+    def __init__(self, spec: LiveConfig, outbox: Outbox, stall_s: float) -> None:
         self.spec = spec
         self.report = LineReport(spec.connection, channels=dict.fromkeys(spec.venue.channels, 0))
         self._venue = spec.venue

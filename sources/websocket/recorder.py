@@ -16,7 +16,7 @@ from typing import Final
 import pyarrow as pa
 
 from marketflow.sources.errors import FeedFailed
-from marketflow.sources.websocket.config import LiveSpec
+from marketflow.sources.websocket.config import LiveConfig
 from marketflow.sources.websocket.connection import Line, LineReport
 from marketflow.sources.websocket.outbox import MAX_BYTES, Outbox
 
@@ -34,7 +34,7 @@ class Recorder:
 
     def __init__(
         self,
-        specs: Sequence[LiveSpec],
+        specs: Sequence[LiveConfig],
         *,
         patience_s: float = PATIENCE_S,
         stall_s: float = STALL_S,

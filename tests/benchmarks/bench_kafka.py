@@ -32,11 +32,11 @@ from marketflow.infra.services.kafka import Kafka
 from marketflow.sinks.kafka.config import KafkaConfig
 from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sinks.timescale.writer import copy_statement
-from marketflow.sources.kafka.config import parse_feed
+from marketflow.sources.kafka.config import topic_of
 from marketflow.sources.kafka.consumer import ConsumerPool
 from marketflow.sources.kafka.reader import KafkaReader
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import parse_source
 from tests.benchmarks import feeds, peers
 from tests.benchmarks.harness import Result, benchmark
 from tests.benchmarks.live import trade
@@ -108,10 +108,8 @@ def _bare(cluster: Cluster, topic: str, count: int) -> float:
 
 def _read(url: str, limits: Limits = _LIMITS) -> tuple[int, float]:
     """(rows, rows per second from the first on) of one partition read to its end."""
-    spec = parse_source(url)
-    reader = KafkaReader(
-        ConsumerPool(threading.Event(), limits), parse_feed(spec.place, spec.params), 0
-    )
+    config = topic_of(parse_source(url)).of_partition(0)
+    reader = KafkaReader(ConsumerPool(threading.Event(), limits), config)
     rows, started, first = 0, 0.0, 0
     while (batch := reader.read()) is not None:
         if batch.num_rows and not rows:

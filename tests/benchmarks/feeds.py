@@ -19,8 +19,7 @@ from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.schemas.messages import frame_batches as framing
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.reader import Limits
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import open_reader, parse_source
 
 DAY: Final = "2026-03-02"
 #: 64k messages in a batch, as a busy flow has them.

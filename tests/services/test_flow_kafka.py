@@ -21,8 +21,7 @@ import pytest
 from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import TRADES
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import open_reader, parse_source
 from tests.reference.kafka import read_messages
 from tests.support.batches import Feed
 from tests.support.chance import chance

@@ -12,8 +12,7 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.runtime.run import run
 from marketflow.flows.settings import load
 from marketflow.schemas.recovery import START_ANEW
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import open_reader, parse_source
 from tests.support.halfway import stop_halfway
 from tests.support.lakes import assert_same_lakes
 from tests.support.services.topics import Cluster

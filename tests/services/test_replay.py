@@ -31,11 +31,10 @@ from marketflow.flows.settings import Settings, load
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.timescale.config import TimescaleConfig
-from marketflow.sources.kafka.config import parse_feed
+from marketflow.sources.kafka.config import topic_of
 from marketflow.sources.kafka.replay import Replay
 from marketflow.sources.reader import Limits
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import open_reader, parse_source
 from tests.support.chance import chance
 from tests.support.lakes import table_rows
 from tests.support.patience import PATIENCE_S
@@ -318,7 +317,7 @@ def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
 def test_topics_are_merged_in_order_of_time(history: History) -> None:
     plan = make_plan(history.order(Path("unused")).wanted, 16)
     specs = specs_of(plan)
-    spans = [(s, parse_feed(specs[s.feed].place, specs[s.feed].params)) for s in plan.spans]
+    spans = [(span, topic_of(specs[span.feed])) for span in plan.spans]
     limits = replace(Limits(), max_rows=50)
     reader = Replay(spans, None, threading.Event(), limits=limits)
     latest, rows, ended = 0, 0, 0

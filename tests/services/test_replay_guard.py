@@ -15,8 +15,7 @@ from marketflow.flows.replay.run import Order, replay
 from marketflow.flows.runtime.run import run
 from marketflow.flows.settings import load
 from marketflow.schemas.units import NS_PER_DAY
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import open_reader, parse_source
 from tests.support.lakes import assert_same_lakes
 from tests.support.services.topics import Cluster
 from tests.support.stored import stored_rows

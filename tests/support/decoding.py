@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits, Reader
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import open_reader, parse_source
 
 
 class Found(NamedTuple):

@@ -28,8 +28,7 @@ from urllib.parse import parse_qsl
 
 from marketflow.operators.arbitration import mold, soup
 from marketflow.schemas.messages.frames import FrameKind
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import open_reader, parse_source
 
 SESSION = b"FAKE000001"
 _DATAGRAM_BYTES = 1_400

@@ -13,8 +13,7 @@ import pytest
 
 from marketflow.flows.runtime import run as run_module
 from marketflow.flows.settings import load
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import open_reader, parse_source
 from tests.support.lakes import assert_same_lakes
 
 _EVENTS = 6000

@@ -18,7 +18,8 @@ from marketflow.flows.runtime.run import run
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.raw.files import RawFileWriter
-from marketflow.sources.files.recorded_frames import FramesReader, files_of
+from marketflow.sources.files.paths import find_recorded
+from marketflow.sources.files.recorded_frames import FramesReader
 from tests.support.captures import TestFrame, capture_frames, columns, frames, read_lines
 from tests.support.fake_venue.faults import parse_faults
 from tests.support.fake_venue.recording import load
@@ -135,7 +136,7 @@ def record_all(
 
 def recorded(folder: Path, decoder: str) -> list[TestFrame]:
     """Every frame of a recorder's folder."""
-    reader = FramesReader(files_of(folder, decoder))
+    reader = FramesReader(find_recorded(folder, decoder))
     found = []
     while (batch := reader.read()) is not None:
         found += [

@@ -10,8 +10,7 @@ import pyarrow as pa
 from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.messages.kafka import partition_of_connection
 from marketflow.sinks.raw.topic import RawTopicWriter
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import open_reader, parse_source
 from tests.support.services.topics import Cluster
 
 

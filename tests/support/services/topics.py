@@ -22,11 +22,11 @@ from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.messages import single_rows as wire_rows
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.raw.topic import RawTopicWriter
-from marketflow.sources.kafka.config import parse_feed
+from marketflow.sources.kafka.config import topic_of
 from marketflow.sources.kafka.consumer import ConsumerPool
 from marketflow.sources.kafka.reader import KafkaReader, Position
 from marketflow.sources.reader import Limits
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import parse_source
 from tests.reference.kafka import Row, read_messages
 from tests.support.patience import PATIENCE_S
 
@@ -174,11 +174,10 @@ class Reading:
         max_rows: int = 1000,
         watch_s: float = 0.2,
     ) -> None:
-        spec = parse_source(url)
         self.stop = threading.Event()
         self.pool = ConsumerPool(self.stop, replace(Limits(), max_rows=max_rows), watch_s)
-        self._feed = parse_feed(spec.place, spec.params)
-        self.reader = KafkaReader(self.pool, self._feed, partition, position, late=late)
+        self._config = topic_of(parse_source(url))
+        self.reader = KafkaReader(self.pool, self._config.of_partition(partition, late), position)
 
     def rows(self, at_least: int, timeout_s: float = PATIENCE_S) -> list[Row]:
         """Frames until there are so many, or the end."""
@@ -208,7 +207,7 @@ class Reading:
 
     def beside(self, partition: int, *, late: bool = False) -> KafkaReader:
         """A reader of another partition, of the same process."""
-        return KafkaReader(self.pool, self._feed, partition, late=late)
+        return KafkaReader(self.pool, self._config.of_partition(partition, late))
 
     def close(self) -> None:
         self.reader.close()

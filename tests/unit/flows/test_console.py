@@ -16,7 +16,7 @@ from marketflow.flows.runtime.stats import RunStats, merge_progress, merge_summa
 from marketflow.operators.events import Rows
 from marketflow.sources.engine import FeedSource
 from marketflow.sources.reader import Limits
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import parse_source
 
 
 def _state(**more: Any) -> dict[str, Any]:

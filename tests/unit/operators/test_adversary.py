@@ -25,7 +25,7 @@ from marketflow.operators.venues.binance.feed import BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import Limits
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import parse_source
 from tests.support import adversary
 from tests.support.captures import TestFrame, frames
 from tests.support.decoding import cut, frames_of

@@ -15,11 +15,11 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
 from marketflow.schemas.messages.frames import FrameKind
+from marketflow.sources.config import SourceConfig
 from marketflow.sources.engine import FeedSource
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import Limits
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import SourceSpec, parse_source
+from marketflow.sources.registry import open_reader, parse_source
 from tests.support.reading import Row, joined, read_all, rows_of, write
 
 SMALL = Limits(max_rows=5, max_bytes=100)
@@ -68,7 +68,7 @@ def run(
 
 
 @pytest.fixture
-def specs(tmp_path: Path) -> list[SourceSpec]:
+def specs(tmp_path: Path) -> list[SourceConfig]:
     itch = b"".join(b"\0\x0c" + b"S" + bytes([i] * 11) for i in range(100))
     write(tmp_path / "feed.itch.gz", itch)
     write(tmp_path / "lines", b"".join(b"%d {}\n" % i for i in range(1, 50)))
@@ -78,18 +78,18 @@ def specs(tmp_path: Path) -> list[SourceSpec]:
     ]
 
 
-def whole(spec: SourceSpec) -> list[Row]:
+def whole(spec: SourceConfig) -> list[Row]:
     return joined(read_all(open_reader(spec)))
 
 
-def test_all_frames_of_all_feeds(specs: list[SourceSpec]) -> None:
+def test_all_frames_of_all_feeds(specs: list[SourceConfig]) -> None:
     feeds = run(FeedSource(specs, threading.Event(), limits=SMALL))
     assert {key: joined(rows) for key, rows in feeds.items()} == {
         str(i): whole(spec) for i, spec in enumerate(specs)
     }
 
 
-def test_a_stopped_run_goes_on_where_it_was(specs: list[SourceSpec], tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_where_it_was(specs: list[SourceConfig], tmp_path: Path) -> None:
     recovery = tmp_path / "recovery"
     recovery.mkdir()
     init_db_dir(recovery, 1)
@@ -111,7 +111,7 @@ def test_a_stopped_run_goes_on_where_it_was(specs: list[SourceSpec], tmp_path: P
     assert run(FeedSource(specs[:1], threading.Event(), parts=2), recovery) == {}
 
 
-def test_resuming_with_another_source_is_refused(specs: list[SourceSpec]) -> None:
+def test_resuming_with_another_source_is_refused(specs: list[SourceConfig]) -> None:
     source = FeedSource(specs, threading.Event())
     part = source.build_part("feed", "0", None)
     state = part.snapshot()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from marketflow.sources.errors import SourceError
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import open_reader, parse_source
+from marketflow.sources.url import split
 from tests.support.reading import read_all, write
 
 ITCH = (12).to_bytes(2, "big") + b"S" + bytes(10) + b"O"
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def test_paths_globs_and_order(folder: Path) -> None:
     spec = parse_source(f"itch:{folder}/b.itch,{folder}/[ac].itch*?date=2019-12-30")
     assert [path.name for path in spec.paths] == ["b.itch", "a.itch", "c.itch.gz"]
-    assert spec.params == {"date": "2019-12-30"}
+    assert spec.date == date(2019, 12, 30)
     assert spec.name == "itch:b.itch+2"
     questioned = parse_source(f"itch:{folder}/?.itch?date=2019-12-30")
     assert [path.name for path in questioned.paths] == ["a.itch", "b.itch"]
@@ -59,10 +60,9 @@ def test_every_scheme_opens_its_reader(folder: Path) -> None:
 
 
 def test_values_are_decoded_and_secrets_blotted_out() -> None:
-    spec = parse_source("sim:?symbol=a%2Fb&password=x%26y&seed=1")
-    assert spec.params == {"symbol": "a/b", "password": "x&y", "seed": "1"}
-    assert spec.text == "sim:?symbol=a%2Fb&password=***&seed=1"
-    assert spec.name == "sim"
+    url = split("sim:?symbol=a%2Fb&password=x%26y&seed=1", "")
+    assert url.params == {"symbol": "a/b", "password": "x&y", "seed": "1"}
+    assert url.text == "sim:?symbol=a%2Fb&password=***&seed=1"
 
 
 @pytest.mark.parametrize(

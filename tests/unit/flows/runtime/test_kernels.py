@@ -17,7 +17,7 @@ from numba.core import event
 from marketflow.flows.runtime.compiling import COMPILING, Compiling
 from marketflow.flows.runtime.kernels import PARTS, _crews, parts_of
 from marketflow.flows.runtime.run import timed
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import parse_source
 from tests.support.root import ROOT
 
 _COLD = """

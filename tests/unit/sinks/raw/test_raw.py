@@ -18,9 +18,10 @@ from marketflow.sinks.raw.files import RawFileOptions, RawFileWriter
 from marketflow.sinks.raw.registry import open_raw
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files.capture import CaptureReader
-from marketflow.sources.files.recorded_frames import FramesReader, files_of
+from marketflow.sources.files.paths import find_recorded
+from marketflow.sources.files.recorded_frames import FramesReader
 from marketflow.sources.reader import Limits, Reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import parse_source
 from tests.support.captures import TestFrame, columns, frames
 
 _ROWS = [
@@ -57,7 +58,7 @@ def _sealed(tmp_path: Path, parts: int) -> tuple[Path, ...]:
         writer.flush()
     writer.close()
     assert writer.files == parts
-    return files_of(tmp_path, "OKX")
+    return find_recorded(tmp_path, "OKX")
 
 
 def test_frames_come_back_as_they_were(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_frames_come_back_as_they_were(tmp_path: Path) -> None:
     writer.write(frames(_ROWS[2:]))
     assert not list(tmp_path.rglob("*.parquet")), "not sealed yet"
     writer.close()
-    *rows, end = _read(FramesReader(files_of(tmp_path, "OKX")))
+    *rows, end = _read(FramesReader(find_recorded(tmp_path, "OKX")))
     assert rows == [r._replace(offset=i) for i, r in enumerate(_plain(_ROWS))]
     assert (end.kind, end.offset) == (FrameKind.END, len(_ROWS))
 
@@ -114,7 +115,7 @@ def test_a_disk_that_refuses(tmp_path: Path) -> None:
         writer.close()
     folder.mkdir()
     writer.close()
-    assert len(files_of(tmp_path, "OKX")) == 1, "nothing was lost by the failure"
+    assert len(find_recorded(tmp_path, "OKX")) == 1, "nothing was lost by the failure"
 
 
 def test_a_capture_is_read_back(tmp_path: Path) -> None:

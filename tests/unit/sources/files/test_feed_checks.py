@@ -11,7 +11,7 @@ from marketflow.flows.errors import UsageError
 from marketflow.flows.runtime.run import run
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files.markets import market_of
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import parse_source
 from tests.support.captures import read_lines
 from tests.unit.flows.runtime.test_run import marketflow
 

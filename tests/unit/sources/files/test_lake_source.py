@@ -17,8 +17,7 @@ from marketflow.flows.runtime.run import run
 from marketflow.sinks.lake.layout import list_files
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import Limits
-from marketflow.sources.registry import open_reader
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import open_reader, parse_source
 from tests.support.decoding import read_frames
 from tests.support.lakes import assert_same_lakes
 from tests.support.reading import write

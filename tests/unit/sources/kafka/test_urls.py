@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from marketflow.schemas.kafka_address import SECURITY_PARAMS
-from marketflow.sinks.kafka.config import KafkaConfig
+from marketflow.sinks.kafka.config import KafkaConfig as KafkaSinkConfig
 from marketflow.sources.errors import SourceError
-from marketflow.sources.kafka.config import Bound, parse_feed
-from marketflow.sources.url import parse_source
+from marketflow.sources.kafka.config import Bound, KafkaConfig, topic_of
+from marketflow.sources.registry import parse_source
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +19,8 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"MARKETFLOW_KAFKA_{name.upper()}", raising=False)
 
 
-def feed(query: str = "", topic: str = "raw.binance"):
-    spec = parse_source(f"kafka://b1:9092,b2:9093/{topic}{query}")
-    return parse_feed(spec.place, spec.params)
+def feed(query: str = "", topic: str = "raw.binance") -> KafkaConfig:
+    return topic_of(parse_source(f"kafka://b1:9092,b2:9093/{topic}{query}"))
 
 
 def test_topics_say_by_their_name_what_they_hold() -> None:
@@ -63,11 +62,11 @@ def test_bounds(text: str, bound: Bound) -> None:
         ("kafka://b:1/prices", "Add venue=NAME"),
         ("kafka://b:1/md.bars", "cannot be an input"),
         ("kafka://b:1/x?venue=a&table=trades", "give one"),
-        ("kafka://b:1/raw.binance?from=yesterday", "none of earliest, latest"),
+        ("kafka://b:1/raw.binance?from=yesterday", "from=yesterday is not earliest, latest"),
         ("kafka://b:1/raw.binance?from=0:1,0:2", "names a partition twice"),
         ("kafka://b:1/raw.binance?to=earliest", "is no end"),
         ("kafka://b:1/raw.binance?form=earliest", "did you mean from"),
-        ("kafka://b:1/raw.binance?patience_s=-1", "no number of seconds"),
+        ("kafka://b:1/raw.binance?patience_s=-1", "not a number of seconds"),
         ("kafka://b:1/raw.binance?username=u&password=p", "security=sasl_ssl"),
         ("kafka://b:1/raw.binance?security=sasl_ssl", "MARKETFLOW_KAFKA_PASSWORD"),
         ("kafka://b:1/raw.binance?security=tls", "none of plaintext"),
@@ -81,20 +80,22 @@ def test_wrong_sources_name_the_fix(url: str, fix: str) -> None:
 
 
 def test_secrets_are_used_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    spec = parse_source(
-        "kafka://me:p%40ss@b:1/raw.binance?security=sasl_ssl&key_password=hush&ca=/etc/ca.pem"
+    spec = topic_of(
+        parse_source(
+            "kafka://me:p%40ss@b:1/raw.binance?security=sasl_ssl&key_password=hush&ca=/etc/ca.pem"
+        )
     )
-    security = parse_feed(spec.place, spec.params).address.security
+    security = spec.address.security
     assert (security.username, security.password, security.key_password) == ("me", "p@ss", "hush")
     assert security.config()["ssl.ca.location"] == "/etc/ca.pem"
     for secret in ("p%40ss", "p@ss", "hush"):
-        assert secret not in repr(spec.of_partition(3).text) + spec.text + repr(security)
+        assert secret not in repr(spec.of_partition(3).text) + repr(spec)
     secret_file = tmp_path / "password"
     secret_file.write_text("from a file\n")
     monkeypatch.setenv("MARKETFLOW_KAFKA_USERNAME", "env")
     monkeypatch.setenv("MARKETFLOW_KAFKA_PASSWORD_FILE", str(secret_file))
     monkeypatch.setenv("MARKETFLOW_KAFKA_SECURITY", "sasl_plaintext")
-    for found in (feed().address, KafkaConfig.parse("kafka://b:1/md").address):
+    for found in (feed().address, KafkaSinkConfig.parse("kafka://b:1/md").address):
         assert found.config() == {
             "bootstrap.servers": found.brokers,
             "socket.nagle.disable": "true",
@@ -103,4 +104,6 @@ def test_secrets_are_used_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_p
             "sasl.username": "env",
             "sasl.password": "from a file",
         }
-    assert KafkaConfig.parse("kafka://b:1/md?security=plaintext").address.security.password == ""
+    assert (
+        KafkaSinkConfig.parse("kafka://b:1/md?security=plaintext").address.security.password == ""
+    )

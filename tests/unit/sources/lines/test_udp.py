@@ -16,7 +16,7 @@ from marketflow.sources.errors import SourceError
 from marketflow.sources.lines.config import parse_lines
 from marketflow.sources.lines.kernels.stamps import read_stamps
 from marketflow.sources.lines.udp import SLOT_BYTES, Datagrams, UdpSocket
-from marketflow.sources.url import parse_source
+from marketflow.sources.registry import parse_source
 
 SLOTS = 16
 
@@ -155,7 +155,7 @@ def test_lines_share_what_is_the_feeds() -> None:
 def test_a_password_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARKETFLOW_SOUP_PASSWORD", "fromenv")
     (line,) = parse_lines(["soup:h:1?username=me"]).lines
-    assert line.params["password"] == "fromenv"
+    assert line.password == "fromenv"
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ def test_a_password_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     [
         (["mold:239.1.1.1"], "no HOST:PORT"),
         (["mold:239.1.1.1:99999"], "no HOST:PORT"),
-        (["mold:h:1?rerequest=x"], "rerequest=x is no HOST:PORT"),
+        (["mold:h:1?rerequest=x"], "rerequest=x is not HOST:PORT"),
         (["mold:h:1?interfase=lo"], "did you mean interface"),
-        (["mold:h:1?wait_ms=soon"], "no whole number"),
-        (["mold:h:1?lag_ms=0"], "at least 1"),
+        (["mold:h:1?wait_ms=soon"], "wait_ms=soon is not a whole number"),
+        (["mold:h:1?lag_ms=0"], "whole number of 1 to"),
         (["mold:h:1?line=a b"], "letters, digits"),
-        (["mold:h:1?line"], "line=VALUE once"),
+        (["mold:h:1?line"], "line=VALUE"),
         (["mold:h:1?line=B", "mold:h:2"], "two lines are called B"),
         (["mold:h:1?wait_ms=1", "mold:h:2?wait_ms=2"], "lines of one feed"),
         (["soup:h:1?username=toolong"], "at most 6"),

@@ -20,9 +20,10 @@ from marketflow.operators.formats.itch.decoder import ItchDecoder
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import Limits, Reader
+from marketflow.sources.registry import parse_source
 from marketflow.sources.simulator.chance import TICKERS, ticker, zipf_table
+from marketflow.sources.simulator.config import MAX_SYMBOLS
 from marketflow.sources.simulator.reader import open_simulator, write_itch
-from marketflow.sources.url import parse_source
 from tests.support.itch_messages import split
 
 ITCH = "sim:?events=30000&seed=7&symbols=20"
@@ -323,3 +324,4 @@ def test_every_symbol_has_its_share(count: int) -> None:
 
 def test_tickers_differ() -> None:
     assert len({ticker(i) for i in range(TICKERS)}) == TICKERS
+    assert TICKERS >= MAX_SYMBOLS

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from marketflow.sources.errors import SourceError
-from marketflow.sources.url import parse_source
-from marketflow.sources.websocket.config import LiveSpec, parse_live
+from marketflow.sources.registry import parse_source
+from marketflow.sources.websocket.config import LiveConfig, parse_live
 
 
-def one(text: str) -> LiveSpec:
+def one(text: str) -> LiveConfig:
     return parse_live([text])[0]
 
 
