@@ -11,6 +11,9 @@ import typer.main
 from marketflow.flows.commands.app import app
 from marketflow.flows.variables import check_variables
 from marketflow.schemas.codes import QualityKind, words
+from marketflow.sinks.registry import SCHEMES as SINKS
+from marketflow.sources.registry import SCHEMES as SOURCES
+from marketflow.sources.websocket.config import _VENUES
 from tests.support.pages import LANGUAGES, MARKS, SERVERS, blocks, files, missing_line, pages, run
 from tests.support.root import ROOT
 
@@ -133,6 +136,20 @@ def test_help_names_a_page_that_is_there() -> None:
     assert {"run", "replay", "record", "sql", "services"} <= named.keys()
     for target in named.values():
         assert_leads_somewhere(ROOT, target)
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("sources/README.md", [f"{name}:" for name in SOURCES]),
+        ("sources/README.md", list(_VENUES)),
+        ("sinks/README.md", [f"{name}:" for name in SINKS]),
+    ],
+    ids=["sources", "venues", "sinks"],
+)
+def test_every_scheme_is_on_its_page(page: str, names: list[str]) -> None:
+    text = (ROOT / page).read_text()
+    assert [name for name in names if f"`{name}" not in text] == []
 
 
 def test_every_check_is_on_the_page_of_the_operators() -> None:
