@@ -27,14 +27,13 @@ from marketflow.operators.events import (
 from marketflow.operators.names import NameTable, Packed, grown
 from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.names import name_fault
-from marketflow.schemas.recovery import START_ANEW, StateError
+from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
 from marketflow.schemas.shards import shard_of
 
 #: Instruments of a feed, where the settings do not say otherwise.
 MAX_INSTRUMENTS: Final = 1_000_000
 _RECENT: Final = 1 << 16
-#: Above any number of shards, which earlier snapshots begin with.
-_VERSION: Final = 1_000_002
+_VERSION: Final = 3
 
 
 class RefusedInstrumentError(Exception):
@@ -262,8 +261,10 @@ class Registry:
         """Take a snapshot back, or the changes after what was restored before; StateError if it
         was made for another number of shards."""
         if state[0] != _VERSION:
-            # As it was before it had a version; the number of shards came first.
-            state = _of_objects(*state)
+            raise StateError(
+                f"recovery state of the instruments has format {state[0]}, this release reads "
+                f"{_VERSION}: {OTHER_RELEASE}"
+            )
         _, shards, first, names, rows, seen = state
         if shards != self._shards:
             raise StateError(
@@ -284,13 +285,3 @@ class Registry:
                 carried.add(instrument)
             carried.told = len(carried)
         self._told = len(self)
-
-
-def _of_objects(shards: int, keys: Any, rows: Any, seen: Any) -> Any:
-    """The snapshot of the release that held a Python object per instrument."""
-    names = NameTable()
-    for key in keys:
-        names.index(*key)
-    packed = np.array([tuple(row) for row in rows], INSTRUMENT).tobytes()
-    connections = tuple((name, False, tuple(indices)) for name, indices in seen.items())
-    return (_VERSION, shards, 0, tuple(names.pack()), packed, connections)

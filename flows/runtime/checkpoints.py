@@ -33,7 +33,7 @@ from marketflow.flows.runtime import aside
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sinks.durable import replacing, sweep
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FOLDER: Final = "checkpoints"
 _NOTE: Final = "run.json"
 _SUFFIX: Final = ".checkpoint"

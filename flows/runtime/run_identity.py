@@ -19,7 +19,7 @@ from marketflow.sources.errors import SourceError
 from marketflow.sources.files import marks
 
 #: Of the note in a recovery folder.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 
 def of_run(

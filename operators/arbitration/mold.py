@@ -9,7 +9,7 @@ alone, sent to the request server, which answers with datagrams of the same form
 from __future__ import annotations
 
 import struct
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,14 +71,6 @@ class MoldDecoder:
         session = self.session
         assert session is not None, "a hole is known only after a datagram"
         return _HEADER.pack(session, first, min(last + 1 - first, MAX_REQUEST))
-
-    def snapshot(self) -> Any:
-        """The session and whether it is known."""
-        return self._session.tobytes()
-
-    def restore(self, state: Any) -> None:
-        """Take a snapshot back."""
-        self._session[:] = np.frombuffer(state, np.uint8)
 
 
 def datagram(session: bytes, first: int, messages: list[bytes]) -> bytes:

@@ -15,7 +15,7 @@ for the same session from the next sequence on, so nothing is missed and nothing
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,10 +209,6 @@ class SoupClient:
         self.session, self.next_sequence = session, max(int(number), 1)
         self._accepted = True
         self.state = State.OPEN
-
-    def snapshot(self) -> Any:
-        """(session, next sequence): where a new connection goes on."""
-        return (self.session, self.next_sequence)
 
 
 def packet(kind: bytes, payload: bytes = b"") -> bytes:

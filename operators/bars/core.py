@@ -38,7 +38,6 @@ from marketflow.operators.bars.kernels import bars as kernels
 from marketflow.operators.bars.kernels import layout
 from marketflow.operators.bars.state import BarsState
 from marketflow.operators.events import NO_INSTRUMENTS, Instruments, Rows
-from marketflow.operators.names import NameTable
 from marketflow.operators.normalise.passthrough import joined
 from marketflow.operators.rows import rows_to_batch
 from marketflow.schemas.codes import BarOrigin
@@ -49,7 +48,6 @@ from marketflow.schemas.tables.market_data import BARS, TRADES
 from marketflow.schemas.units import NS_PER_MINUTE, NS_PER_S, interval_ns
 
 SNAPSHOT_VERSION: Final = 2
-_OF_PAIRS: Final = 1
 #: Most windows of one interval that may be open at once for an instrument.
 MAX_OPEN: Final = 1024
 #: Names of the stats, by their place in the kernel's counts.
@@ -271,8 +269,6 @@ class BarsShard:
             self._take(part)
 
     def _take(self, state: Any) -> None:
-        if state[0] == _OF_PAIRS:
-            state = _with_names(state)
         if state[0] != SNAPSHOT_VERSION:
             raise StateError(
                 f"recovery state of bars has format {state[0]}, this release reads "
@@ -308,16 +304,3 @@ def without_bars(rows: Rows) -> Rows:
     if "bars" not in rows.tables:
         return rows
     return replace(rows, tables={n: t for n, t in rows.tables.items() if n != "bars"})
-
-
-def _with_names(state: Any) -> Any:
-    """A snapshot of the release that held a Python object per instrument, as today's."""
-    _, intervals, lateness_ns, written, pairs, clocks, used, bars = state
-    names = NameTable()
-    for pair in pairs:
-        names.index(*pair)
-    everyone = np.arange(len(pairs), dtype=np.int32).tobytes()
-    return (
-        SNAPSHOT_VERSION, intervals, lateness_ns, written, 0, tuple(names.pack()), everyone, clocks,
-        b"", b"", used, bars,
-    )  # fmt: skip

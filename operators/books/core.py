@@ -33,7 +33,6 @@ from marketflow.schemas.tables.market_data import DEPTH_LEVELS
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
 
 SNAPSHOT_VERSION: Final = 3
-_OF_ALL_BOOKS: Final = 2
 #: Tables of the engine in the order of its outputs.
 _OUTPUTS: Final = ("trades", "quotes", "depth", "book_events", "quality_events")
 ALL_TABLES: Final = frozenset(_OUTPUTS)
@@ -264,7 +263,7 @@ class BookShard:
         """Take a snapshot back, and the changes after it; StateError with the remedy if it is of
         another format."""
         version = value.get("version") if isinstance(value, dict) else None
-        if version not in (SNAPSHOT_VERSION, _OF_ALL_BOOKS):
+        if version != SNAPSHOT_VERSION:
             raise StateError(
                 f"recovery state of the books has format {version}, this release reads "
                 f"{SNAPSHOT_VERSION}: {OTHER_RELEASE}"
@@ -274,10 +273,7 @@ class BookShard:
         self._carried = newest["carried"].copy()
         self._carried_offsets = newest["carried_offsets"].copy()
         self._kept = ShardState(self._settings(), "depth" in self.config.tables)
-        whole = value["kept"]
-        if version == _OF_ALL_BOOKS:
-            whole = book_pack.of_all_books(whole)
-        self._kept.unpack(book_pack.merge([whole, *(change["kept"] for change in changes)]))
+        self._kept.unpack(book_pack.merge([part["kept"] for part in (value, *changes)]))
 
     def state_hash(self) -> str:
         """SHA-256 of the state: equal for equal input, however it was batched or resumed."""

@@ -1,4 +1,4 @@
-"""Packed books of a shard: putting changes onto a whole state, and reading what was before.
+"""Packed books of a shard: putting changes onto a whole state.
 
 A packed state is a dict of arrays (:meth:`operators.books.state.ShardState.pack`):
 
@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from marketflow.operators.books.kernels import state as es
 
 Packed = dict[str, NDArray[Any]]
 
@@ -72,26 +70,3 @@ def _rows(parts: Sequence[Packed], name: str) -> Packed:
     for part in parts:
         rows[part[f"{name}_of"]] = part[name]
     return {f"{name}_of": np.arange(count, dtype=np.int32), name: rows}
-
-
-def of_all_books(packed: Packed) -> Packed:
-    """The packed state of the release in which every book had a row of everything."""
-    before = packed["books"]
-    count = len(before)
-    books = np.zeros(count, es.BOOK)
-    for name in before.dtype.names or ():
-        books[name] = before[name]
-    books["recent_at"] = -1
-    with_depth = len(packed["shown"]) == count
-    books["shown_at"] = np.arange(count) if with_depth else -1
-    single = books["recent"][packed["recent_of"]] == 1
-    return {
-        **{name: packed[name] for name in ("levels", "orders", "rings", "pending")},
-        **{name: packed[name] for name in ("pending_offset", "counters", "shown")},
-        "which": np.arange(count, dtype=np.int32),
-        "books": books,
-        "once": packed["recent"][single][:, 0],
-        "often": packed["recent"][~single],
-        "shown_of": np.arange(len(packed["shown"]), dtype=np.int32),
-        "rings_of": np.arange(len(packed["rings"]), dtype=np.int32),
-    }

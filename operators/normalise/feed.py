@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from marketflow.operators.guard import verdict
 from marketflow.operators.instruments import BookRules, Registry, Seen
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.message_kinds import kind_of
+from marketflow.operators.plain_state import plain_copy
 from marketflow.schemas.codes import RejectReason
 from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.schemas.messages.lines import LINE_PREFIX, from_line_note
@@ -34,7 +34,7 @@ __all__ = [
     "VenueDecoder",
 ]
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
 _DATA: Final = int(FrameKind.DATA)
 _HTTP: Final = int(FrameKind.HTTP)
 assert _DATA < _HTTP < min(k for k in FrameKind if k not in (FrameKind.DATA, FrameKind.HTTP))
@@ -51,9 +51,9 @@ class Decoded(NamedTuple):
 class FeedDecoder(Protocol):
     """Bytes of one feed to events. Pure: the same frames give the same rows however they are cut.
 
-    ``snapshot`` returns a picklable value (format version first), which may leave out of the
-    instruments those that an earlier one holds (``changes``). ``restore`` takes it, and the later
-    ones in order behind it, or raises ValueError with the remedy. ``limit`` says how many
+    ``snapshot`` returns plain data (operators.plain_state), format version first, which may leave
+    out of the instruments those that an earlier one holds (``changes``). ``restore`` takes it, and
+    the later ones in order behind it, or raises StateError with the remedy. ``limit`` says how many
     instruments the feed may name; a message that names one more is a TOO_MANY_INSTRUMENTS dead
     letter.
     """
@@ -91,8 +91,8 @@ class VenueDecoder:
     """Base of message-wise venues: declarations as class attributes, handlers as methods.
 
     A subclass sets VENUE and RULES and overrides :meth:`message`; it keeps per-connection facts
-    (channel ids ...) in plain attributes listed in STATE, which make up its snapshot (they are
-    deep-copied, and must be picklable).
+    (channel ids ...) in attributes listed in STATE, which make up its snapshot. One that is no
+    plain data is made such by the subclass's own :meth:`snapshot` and :meth:`restore`.
     """
 
     VENUE: str = ""
@@ -100,6 +100,15 @@ class VenueDecoder:
     RULES: BookRules = BookRules()
     #: Names of the attributes that make up the snapshot.
     STATE: tuple[str, ...] = ()
+
+    def snapshot(self) -> dict[str, Any]:
+        """The attributes of STATE by name: copies."""
+        return {name: plain_copy(getattr(self, name)) for name in self.STATE}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take a snapshot back."""
+        for name, value in state.items():
+            setattr(self, name, plain_copy(value))
 
     def rules(self, venue: str, symbol: str) -> BookRules:
         """Rules of one instrument, asked for once: when it is registered."""
@@ -279,13 +288,12 @@ class JsonFeed:
 
     def snapshot(self, *, changes: bool = False) -> Any:
         """(version, venue, registry, latest event time, the venue's STATE)."""
-        state = {name: getattr(self.venue, name) for name in self.venue.STATE}
         return (
             SNAPSHOT_VERSION,
             self.venue.VENUE,
             self.registry.snapshot(changes=changes),
             self._latest,
-            copy.deepcopy(state),
+            self.venue.snapshot(),
         )
 
     def restore(self, state: Any) -> None:
@@ -304,5 +312,4 @@ class JsonFeed:
             )
         self.registry.restore(registry)
         self._latest = latest
-        for name, value in copy.deepcopy(attributes).items():
-            setattr(self.venue, name, value)
+        self.venue.restore(attributes)

@@ -17,8 +17,9 @@ trade. Checksum frames ("cs") are counted, not verified: no recording has them.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -78,6 +79,17 @@ class Connection:
     channels: dict[int, Channel] = field(default_factory=dict)
 
 
+def _plain(channel: Channel) -> tuple[Any, ...]:
+    *values, orders = dataclasses.astuple(channel)
+    return (*values, tuple(sorted(orders)))
+
+
+def _channel(
+    name: str, symbol: str, book: str, primed: bool, sequence: int | None, orders: tuple[int, ...]
+) -> Channel:
+    return Channel(name, symbol, book, primed, sequence, set(orders))
+
+
 _event: Final = msgspec.json.Decoder(Event)
 _array: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _number: Final = msgspec.json.Decoder(int)
@@ -106,6 +118,27 @@ class Bitfinex(VenueDecoder):
         self.precisions: dict[str, str] = {}
         #: Symbol -> the highest trade id seen.
         self.trades: dict[str, int] = {}
+
+    def snapshot(self) -> dict[str, Any]:
+        """See VenueDecoder. A connection is (flags, sequence, channels), a channel the tuple of its
+        fields."""
+        connections = {
+            name: (c.flags, c.sequence, {n: _plain(channel) for n, channel in c.channels.items()})
+            for name, c in self.connections.items()
+        }
+        return {
+            "connections": connections,
+            "precisions": dict(self.precisions),
+            "trades": dict(self.trades),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See VenueDecoder."""
+        self.precisions, self.trades = dict(state["precisions"]), dict(state["trades"])
+        self.connections = {
+            name: Connection(flags, sequence, {n: _channel(*c) for n, c in channels.items()})
+            for name, (flags, sequence, channels) in state["connections"].items()
+        }
 
     def rules(self, venue: str, symbol: str) -> BookRules:
         raw = self.precisions.setdefault(symbol, "P0") == RAW_BOOK

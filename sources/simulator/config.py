@@ -28,6 +28,6 @@ class SimulatorConfig(SourceConfig):
         return cls.of(url)
 
     @property
-    def made_with(self) -> tuple[int, int, int, str, datetime.date]:
-        """What the bytes are made of, for a resume position."""
-        return self.events, self.seed, self.symbols, self.format, self.date
+    def made_with(self) -> tuple[int, int, int, str, str]:
+        """What the bytes are made of, for a resume position: plain data."""
+        return self.events, self.seed, self.symbols, self.format, self.date.isoformat()

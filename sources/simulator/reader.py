@@ -23,7 +23,7 @@ from marketflow.sources.errors import SourceError
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits, Reader
 from marketflow.sources.simulator.config import SimulatorConfig
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
 _WRITE_MESSAGES: Final = 65_536
 
 

@@ -28,6 +28,7 @@ from tests.support.chance import chance
 from tests.support.lakes import last_change, table_rows, until_it_writes
 from tests.support.patience import PATIENCE_S
 from tests.support.services.topics import Cluster, plain
+from tests.support.states import assert_plain_folder
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
 _FEED = "sim:?events=12000&symbols=4&seed=5&format=binance"
@@ -151,6 +152,7 @@ def test_killed_and_split_it_ends_as_undisturbed(kafka: Cluster, tmp_path: Path)
     assert landed
     assert lake(tmp_path / "rough") == expected
     assert topics(kafka, prefix, expected) == expected
+    assert_plain_folder(tmp_path / "recovery", "feed", "sinks")
 
 
 def test_a_partition_more_at_the_next_start(kafka: Cluster, tmp_path: Path) -> None:

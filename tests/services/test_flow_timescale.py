@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.chance import chance
 from tests.support.lake_model import LakeRows, lake_rows
+from tests.support.states import assert_plain_folder
 from tests.support.stored import stored_rows
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
@@ -77,3 +78,4 @@ def test_a_killed_flow_ends_like_an_undisturbed_one(
         break
     assert stored_rows(database) == calm[0]
     assert json.loads(out)["tables"] == calm[1]
+    assert_plain_folder(tmp_path / "recovery", "sinks")

@@ -56,7 +56,6 @@ from marketflow.schemas.units import NS_PER_S
 
 EASTERN: Final = ZoneInfo("America/New_York")
 SNAPSHOT_VERSION: Final = 2
-_WITHOUT_HOLES: Final = 1  # the version before: it knew of no holes
 MARKET_SYMBOL: Final = "*"
 _NOTES: Final = 16384
 #: Rows to spare in a batch for what is no message of it.
@@ -277,8 +276,6 @@ class ItchDecoder:
     def restore(self, state: Any) -> None:
         """Continue from a snapshot; ValueError with the remedy if it is not this decoder's."""
         version, *values = state
-        if version == _WITHOUT_HOLES:
-            version, values = SNAPSHOT_VERSION, [*values, notes.Holes()]
         if version != SNAPSHOT_VERSION:
             raise StateError(
                 f"recovery state of the ITCH decoder has format {version}, this release reads "

@@ -7,7 +7,7 @@ snapshot ever holds one that the feed does not carry.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from marketflow.operators.normalise.event_builder import EventBuilder, Number
 from marketflow.operators.normalise.feed import VenueDecoder
@@ -29,20 +29,21 @@ class Facts(NamedTuple):
     settlement_currency: str | None = None
     status: MarketStatus = MarketStatus.UNKNOWN
 
+    def plain(self) -> tuple[Any, ...]:
+        """As plain data, for a snapshot."""
+        return (*self[:-1], int(self.status))
+
+    @classmethod
+    def of(cls, plain: tuple[Any, ...]) -> Facts:
+        """What :meth:`plain` made."""
+        return cls._make((*plain[:-1], MarketStatus(plain[-1])))
+
 
 def increment(decimals: int) -> str:
     """Step of a number with that many decimals: 2 -> ``0.01``; "" where no column holds it."""
     if not 0 <= decimals <= COLUMN_SCALE:
         return ""
     return "0." + "0" * (decimals - 1) + "1" if decimals else "1"
-
-
-class Listing(dict[tuple[str, str], Facts]):
-    """(venue, symbol) -> facts not yet shown. Keys and facts are immutable, so a snapshot's deep
-    copy is a shallow one: a thousand of them cost microseconds."""
-
-    def __deepcopy__(self, memo: object) -> Listing:
-        return Listing(self)
 
 
 class ListedVenue(VenueDecoder):
@@ -52,19 +53,21 @@ class ListedVenue(VenueDecoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.listing = Listing()
+        #: (venue, symbol) -> plain facts not yet shown.
+        self.listing: dict[tuple[str, str], tuple[Any, ...]] = {}
 
     def list_instrument(self, symbol: str, facts: Facts, venue: str | None = None) -> None:
         """Remember what a listing says of an instrument."""
-        self.listing[venue or self.VENUE, symbol] = facts
+        self.listing[venue or self.VENUE, symbol] = facts.plain()
 
     def instrument(self, out: EventBuilder, symbol: str, venue: str | None = None) -> int:
         """Index of the instrument; its first use shows what the listing said of it."""
         index = out.instrument(symbol, venue)
         if self.listing:
-            facts = self.listing.pop((venue or self.VENUE, symbol), None)
-            if facts is not None:
-                values = {k: v for k, v in facts._asdict().items() if v not in (None, "")}
+            plain = self.listing.pop((venue or self.VENUE, symbol), None)
+            if plain is not None:
+                facts = Facts.of(plain)._asdict()
+                values = {k: v for k, v in facts.items() if v not in (None, "")}
                 out.row("instruments", index, values.pop("ts_event", 0), **values)
         return index
 

@@ -175,7 +175,9 @@ CASES = [
         "use the recovery folder of that run",
         (_newer_back("state"),),
     ),
-    Case("format", lambda run: _note(run, format=99), "written in recovery format 99", ()),
+    Case("newer format", lambda run: _note(run, format=99), "written in recovery format 99", ()),
+    # States of format 2 held classes by the module they were in, and it has been moved since.
+    Case("older format", lambda run: _note(run, format=2), "written in recovery format 2, ", ()),
     Case("note", lambda run: _note(run, settings="?"), "run.json cannot be read", ()),
 ]
 

@@ -144,16 +144,6 @@ def test_cuts_and_restores_change_nothing() -> None:
     ]
 
 
-def test_a_state_of_the_release_before_is_read() -> None:
-    decoder = ItchDecoder(DAY)
-    decoder.apply(batch_of(blocks([START_OF_DAY, ONE])))
-    version, *values = decoder.snapshot()
-    assert version == 2
-    again = ItchDecoder(DAY)
-    again.restore((1, *values[:-1]))
-    assert again.apply(batch_of(blocks([TWO]))).events.rows["sequence"].tolist() == [3]
-
-
 def test_a_partial_book_is_stale_until_its_next_message() -> None:
     normaliser = Normaliser("feed", ItchDecoder(DAY, shards=1), ShardPlan(0, 1))
     shard = BookShard(0, BookConfig(shards_per_feed=1))
