@@ -13,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from marketflow.operators.events import BookType, EventBatch, EventKind
-from marketflow.operators.guard import verdict
 from marketflow.operators.instruments import BookRules, Registry, Seen
 from marketflow.operators.normalise.event_builder import EventBuilder
+from marketflow.operators.normalise.guard import verdict
 from marketflow.operators.normalise.message_kinds import kind_of
 from marketflow.operators.plain_state import plain_copy
 from marketflow.schemas.codes import RejectReason
@@ -118,7 +118,7 @@ class VenueDecoder:
         """Decode one frame of kind DATA, HTTP, CONNECT, DISCONNECT, SENT or HEADER into ``out``.
 
         A message that is not understood: ``out.dead(RejectReason..., detail)``. What is thrown
-        (operators.guard) undoes every row of the frame and makes it a dead letter.
+        (operators.normalise.guard) undoes every row of the frame and makes it a dead letter.
         """
         raise NotImplementedError
 

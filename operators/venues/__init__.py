@@ -2,6 +2,8 @@
 
 A decoder is found by the ``exchange`` name of a capture's header. Modules are imported when their
 decoder is first made, so a flow of one venue pays for one.
+
+Imports schemas, the top of operators and :mod:`operators.normalise`. Formats and flows import it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ tables (:mod:`operators.formats.dbn.tables`, :mod:`operators.formats.dbn.bars`).
 Records that make no row are counted by kind: symbol mappings, system and error records, and of mbo
 the fills (F) and empty actions (N).
 Trades, orders and quotes are at prices above zero, but for publishers of futures, whose spreads
-are not (:mod:`operators.formats.dbn.publishers`).
+are not (:mod:`operators.formats.publishers`).
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from marketflow.operators.formats.dbn import csv_lines as dbn_csv
 from marketflow.operators.formats.dbn import tables as dbn_tables
 from marketflow.operators.formats.dbn.kernels import dbn as kernels
 from marketflow.operators.formats.dbn.names import Names
-from marketflow.operators.formats.dbn.publishers import may_be_negative, publisher
 from marketflow.operators.formats.dbn.records import Records, fitting
+from marketflow.operators.formats.publishers import may_be_negative, publisher
 from marketflow.operators.formats.tables.columns import run_end
-from marketflow.operators.guard import verdict
 from marketflow.operators.instruments import BookRules, RefusedInstrumentError, Registry
 from marketflow.operators.normalise.feed import Decoded, FrameColumns
+from marketflow.operators.normalise.guard import verdict
 from marketflow.operators.normalise.passthrough import PassingRows
 from marketflow.schemas.codes import RejectReason, RowFlag
 from marketflow.schemas.messages.frames import FrameKind

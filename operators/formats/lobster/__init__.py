@@ -1,1 +1,4 @@
-"""LOBSTER: message and order book files of one stock and day."""
+"""LOBSTER: message and order book files of one stock and day.
+
+Imports as :mod:`operators.formats`. Only flows import it.
+"""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from marketflow.operators.dead_letters import Rejects
 from marketflow.operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind, IdKind
-from marketflow.operators.formats.dbn.publishers import may_be_negative
+from marketflow.operators.formats.publishers import may_be_negative
 from marketflow.operators.formats.tables import quotes as table_quotes
 from marketflow.operators.formats.tables import values as table_values
 from marketflow.operators.formats.tables.columns import (
@@ -33,9 +33,9 @@ from marketflow.operators.formats.tables.columns import (
     our_names,
     run_end,
 )
-from marketflow.operators.guard import verdict
 from marketflow.operators.instruments import BookRules, Registry
 from marketflow.operators.normalise.feed import Decoded, FrameColumns
+from marketflow.operators.normalise.guard import verdict
 from marketflow.operators.normalise.passthrough import BadValueError, PassingRows
 from marketflow.schemas.codes import Action, AggressorSide, RejectReason, RowFlag, Side, TradeStatus
 from marketflow.schemas.messages.frames import FrameKind
@@ -257,7 +257,7 @@ class TableDecoder:
         return self._table.name in ("trades", "book_events", "quotes")
 
     def _allowed(self, columns: Columns, rows: NDArray[np.void]) -> None:
-        """Prices at or below zero only where the venue has such (operators.formats.dbn.publishers);
+        """Prices at or below zero only where the venue has such (operators.formats.publishers);
         no trade of size 0. A bust may name neither."""
         if not self._is_events():
             return

@@ -1,1 +1,4 @@
-"""Bitget: three generations of its WebSocket API."""
+"""Bitget: three generations of its WebSocket API.
+
+Imports as :mod:`operators.venues`. Formats and flows import it.
+"""
