@@ -47,9 +47,12 @@ class Damage(NamedTuple):
 
 
 def compression(path: Path) -> str | None:
-    """``gzip``, ``zstd`` or None, by the first four bytes."""
-    with path.open("rb") as file:
-        head = file.read(4)
+    """``gzip``, ``zstd`` or None, by the first four bytes. SourceError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
     # 50..5F 2A 4D 18: a skippable zstd frame may stand first.
     skippable = head[1:] == b"\x2a\x4d\x18" and b"\x50" <= head[:1] <= b"\x5f"
     if head.startswith(_ZSTD) or skippable:
@@ -77,10 +80,7 @@ class ByteFile:
         #: Bytes of the file as it lies on disk that have been read.
         self.read_bytes = 0
         self._at = offset
-        try:
-            self._codec = compression(path)
-        except OSError as error:
-            raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+        self._codec = compression(path)
         self._stream = self._open(offset)
         self._singly = False
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from marketflow.schemas.messages import frame_batches as framing
 from marketflow.schemas.messages.frames import FrameKind
+from marketflow.sources.errors import SourceError
 from marketflow.sources.files.bytes import size_read
 from marketflow.sources.reader import Limits
 
@@ -18,7 +19,8 @@ class RowFilesReader:
     """Base of :class:`sources.reader.Reader` s. Position: (path, rows of it given, rows before it).
 
     A file that cannot be read to its end gives a BROKEN frame that says why, at that place, and the
-    next one is read. A subclass opens files, cuts their rows and makes them frames.
+    next one is read. One that is gone is a SourceError. A subclass opens files, cuts their rows and
+    makes them frames.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class RowFilesReader:
                 if rows is not None:
                     self._row += rows.num_rows
                     return self._frames(offset, rows)
+            except (FileNotFoundError, PermissionError) as error:
+                raise SourceError(f"{self._paths[self._path]} cannot be read: {error}") from error
             except (OSError, KeyError, pa.ArrowException) as error:
                 broken = f"{self._paths[self._path].name}: {error}"
                 self._leave()

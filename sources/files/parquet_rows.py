@@ -36,9 +36,19 @@ class Day(NamedTuple):
     date: str
     paths: tuple[Path, ...]
 
+    def check(self) -> None:
+        """SourceError if a file is gone."""
+        for path in self.paths:
+            if not path.is_file():
+                raise SourceError(
+                    f"{path} of the lake is gone: it was compacted or removed since the run began; "
+                    f"{START_ANEW}"
+                )
+
     @property
     def digest(self) -> str:
         """Changes with the files: another listing is other rows."""
+        self.check()
         told = [f"{path.name} {path.stat().st_size}" for path in self.paths]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
@@ -122,6 +132,7 @@ class LakeReader:
 
     def _sorted(self, day: Day) -> Iterator[pa.RecordBatch]:
         """The rows of a day behind those that were given."""
+        day.check()
         self._folder = tempfile.TemporaryDirectory(prefix="marketflow-")
         self._con = duckdb.connect(
             config={

@@ -81,7 +81,7 @@ def _bound(text: str) -> Bound:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(_FORMS) from None
+        raise ValueError(f"one of {_FORMS}") from None
     ns = ns_of(moment)
     if ns < 0:
         raise ValueError("a time since 1970")

@@ -404,7 +404,7 @@ def test_an_interval_that_is_empty_says_what_there_is(history: History) -> None:
         ({"start": "4001"}, "ends at offset"),
         ({"start": "7:3"}, "has no partition 7, only 0 to 1"),
         ({"start": "0:3", "end": "1:9"}, "name no partition in common"),
-        ({"start": "yesterday"}, "none of earliest, latest, an offset"),
+        ({"start": "yesterday"}, "one of earliest, latest, an offset"),
         ({"original": Path("/nowhere")}, "no recovery folder of a run"),
     ],
 )

@@ -41,24 +41,6 @@ def test_paths_globs_and_order(folder: Path) -> None:
     assert [path.name for path in questioned.paths] == ["a.itch", "b.itch"]
 
 
-def test_every_scheme_opens_its_reader(folder: Path) -> None:
-    rows = {
-        "itch:{}/a.itch?date=2019-12-30": 2,
-        "lobster:{}/message.csv?book={}/book.csv&symbol=AMZN&date=2012-06-21": 2,
-        "lobster:{}/message.csv?symbol=AMZN&date=2012-06-21": 2,
-        "dbn:{}/file.dbn.zst": 2,
-        "binance:{}/lines?market=usdm": 2,
-        "capture:{}/captured.jsonl": 2,
-        "csv:{}/trades.csv?table=trades": 3,
-    }
-    for url, count in rows.items():
-        spec = parse_source(url.replace("{}", str(folder)))
-        found = read_all(open_reader(spec))
-        if spec.scheme == "dbn":
-            found = found[1:]  # its records are zeros: HEADER, BROKEN, END
-        assert len(found) == count, url
-
-
 def test_values_are_decoded_and_secrets_blotted_out() -> None:
     url = split("sim:?symbol=a%2Fb&password=x%26y&seed=1", "")
     assert url.params == {"symbol": "a/b", "password": "x&y", "seed": "1"}

@@ -1,9 +1,11 @@
-"""Readers of files: the same frames however they are cut, stopped, packed or damaged."""
+"""Readers of files: what their frames hold, also of damaged archives.
+
+That cuts and stops change nothing is the contract of all readers (tests/contract/test_readers.py).
+"""
 
 from __future__ import annotations
 
 import random
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,62 +15,17 @@ from hypothesis import strategies as st
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import END_OF_TIME_NS
 from marketflow.sources.errors import SourceError
-from marketflow.sources.files.blocks import BlockReader
 from marketflow.sources.files.bytes import ByteFile, compression
 from marketflow.sources.files.dbn import DbnReader
 from marketflow.sources.files.itch import ItchReader
 from marketflow.sources.files.stamped_json import BinanceReader
 from marketflow.sources.files.text_lines import HeadedLineReader, LineReader
 from marketflow.sources.reader import Limits
+from tests.support.reader_cases import dbn_bytes, itch_bytes
 from tests.support.reading import Row, joined, read_all, read_in_pieces, write
 
 SMALL = Limits(max_rows=3, max_bytes=64, max_message_bytes=512)
 SUFFIXES = ("", ".gz", ".zst")
-
-
-def itch_bytes(seed: int, count: int) -> bytes:
-    rng = random.Random(seed)
-    messages = (rng.randbytes(rng.randint(1, 50)) for _ in range(count))
-    return b"".join(len(m).to_bytes(2, "big") + m for m in messages)
-
-
-def line_bytes(seed: int, count: int) -> bytes:
-    rng = random.Random(seed)
-    ends = (b"\n", b"\r\n", b"\n\n")
-    return b"".join(
-        b"%d {%s}" % (rng.randrange(10**18), b"x" * rng.randrange(60)) + rng.choice(ends)
-        for _ in range(count)
-    )
-
-
-def dbn_bytes(seed: int, count: int) -> bytes:
-    rng = random.Random(seed)
-    records = []
-    for _ in range(count):
-        words = rng.choice((4, 12, 14, 20))
-        records.append(bytes([words]) + rng.randbytes(4 * words - 1))
-    return b"DBN\x03" + (20).to_bytes(4, "little") + b"m" * 20 + b"".join(records)
-
-
-CASES = {
-    "itch": (ItchReader, itch_bytes),
-    "lines": (LineReader, line_bytes),
-    "headed": (HeadedLineReader, line_bytes),
-    "binance": (BinanceReader, line_bytes),
-    "dbn": (DbnReader, dbn_bytes),
-}
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("case", CASES)
-def test_stopping_and_cutting_change_nothing(case: str, suffix: str, tmp_path: Path) -> None:
-    reader, make = CASES[case]
-    paths = [write(tmp_path / f"{i}{suffix}", make(i, 30 * i)) for i in range(3)]
-    whole = joined(read_all(reader(paths)))
-    small: partial[BlockReader] = partial(reader, limits=SMALL)
-    assert joined(read_all(small(paths))) == whole
-    assert joined(read_in_pieces(lambda p: small(paths, p))) == whole
-    assert joined(read_in_pieces(lambda p: small(paths, p), batches=4)) == whole
 
 
 def test_itch_blocks_are_the_file(tmp_path: Path) -> None:
@@ -96,13 +53,6 @@ def test_first_line_of_each_file_is_its_header(tmp_path: Path) -> None:
     rows = read_all(HeadedLineReader(paths))
     kinds = [row.kind for row in rows]
     assert kinds == [FrameKind.HEADER, FrameKind.DATA] * 2 + [FrameKind.END]
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_empty_feed_is_only_its_end(suffix: str, tmp_path: Path) -> None:
-    path = write(tmp_path / f"empty{suffix}", b"")
-    for reader, _ in CASES.values():
-        assert read_all(reader([path])) == [Row(FrameKind.END, 0, 0, "", None, b"")]
 
 
 def test_stamps_and_lines_without(tmp_path: Path) -> None:
@@ -165,7 +115,7 @@ def test_a_corrupt_archive_is_broken_from_there_on(suffix: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", ["itch", "dbn"])
 def test_bytes_left_over_are_told(kind: str, tmp_path: Path) -> None:
-    reader, make = CASES[kind]
+    reader, make = {"itch": (ItchReader, itch_bytes), "dbn": (DbnReader, dbn_bytes)}[kind]
     data = make(3, 20)
     paths = [write(tmp_path / "a", data[:-1]), write(tmp_path / "b", data)]
     rows = joined(read_all(reader(paths, limits=SMALL)))

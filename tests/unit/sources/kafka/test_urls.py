@@ -62,7 +62,7 @@ def test_bounds(text: str, bound: Bound) -> None:
         ("kafka://b:1/prices", "Add venue=NAME"),
         ("kafka://b:1/md.bars", "cannot be an input"),
         ("kafka://b:1/x?venue=a&table=trades", "give one"),
-        ("kafka://b:1/raw.binance?from=yesterday", "from=yesterday is not earliest, latest"),
+        ("kafka://b:1/raw.binance?from=yesterday", "from=yesterday is not one of earliest, latest"),
         ("kafka://b:1/raw.binance?from=0:1,0:2", "names a partition twice"),
         ("kafka://b:1/raw.binance?to=earliest", "is no end"),
         ("kafka://b:1/raw.binance?form=earliest", "did you mean from"),
