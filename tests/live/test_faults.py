@@ -17,6 +17,7 @@ from marketflow.sources.websocket.config import parse_live
 from marketflow.sources.websocket.recorder import Recorder
 from tests.support.captures import TestFrame
 from tests.support.fake_venue.server import FakeVenue
+from tests.support.patience import until
 from tests.support.recordings import (
     CASES,
     Case,
@@ -25,7 +26,6 @@ from tests.support.recordings import (
     recorded,
     source_of,
     tables,
-    until,
     venue_of,
 )
 

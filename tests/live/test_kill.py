@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from marketflow.schemas.messages.frames import FrameKind
-from tests.support.patience import PATIENCE_S
-from tests.support.recordings import CASES, capture_of, recorded, source_of, tables, until, venue_of
+from tests.support.patience import PATIENCE_S, until
+from tests.support.recordings import CASES, capture_of, recorded, source_of, tables, venue_of
 
 
 def _command(source: str, folder: Path) -> list[str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from marketflow.operators.arbitration.sequences import sequence_of
 from marketflow.schemas.messages.frames import FrameKind
-from tests.support.recordings import CASES, Recording, recorded, source_of, tables, until, venue_of
+from tests.support.patience import until
+from tests.support.recordings import CASES, Recording, recorded, source_of, tables, venue_of
 
 
 def test_two_connections_are_recorded_as_one(data: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from marketflow.sinks.lake.writer import ParquetOptions, ParquetWriter
 from tests.support.batches import Feed, Item
 from tests.support.lake_model import Model, lake_rows
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.root import ROOT
 
 ITEMS, KILLS = 400, 12
@@ -61,9 +61,9 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.recovery.test_parquet_kill", str(tmp_path)], cwd=ROOT
         )
-        wait = _until_writing(tmp_path) if kills < KILLS else 0.0
         if kills < KILLS:
-            time.sleep(wait + chance.random() * 0.15)
+            _until_writing(tmp_path)
+            time.sleep(chance.random() * 0.15)
             process.kill()
             kills += 1
         code = process.wait()
@@ -77,16 +77,11 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("log-*"))
 
 
-def _until_writing(folder: Path) -> float:
+def _until_writing(folder: Path) -> None:
     """Imports take far longer than the writing: wait until the lock is taken anew."""
     lock = folder / "lake" / "_marketflow" / "w0" / "lock"
     before = lock.stat().st_mtime_ns if lock.exists() else 0
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if lock.exists() and lock.stat().st_mtime_ns != before:
-            return 0.0
-        time.sleep(0.01)
-    raise AssertionError("the child never began to write")
+    until(lambda: lock.exists() and lock.stat().st_mtime_ns != before, "the child never began")
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def check(size: int, price: int | None = None) -> None:
 
 
 def dollars(value: int, digits: int = 4) -> Decimal:
-    return Decimal(value) / 10**digits
+    return Decimal(value) / Decimal(10**digits)
 
 
 def text(value: bytes) -> str:
@@ -308,9 +308,9 @@ def table_rows(
                 ("ipo_price", dollars(body[3]), None),
             ]
         case "J":
-            names = ("reference_price", "upper_price", "lower_price")
+            bands = ("reference_price", "upper_price", "lower_price")
             simple = [
-                (f"luld_{n}", dollars(v), None) for n, v in zip(names, body[1:4], strict=True)
+                (f"luld_{n}", dollars(v), None) for n, v in zip(bands, body[1:4], strict=True)
             ]
             simple.append(("luld_extension", body[4], None))
         case "Q":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from marketflow.schemas.messages.frames import FrameKind
 from tests.support.patience import PATIENCE_S
@@ -46,7 +46,7 @@ def read_messages(
     _, end = whole.get_watermark_offsets(place, timeout=PATIENCE_S)
     whole.close()
     consumer = Consumer({**config, "isolation.level": isolation})
-    found = []
+    found: list[Message] = []
     deadline = time.monotonic() + visible_s
     try:
         low, _ = consumer.get_watermark_offsets(
@@ -56,11 +56,13 @@ def read_messages(
         while True:
             message = consumer.poll(PATIENCE_S)
             assert message is not None, f"{topic}[{partition}] does not come to an end"
-            if message.error():
-                assert message.error().name() == "_PARTITION_EOF", message.error()
-                if message.offset() >= end or time.monotonic() > deadline:
+            offset = message.offset()
+            assert offset is not None
+            if error := message.error():
+                assert error.name() == "_PARTITION_EOF", error
+                if offset >= end or time.monotonic() > deadline:
                     return found
-                consumer.assign([TopicPartition(topic, partition, message.offset())])
+                consumer.assign([TopicPartition(topic, partition, offset)])
                 time.sleep(0.05)
                 continue
             found.append(message)

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +25,7 @@ from tests.reference.kafka import read_messages
 from tests.support.batches import Feed
 from tests.support.chance import chance
 from tests.support.lakes import last_change, table_rows, until_it_writes
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.services.topics import Cluster, plain
 from tests.support.states import assert_plain_folder
 
@@ -225,10 +224,7 @@ def _run_until(line: list[str], enough: Callable[[], bool]) -> dict[str, Any]:
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **_ENVIRONMENT},
     )  # fmt: skip
-    deadline = time.monotonic() + PATIENCE_S
-    while child.poll() is None and not enough():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: child.poll() is not None or enough())
     child.terminate()
     out, errors = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, errors

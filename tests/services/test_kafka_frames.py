@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.sources.errors import FeedFailed, SourceError
 from tests.reference.kafka import Row, read_frames
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.services.topics import Cluster, Reading, frames_of, read_all
 
 pytestmark = pytest.mark.services
@@ -221,10 +221,7 @@ def test_the_group_is_told_where_we_are(kafka: Cluster, hundred: str) -> None:
     reading = Reading(url(kafka, hundred, f"&group={group}"))
     reading.rows(100)
     reading.reader.commit(reading.reader.position())
-    deadline = time.monotonic() + PATIENCE_S
-    while kafka.told(group, hundred, 1) != 100:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: kafka.told(group, hundred, 1) == 100)
     reading.close()
 
 
@@ -268,8 +265,7 @@ def test_a_topic_that_comes_while_it_is_waited_for(
     name = f"{kafka.topic()}.later"
 
     def make() -> None:
-        while "Waiting for it" not in caplog.text:
-            time.sleep(0.05)
+        until(lambda: "Waiting for it" in caplog.text)
         kafka.topic(1, name)
 
     maker = threading.Thread(target=make)
@@ -353,7 +349,7 @@ def test_a_broker_that_is_killed_and_comes_back(
     impatient.close()
 
     def come_back() -> None:
-        time.sleep(2.0)
+        until(lambda: "waiting for kafka" in caplog.text)
         kafka.restart()
         kafka.record(topic, sent.slice(2000))
 

@@ -16,7 +16,8 @@ import pytest
 from marketflow.sinks.errors import KafkaFailed, SinkError
 from marketflow.sinks.kafka.writer import KafkaWriter
 from tests.reference.kafka import read_messages
-from tests.support.patience import PATIENCE_S
+from tests.support.chance import chance
+from tests.support.patience import PATIENCE_S, until
 from tests.support.services.kafka_writing import ROWS, expected, items, pieces, sink
 from tests.support.services.small_flow import ITEMS, killed
 from tests.support.services.topics import Cluster
@@ -36,8 +37,9 @@ def stored(kafka: Cluster, prefix: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def write(writer: KafkaWriter, first: int, last: int) -> None:
+    luck = chance()
     for item in items(last)[first:]:
-        for piece in pieces(item):
+        for piece in pieces(item, luck):
             writer.write(piece)
 
 
@@ -159,7 +161,8 @@ def test_a_frozen_process_wakes_up_too_late(kafka: Cluster, prefix: str, tmp_pat
     frozen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert frozen.stdout is not None
     assert frozen.stdout.readline() == "ready\n"
-    time.sleep(0.3)
+    with kafka.ends(f"{prefix}.{_TABLES[0]}", 2) as ends:
+        until(lambda: any(ends()), "nothing is written")
     frozen.send_signal(signal.SIGSTOP)
     successor = subprocess.run(command, stdout=subprocess.PIPE, timeout=PATIENCE_S)
     assert successor.returncode == 0
@@ -202,9 +205,11 @@ def test_the_broker_is_away_in_the_middle(kafka: Cluster, prefix: str, mishap: s
     write(impatient, 0, 10)
     state = impatient.snapshot()
 
+    luck = chance()
+
     def work() -> None:
         for number, item in enumerate(items(150)):
-            for piece in pieces(item):
+            for piece in pieces(item, luck):
                 writer.write(piece)
             if number == 40:
                 away.set()
@@ -261,10 +266,7 @@ def test_topics_that_come_while_they_are_waited_for(
     writer = sink(kafka.brokers, prefix)
     join = in_background(lambda: write(writer, 0, 5))
     for name in _TABLES:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (caplog.messages and "giving up" in caplog.messages[-1]):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: caplog.messages and "giving up" in caplog.messages[-1])
         assert (
             f"has no topic {prefix}.{'<table>' if name == _TABLES[0] else name}: create"
             in (caplog.messages[-1])
@@ -278,8 +280,7 @@ def test_topics_that_come_while_they_are_waited_for(
     stopped = sink(kafka.brokers, "nowhere")
     caplog.clear()
     join = in_background(lambda: write(stopped, 0, 1))
-    while "giving up" not in caplog.text:
-        time.sleep(0.05)
+    until(lambda: "giving up" in caplog.text)
     stopped._link.given_up.set()
     with pytest.raises(SinkError, match=r"no topic nowhere\.<table>"):
         join()

@@ -19,7 +19,7 @@ from marketflow.schemas.messages.resync import TOPIC, from_message
 from marketflow.sources.errors import FeedFailed, SourceError
 from marketflow.sources.kafka.resync_requests import ResyncRequests
 from tests.support.lakes import table_rows
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.recordings import (
     CASES,
     Case,
@@ -27,7 +27,6 @@ from tests.support.recordings import (
     of_market,
     source_of,
     tables,
-    until,
     venue_of,
 )
 from tests.support.services.topics import Cluster

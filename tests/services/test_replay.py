@@ -37,7 +37,7 @@ from marketflow.sources.reader import Limits
 from marketflow.sources.registry import open_reader, parse_source
 from tests.support.chance import chance
 from tests.support.lakes import table_rows
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.services.topics import Cluster
 from tests.support.stored import stored_rows
 
@@ -114,10 +114,7 @@ def _follow(kafka: Cluster, line: list[str], topics: Sequence[str], group: str, 
     child = subprocess.Popen(
         line, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + PATIENCE_S
-    while child.poll() is None and _told(kafka, topics, group) < rows:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: child.poll() is not None or _told(kafka, topics, group) >= rows)
     child.terminate()
     _, errors = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, errors
@@ -226,10 +223,7 @@ def test_neither_pace_nor_kills_change_a_row(history: History, tmp_path: Path) -
 
 
 def _wait_for_rows(child: subprocess.Popen, lake: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while child.poll() is None and not list(lake.glob("_marketflow/*/run-*/log-*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: child.poll() is not None or list(lake.glob("_marketflow/*/run-*/log-*")))
 
 
 def _damage(lake: Path, first_ms: int, end_ms: int) -> None:

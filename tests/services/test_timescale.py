@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from marketflow.sinks.errors import DatabaseFailed, SinkError
 from marketflow.sinks.timescale.writer import TimescaleOptions, TimescaleWriter
 from tests.services.test_migrate import replace_password
 from tests.support.batches import Feed, Item
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import until
 from tests.support.stored import Expected, stored_rows
 
 pytestmark = pytest.mark.services
@@ -91,9 +90,7 @@ def test_a_flush_comes_by_rows_bytes_and_age(database: str, ask: Ask) -> None:
         return ask("SELECT count(*) FROM quotes")[0][0]
 
     def comes(rows: int) -> bool:
-        deadline = time.monotonic() + PATIENCE_S
-        while count() < rows and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: count() >= rows)
         return count() == rows
 
     feed = Feed(np.random.default_rng(3))

@@ -10,12 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 
 from marketflow.infra.services.timescale import Timescale
 from marketflow.sinks.errors import DatabaseFailed
 from marketflow.sinks.timescale.writer import TimescaleOptions, TimescaleWriter
-from tests.support.patience import PATIENCE_S
+from tests.support.chance import chance
+from tests.support.patience import PATIENCE_S, until
 from tests.support.services import database_writing as writing
 from tests.support.services.local import back_up
 from tests.support.services.small_flow import ITEMS, killed
@@ -47,12 +49,13 @@ def signal_all(processes: list[psutil.Process], number: int) -> None:
 def write_all(dsn: str, count: int, options: TimescaleOptions) -> Callable[[], None]:
     """Write in a thread of its own; call the result to wait for the end and raise what failed."""
     failures: list[BaseException] = []
+    luck = chance()
 
     def work() -> None:
         try:
             writer = TimescaleWriter(dsn, recovery="r", options=options)
             for item in writing.items(count):
-                for piece in writing.pieces(item):
+                for piece in writing.pieces(item, luck):
                     writer.write(piece)
             writer.snapshot()
             writer.close()
@@ -73,15 +76,10 @@ def write_all(dsn: str, count: int, options: TimescaleOptions) -> Callable[[], N
 
 def wait_for_rows(dsn: str) -> None:
     """Until the run is under way."""
-    import psycopg
-
     with psycopg.connect(dsn, autocommit=True) as connection:
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            if connection.execute("SELECT EXISTS (SELECT FROM store.quotes)").fetchone() == (True,):
-                return
-            time.sleep(0.005)
-    raise AssertionError("no rows came")
+        until(
+            lambda: connection.execute("SELECT FROM store.quotes LIMIT 1").rowcount, "no rows came"
+        )
 
 
 def test_the_writing_process_is_killed_at_random_moments(database: str, tmp_path: Path) -> None:
@@ -99,8 +97,9 @@ def test_the_writing_process_is_killed_at_random_moments(database: str, tmp_path
 def test_the_database_is_killed_and_comes_back(timescale: Timescale, database: str) -> None:
     join = write_all(database, 150, writing.OPTIONS)
     wait_for_rows(database)
-    signal_all(family(timescale), signal.SIGKILL)
-    time.sleep(0.5)
+    dead = family(timescale)
+    signal_all(dead, signal.SIGKILL)
+    psutil.wait_procs(dead, timeout=PATIENCE_S)
     back_up(timescale)
     join()
     assert stored_rows(database) == expected(150)
@@ -149,7 +148,9 @@ def test_an_outage_too_long_ends_the_run_and_loses_nothing(
     assert stored_rows(database) == expected(20)
 
 
-def test_a_stopped_run_does_not_wait_out_an_outage(timescale: Timescale, database: str) -> None:
+def test_a_stopped_run_does_not_wait_out_an_outage(
+    timescale: Timescale, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
     writer = TimescaleWriter(database, recovery="r", options=TimescaleOptions(outage_s=300))
     writer.write(writing.items(1)[0])
     writer.snapshot()
@@ -165,7 +166,7 @@ def test_a_stopped_run_does_not_wait_out_an_outage(timescale: Timescale, databas
 
     thread = threading.Thread(target=snapshot)
     thread.start()
-    time.sleep(0.3)
+    until(lambda: "waiting for marketflow@127.0.0.1" in caplog.text)
     writer.abandon()
     thread.join(100)  # the outage would be waited out for longer
     assert not thread.is_alive()

@@ -20,6 +20,7 @@ from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sinks.lake.writer import ParquetWriter
 from marketflow.sinks.registry import parse_sink
 from tests.reference.kafka import read_messages
+from tests.support.chance import chance
 from tests.support.services.kafka_writing import ROWS, items, pieces
 from tests.support.services.topics import Cluster
 
@@ -94,7 +95,7 @@ def test_a_transaction_that_a_killed_process_left_open_keeps_nobody_waiting(
     writer = goes_on(tmp_path / "recovery", url, run)
     (_, state) = pickle.loads(recovery.states(tmp_path / "recovery", 0)[_SINKS])
     writer.restore(state)
-    for piece in pieces(items(2)[1]):
+    for piece in pieces(items(2)[1], chance()):
         writer.write(piece)
     writer.close()
     assert len(kafka.rows(prefix, "trades")) == ROWS["trades"]

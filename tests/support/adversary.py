@@ -149,8 +149,10 @@ def lobster(rng: random.Random, count: int) -> tuple[bytes, bytes]:
 def dbn_header(version: int = 3, ts_out: bool = False, symbols: tuple[str, ...] = ()) -> bytes:
     """DBN metadata of a file that maps no names."""
     metadata = databento_dbn.Metadata(
-        dataset="GLBX.MDP3", start=NOW_NS, stype_out=databento_dbn.SType.INSTRUMENT_ID,
-        stype_in=databento_dbn.SType.RAW_SYMBOL, schema=None, symbols=list(symbols), partial=[],
+        dataset="GLBX.MDP3", start=NOW_NS,
+        stype_out=databento_dbn.SType.INSTRUMENT_ID,  # type: ignore[arg-type]
+        stype_in=databento_dbn.SType.RAW_SYMBOL,  # type: ignore[arg-type]
+        schema=None, symbols=list(symbols), partial=[],
         not_found=[], mappings=[], ts_out=ts_out, version=version,
     )  # fmt: skip
     return bytes(metadata.encode())

@@ -154,7 +154,8 @@ def plain(table: pa.RecordBatch) -> list[dict[str, Any]]:
         for name, column in zip(table.schema.names, table.columns, strict=True)
         if name not in _LEFT_OUT
     }
-    return pa.table(columns).to_pylist()
+    rows: list[dict[str, Any]] = pa.table(columns).to_pylist()
+    return rows
 
 
 def collect(results: Sequence[Rows]) -> dict[str, list[dict[str, Any]]]:

@@ -15,14 +15,15 @@ from marketflow.sources.files.capture import CaptureReader
 class TestFrame(NamedTuple):
     """One frame as a test writes it; the defaults are those of a received message."""
 
-    __test__ = False
-
     payload: bytes | str
     kind: int = FrameKind.DATA
     connection: str = "ws"
     note: str | None = None
     ts_recv: int = 1_600_000_000_000_000_000
     offset: int = 0
+
+
+TestFrame.__test__ = False  # type: ignore[attr-defined]  # no test, whatever its name
 
 
 def frames(rows: Iterable[TestFrame | str]) -> pa.RecordBatch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marketflow.schemas.tables import TABLES
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import until
 
 
 def table_rows(lake: Path, name: str) -> pa.Table | None:
@@ -72,7 +71,4 @@ def last_change(lake: Path) -> int:
 
 def until_it_writes(run: subprocess.Popen[Any], lake: Path, before: int) -> None:
     """Until a run that was started has changed that, ``before`` it was started, or is over."""
-    deadline = time.monotonic() + PATIENCE_S
-    while run.poll() is None and last_change(lake) == before:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: run.poll() is not None or last_change(lake) != before)

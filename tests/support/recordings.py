@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections import defaultdict, deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from tests.support.fake_venue.faults import parse_faults
 from tests.support.fake_venue.recording import load
 from tests.support.fake_venue.server import FakeVenue
 from tests.support.lakes import table_rows
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +111,6 @@ class Recording:
         return self.summary
 
 
-def until(holds: Callable[[], bool], what: str = "") -> None:
-    """Wait for it."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, what or holds
-        time.sleep(0.02)
-
-
 def record_all(
     case: Case, venue: FakeVenue, folder: Path, books: int = 0, options: RecordOptions | None = None
 ) -> dict[str, Any]:
@@ -206,7 +196,8 @@ def _plain(found: pa.Table) -> list[dict[str, Any]]:
         column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
         for column in found.columns
     ]
-    return pa.table(columns, names=found.column_names).to_pylist()
+    rows: list[dict[str, Any]] = pa.table(columns, names=found.column_names).to_pylist()
+    return rows
 
 
 def capture_of(case: Case, data: Path, tmp_path: Path) -> tuple[Path, list[TestFrame]]:

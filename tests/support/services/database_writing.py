@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 
@@ -20,9 +21,9 @@ def items(count: int = small_flow.ITEMS) -> list[Item]:
     return small_flow.items(_ROWS, count)
 
 
-def pieces(item: Item) -> list[Item]:
+def pieces(item: Item, luck: random.Random) -> list[Item]:
     """The item in batches of random sizes."""
-    return small_flow.pieces(item, _MOST)
+    return small_flow.pieces(item, _MOST, luck)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@ format."""
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ def items(count: int = ITEMS) -> list[Item]:
     return small_flow.items(ROWS, count)
 
 
-def pieces(item: Item) -> list[Item]:
+def pieces(item: Item, luck: random.Random) -> list[Item]:
     """The item in batches of random sizes."""
-    return small_flow.pieces(item, _MOST)
+    return small_flow.pieces(item, _MOST, luck)
 
 
 def expected(count: int = ITEMS) -> dict[str, list[dict[str, Any]]]:

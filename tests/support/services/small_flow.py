@@ -6,6 +6,7 @@ are one file. Batches are cut anew, at random places, every time.
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 import signal
@@ -33,9 +34,9 @@ def items(rows: Mapping[str, int], count: int = ITEMS) -> list[Item]:
     return [feed.item(k % _SHARDS, dict(rows)) for k in range(count)]
 
 
-def pieces(item: Item, most: int) -> list[Item]:
+def pieces(item: Item, most: int, luck: random.Random) -> list[Item]:
     """The item in batches of random sizes."""
-    cut = random.randint(1, most)
+    cut = luck.randint(1, most)
     return [
         Item(item.shard, {name: batch.slice(k, cut)})
         for name, batch in item.tables.items()
@@ -52,9 +53,10 @@ def run(
     if snapshot.is_file():
         position, state = pickle.loads(snapshot.read_bytes())
         writer.restore(state)
+    luck = chance()
     print("ready", flush=True)
     for number in range(position, len(written)):
-        for piece in pieces(written[number], most):
+        for piece in pieces(written[number], most, luck):
             writer.write(piece)
         time.sleep(rest_s)
         if number % every == every - 1:
@@ -70,8 +72,9 @@ def killed(module: str, *arguments: str, kills: int, longest_s: float) -> int:
     landed, luck = 0, chance()
     while True:
         child = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True
-        )
+            [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "TEST_SEED": str(luck.randrange(1 << 30))},
+        )  # fmt: skip
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         if landed < kills:

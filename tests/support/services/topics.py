@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -28,7 +29,7 @@ from marketflow.sources.kafka.reader import KafkaReader, Position
 from marketflow.sources.reader import Limits
 from marketflow.sources.registry import parse_source
 from tests.reference.kafka import Row, read_messages
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 _NUMBERS = count()
 
@@ -68,10 +69,7 @@ class Cluster:
     def delete(self, topic: str) -> None:
         """The topic is gone when this returns."""
         self.admin.delete_topics([topic])[topic].result(timeout=PATIENCE_S)
-        deadline = time.monotonic() + PATIENCE_S
-        while topic in self.admin.list_topics(timeout=PATIENCE_S).topics:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: topic not in self.admin.list_topics(timeout=PATIENCE_S).topics)
 
     def forget(self, topic: str, partition: int, offset: int) -> None:
         """Remove what is before ``offset``, as retention would."""
@@ -100,14 +98,21 @@ class Cluster:
         client.close()
         return sum(max(0, place.offset) for place in told)
 
+    @contextmanager
+    def ends(self, topic: str, partitions: int) -> Iterator[Callable[[], list[int]]]:
+        """Asks where each partition ends, in a millisecond or so."""
+        client = Consumer({"bootstrap.servers": self.brokers, "group.id": "-", "log_level": 0})
+        places = [TopicPartition(topic, partition) for partition in range(partitions)]
+        try:
+            yield lambda: [client.get_watermark_offsets(p, timeout=PATIENCE_S)[1] for p in places]
+        finally:
+            client.close()
+
     def kill(self) -> None:
         """kill -9 of the broker; :meth:`restart` brings it back."""
         pid = self._pid()
         os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + PATIENCE_S
-        while self.service.pid is not None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: self.service.pid is None)
 
     def restart(self) -> None:
         """Up again after it was killed."""
@@ -158,7 +163,8 @@ def decoded(table: str, value: bytes) -> list[dict[str, Any]]:
 def plain(rows: pa.RecordBatch) -> list[dict[str, Any]]:
     """Rows as Python values; times as integers of ns."""
     columns = [c.cast(pa.int64()) if pa.types.is_timestamp(c.type) else c for c in rows.columns]
-    return pa.table(columns, names=rows.schema.names).to_pylist()
+    found: list[dict[str, Any]] = pa.table(columns, names=rows.schema.names).to_pylist()
+    return found
 
 
 class Reading:

@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.support.lakes import assert_same_lakes
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.root import ROOT
 
 SIM = "sim:?events=30000&symbols=6&seed=3"
@@ -141,11 +140,13 @@ def test_a_signal_stops_gracefully_and_the_run_resumes(tmp_path: Path, number: i
 
 def _wait_for_epochs(state: Path, child: subprocess.Popen[bytes]) -> None:
     """Until the run has written into its recovery store."""
-    deadline = time.monotonic() + PATIENCE_S
     sizes: set[int] = set()
-    while child.poll() is None and time.monotonic() < deadline and len(sizes) < 3:
+
+    def written() -> bool:
         sizes.add(sum(f.stat().st_size for f in state.rglob("*.sqlite3*")))
-        time.sleep(0.05)
+        return len(sizes) >= 3
+
+    until(lambda: child.poll() is not None or written())
     assert child.poll() is None, "the run ended before it could be stopped"
 
 
@@ -155,11 +156,9 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         [sys.executable, "-m", "marketflow", "run", "market_data", "--processes", "2",
          "--source", "sim:?events=100000000", "--sink", f"parquet:{tmp_path / 'lake'}"],
     )  # fmt: skip
-    deadline = time.monotonic() + PATIENCE_S
-    while len(workers := psutil.Process(child.pid).children()) < 2:
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    parent = psutil.Process(child.pid)
+    until(lambda: child.poll() is not None or len(parent.children()) == 2)
+    workers = parent.children()
     child.kill()
     child.wait()
     _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from marketflow.schemas.tables import TABLES
 from marketflow.sources.lines.config import parse_lines
 from tests.support.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
 from tests.support.lakes import table_rows
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 EVENTS = 6_000
 SIM = f"sim:?events={EVENTS}&seed=7&symbols=5"
@@ -49,15 +48,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def listening(port: int) -> None:
     """Wait until somebody has the UDP port."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
+
+    def taken() -> bool:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
-                return
-        time.sleep(0.01)
-    raise AssertionError("nobody listens")
+                return True
+        return False
+
+    until(taken, "nobody listens")
 
 
 def recorded(
@@ -314,8 +314,7 @@ def test_a_recording_that_is_begun_again_doubles_nothing(
     with ThreadPoolExecutor(1) as pool:
         sink = f"parquet:{tmp_path / 'raw'}?seal_after_s=0.1"
         work = pool.submit(record, [url], [sink], stop=stop)
-        while not work.done() and not _holds_data(tmp_path / "raw"):
-            time.sleep(0.05)
+        until(lambda: work.done() or _holds_data(tmp_path / "raw"))
         stop.set()
         first = work.result()
     assert first["stopped"]
@@ -333,8 +332,7 @@ def test_who_was_held_up_loses_nothing_that_can_be_asked_for(messages: list[byte
     urls[0] += f"&rerequest=127.0.0.1:{fake.serve_requests()}"
     pump = LinePump(parse_lines(urls))
     fake.release()
-    while not fake.done:
-        time.sleep(0.01)
+    until(lambda: fake.done)
     # A second of stamps is in the kernel's buffers, far more than a hole may wait.
     batches = []
     while not pump.ended:
