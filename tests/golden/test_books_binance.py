@@ -12,8 +12,8 @@ import pytest
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.venues.binance.feed import BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind
-from tests.golden.test_sessions_binance import SESSIONS, session
 from tests.reference import binance as twin
+from tests.support.binance_sessions import SESSIONS, session
 from tests.support.captures import TestFrame, batches, capture_frames
 
 

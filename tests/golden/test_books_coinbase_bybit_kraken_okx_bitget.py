@@ -11,9 +11,9 @@ import pytest
 
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.schemas.messages.frames import FrameKind
-from tests.golden.test_sessions_coinbase_bybit_kraken_okx_bitget import callbacks, recorded
 from tests.support.captures import TestFrame, batches
 from tests.support.decoded import feed
+from tests.support.sessions import callbacks, recorded
 
 TABLES = frozenset({"trades", "depth", "quality_events"})
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import databento_dbn
 import numpy as np
-import polars as pl
 import pytest
 
 from marketflow.operators.events import EventKind
@@ -21,6 +20,7 @@ from marketflow.sources.reader import Limits
 from tests.reference import dbn as twin
 from tests.reference.books import NaiveBook, groups
 from tests.support.captures import TestFrame, frames
+from tests.support.dbn_files import csv_rows, nanos, told_levels
 from tests.support.decoding import Found, cut, decode, frames_of, same
 
 #: mbo L3; whole tops L2; the rest has no book.
@@ -161,29 +161,6 @@ def test_records_without_a_row_are_counted_by_kind(data: Path) -> None:
         "mbo_none": 1,
     }
     assert events.messages == 5
-
-
-def csv_rows(data: Path, name: str) -> list[dict[str, Any]]:
-    """Rows of a Databento CSV, all text."""
-    path = data / "databento-mbo-mbp" / name
-    return pl.read_csv(path, infer_schema=False).to_dicts()
-
-
-def nanos(text: str | None) -> int:
-    whole, _, decimals = (text or "").partition(".")
-    return int(whole) * 10**9 + int(decimals.ljust(9, "0")) if whole else 2**63 - 1
-
-
-def told_levels(row: dict[str, Any]) -> tuple[list[tuple[int, int, int]], ...]:
-    """Bids and asks of an MBP-10 row."""
-    sides = []
-    for side in ("bid", "ask"):
-        cells = [
-            (nanos(row[f"{side}_px_0{n}"]), row[f"{side}_sz_0{n}"], row[f"{side}_ct_0{n}"])
-            for n in range(10)
-        ]
-        sides.append([(p, int(s), int(c)) for p, s, c in cells if p != 2**63 - 1])
-    return tuple(sides)
 
 
 def test_mbo_rows_make_every_mbp10_row(data: Path) -> None:

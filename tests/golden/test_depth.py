@@ -13,11 +13,11 @@ import pytest
 from marketflow.operators.books.core import BookConfig, BookShard
 from marketflow.operators.formats.dbn.decoder import DbnDecoder
 from marketflow.schemas.codes import Side
-from tests.golden.test_dbn import csv_rows, told_levels
-from tests.golden.test_lobster import STEM, lines, make
 from tests.reference import lobster as twin
 from tests.reference.books import NaiveBook, groups
+from tests.support.dbn_files import csv_rows, told_levels
 from tests.support.decoding import decode, frames_of
+from tests.support.lobster_files import STEM, lines, make
 
 
 def scaled(column: pa.Array, digits: int) -> list[list[int]]:

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from marketflow.operators.events import EventKind
-from marketflow.operators.formats.lobster.decoder import LobsterDecoder
 from marketflow.schemas.codes import RowFlag, Side
 from tests.reference import lobster as twin
 from tests.reference.books import NaiveBook, groups
 from tests.support.decoding import cut, decode, frames_of, same
+from tests.support.lobster_files import STEM, lines, make
 
-STEM = "AMZN_2012-06-21_34200000_57600000"
 ROWS = {1: 57_515, 5: 155_935}
 #: Of 2012-06-21 in New York: UTC - 4 h.
 MIDNIGHT = 1340251200_000_000_000
-
-
-def make() -> LobsterDecoder:
-    return LobsterDecoder("AMZN", date(2012, 6, 21))
-
-
-def lines(path: Path) -> list[str]:
-    with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as file:
-        return file.read().decode().splitlines()
 
 
 @pytest.fixture(scope="module", params=[1, 5])

@@ -18,23 +18,8 @@ from marketflow.operators.venues.binance.feed import Binance, BinanceFeed
 from marketflow.schemas.codes import AggressorSide, RowFlag, Side
 from marketflow.schemas.units import text_of
 from tests.reference import binance as twin
-from tests.support.captures import TestFrame, batches, capture_frames
-
-SESSIONS = {
-    "spot": (
-        "spot_btcusdt_20240808+20240809",
-        "spot_btcusdt_20240808.gz",
-        "spot_btcusdt_20240809.gz",
-    ),
-    "usdm": ("usdm_btcusdt_20240808", "usdm_btcusdt_20240808.gz"),
-}
-
-
-def session(data: Path, market: str) -> tuple[dict[str, Any], list[TestFrame]]:
-    folder = data / "binance-ws-hftbacktest"
-    key, *names = SESSIONS[market]
-    expected = json.loads((folder / "expected.json").read_text())[key]
-    return expected, twin.session(*(folder / name for name in names))
+from tests.support.binance_sessions import SESSIONS, session
+from tests.support.captures import batches, capture_frames
 
 
 def told(decoded: Decoded) -> list[tuple[Any, ...]]:

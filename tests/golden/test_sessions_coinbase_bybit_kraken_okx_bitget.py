@@ -17,16 +17,9 @@ from typing import Any
 import pytest
 
 from marketflow.schemas.messages.frames import FrameKind
-from tests.support.captures import TestFrame, batches, capture_frames, frames, read_lines
+from tests.support.captures import TestFrame, batches, frames, read_lines
 from tests.support.decoded import Event, Group, Level, Print, Quote, feed, letters, plain
-
-CAPTURES = {
-    "COINBASE": "cryptofeed-captures/COINBASE.jsonl.zst",
-    "BYBIT": "cryptofeed-captures/BYBIT.jsonl.zst",
-    "KRAKEN": "checksum-captures/KRAKEN.open.jsonl.zst",
-    "OKX": "checksum-captures/OKX.open.jsonl.zst",
-    "BITGET": "checksum-captures/BITGET.open.jsonl.zst",
-}
+from tests.support.sessions import CAPTURES, callbacks, recorded
 
 
 class Replay:
@@ -66,16 +59,6 @@ class Replay:
             "bids": sorted(bids.items(), reverse=True)[:levels],
             "asks": sorted(asks.items())[:levels],
         }
-
-
-def recorded(data: Path, exchange: str) -> list[TestFrame]:
-    return capture_frames(data / CAPTURES[exchange])
-
-
-def callbacks(data: Path, exchange: str) -> dict[str, int]:
-    text = (data / "cryptofeed-captures" / "expected_callback_counts.json").read_text()
-    counts: dict[str, int] = json.loads(text)[exchange]
-    return counts
 
 
 def chains(groups: Iterable[Group], follows: Callable[[Group, Group], bool]) -> int:

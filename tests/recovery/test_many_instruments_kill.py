@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.recovery.kills import kill_and_resume
-from tests.unit.operators.test_many_instruments import trades_csv
+from tests.support.trades_csv import trades_csv
 
 
 @pytest.mark.parametrize("processes", [1, 2])

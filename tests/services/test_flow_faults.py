@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from marketflow.infra.services.timescale import Timescale
-from tests.services.test_migrate import replace_password
 from tests.support.disks import remount, small_disk
 from tests.support.lakes import assert_same_lakes
+from tests.support.services.dsn import replace_password
 from tests.support.services.outputs import Outputs, assert_same_outputs, drop_database, new_outputs
 from tests.support.services.recorded import record, venues
 from tests.support.services.running import Flow, Servers

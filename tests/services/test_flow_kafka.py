@@ -20,36 +20,18 @@ import pytest
 from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import TRADES
-from marketflow.sources.registry import open_reader, parse_source
 from tests.reference.kafka import read_messages
 from tests.support.batches import Feed
 from tests.support.chance import chance
 from tests.support.lakes import last_change, table_rows, until_it_writes
 from tests.support.patience import PATIENCE_S, until
+from tests.support.services.small_record import _FEED, record
 from tests.support.services.topics import Cluster, plain
 from tests.support.states import assert_plain_folder
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]
-_FEED = "sim:?events=12000&symbols=4&seed=5&format=binance"
 _ENVIRONMENT = {"MARKETFLOW_EPOCH_MS": "100", "MARKETFLOW_BATCH_ROWS": "200"}
 _KILLS = 3
-
-
-def record(kafka: Cluster, topic: str, connections: int) -> int:
-    """The feed's frames in a raw topic, each symbol on one of so many connections."""
-    reader = open_reader(parse_source(_FEED))
-    batches = []
-    while (batch := reader.read()) is not None:
-        batches.append(batch)
-    frames = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
-    names = []
-    for payload in frames.column("payload").to_pylist():
-        symbol = payload.partition(b'"s":"')[2][:7] or payload[11:18].upper()
-        names.append(f"connection-{sum(symbol) % connections}")
-    place = frames.schema.get_field_index("connection")
-    column = pa.array(names).dictionary_encode()
-    kafka.record(topic, frames.set_column(place, frames.schema.field(place), column))
-    return frames.num_rows - 1  # without the END
 
 
 def command(source: str, sinks: Sequence[str], *more: str) -> list[str]:

@@ -10,8 +10,8 @@ import pytest
 from marketflow.flows.recording.record import record
 from marketflow.flows.runtime.run import run
 from tests.support.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
+from tests.support.line_rows import listening, rows
 from tests.support.services.topics import Cluster
-from tests.unit.sources.lines.test_lines import listening, rows
 
 pytestmark = pytest.mark.services
 

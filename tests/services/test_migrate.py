@@ -15,6 +15,7 @@ from marketflow.infra import migrate as migrate_module
 from marketflow.infra.migrate import MigrationError, migrate
 from marketflow.schemas.derived import sql
 from marketflow.schemas.tables import TABLES
+from tests.support.services.dsn import replace_password
 
 pytestmark = pytest.mark.services
 Ask = Callable[[str], list[tuple]]
@@ -167,11 +168,6 @@ def test_mistakes_are_told_with_their_fix(timescale, database: str) -> None:
         migrate(timescale.url.rpartition("/")[0] + "/nowhere")
     with pytest.raises(MigrationError, match="is it running"):
         migrate("postgresql://someone@127.0.0.1:1/x")
-
-
-def replace_password(dsn: str, password: str) -> str:
-    head, _, tail = dsn.rpartition("@")
-    return f"{head.rpartition(':')[0]}:{password}@{tail}"
 
 
 def test_the_command_line(bare_database: str) -> None:

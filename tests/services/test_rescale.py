@@ -12,10 +12,10 @@ import pytest
 
 from marketflow.flows.runtime import recovery
 from marketflow.infra.services.timescale import Timescale
-from tests.services.test_flow_kafka import record
 from tests.support.chance import chance
 from tests.support.services.outputs import assert_same_outputs, new_outputs
 from tests.support.services.running import Flow, signal_all
+from tests.support.services.small_record import record
 from tests.support.services.topics import Cluster
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("kernels")]

@@ -18,7 +18,7 @@ from marketflow.infra.migrate import migrate
 from marketflow.infra.reader import ROLE, power
 from marketflow.infra.services.timescale import Timescale
 from marketflow.sinks.timescale.dsn import with_login
-from tests.services.test_migrate import replace_password
+from tests.support.services.dsn import replace_password
 from tests.support.services.local import new_database, reader_of
 
 pytestmark = pytest.mark.services

@@ -27,8 +27,8 @@ from marketflow.infra.services.base import Service
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.lake.writer import ParquetWriter
 from marketflow.sinks.timescale.writer import TimescaleWriter
-from tests.services.test_migrate import replace_password
 from tests.support.batches import Feed
+from tests.support.services.dsn import replace_password
 from tests.support.services.local import new_database, reader_of
 
 pytestmark = pytest.mark.services

@@ -15,10 +15,11 @@ from marketflow.infra.migrate import migrate
 from marketflow.schemas.codes import words
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.errors import DatabaseFailed, SinkError
-from marketflow.sinks.timescale.writer import TimescaleOptions, TimescaleWriter
-from tests.services.test_migrate import replace_password
+from marketflow.sinks.timescale.config import TimescaleOptions
+from marketflow.sinks.timescale.writer import TimescaleWriter
 from tests.support.batches import Feed, Item
 from tests.support.patience import until
+from tests.support.services.dsn import replace_password
 from tests.support.stored import Expected, stored_rows
 
 pytestmark = pytest.mark.services

@@ -15,7 +15,8 @@ import pytest
 
 from marketflow.infra.services.timescale import Timescale
 from marketflow.sinks.errors import DatabaseFailed
-from marketflow.sinks.timescale.writer import TimescaleOptions, TimescaleWriter
+from marketflow.sinks.timescale.config import TimescaleOptions
+from marketflow.sinks.timescale.writer import TimescaleWriter
 from tests.support.chance import chance
 from tests.support.patience import PATIENCE_S, until
 from tests.support.services import database_writing as writing

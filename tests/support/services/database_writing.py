@@ -6,7 +6,8 @@ import random
 import sys
 from pathlib import Path
 
-from marketflow.sinks.timescale.writer import TimescaleOptions, TimescaleWriter
+from marketflow.sinks.timescale.config import TimescaleOptions
+from marketflow.sinks.timescale.writer import TimescaleWriter
 from tests.support.batches import Item
 from tests.support.patience import PATIENCE_S
 from tests.support.services import small_flow

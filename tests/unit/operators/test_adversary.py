@@ -28,9 +28,9 @@ from marketflow.sources.reader import Limits
 from marketflow.sources.registry import parse_source
 from tests.support import adversary
 from tests.support.captures import TestFrame, frames
+from tests.support.command import marketflow
 from tests.support.decoding import cut, frames_of
 from tests.support.lakes import table_rows
-from tests.unit.flows.runtime.test_run import marketflow
 
 URLS = ("https://h/depth?symbol=X", "wss://h/book", "", "x" * 3000, "https://h/symbols?\x00")
 TIMES = [adversary.NOW_NS] * 8 + [0, 1, -1, 2**63 - 1, -(2**63), 9 * 10**18]

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from marketflow.flows.runtime import checkpoints, recovery
@@ -21,7 +20,7 @@ from marketflow.sinks.lake.layout import own_folder
 from marketflow.sinks.lake.run import WriterFolder
 from marketflow.sinks.lake.writer import ParquetWriter
 from marketflow.sinks.raw.files import RawFileWriter
-from tests.support.batches import Feed, Item
+from tests.support.many_files import few_items
 from tests.support.patience import PATIENCE_S
 
 _WRITING = """
@@ -38,7 +37,7 @@ with replacing(Path(sys.argv[1])) as file:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.unit.sinks.test_durable import items
+from tests.support.many_files import few_items
 from marketflow.sinks.lake.writer import ParquetWriter
 replace = Path.replace
 def killed(self, target):
@@ -47,16 +46,11 @@ def killed(self, target):
     return replace(self, target)
 Path.replace = killed
 writer = ParquetWriter(Path(sys.argv[1]), "w0", "recovery")
-for item in items():
+for item in few_items():
     writer.write(item)
 writer.snapshot()
 writer.close()
 """
-
-
-def items() -> list[Item]:
-    feed = Feed(np.random.default_rng(3))
-    return [feed.item(0, {"trades": 10}) for _ in range(3)]
 
 
 def hidden(folder: Path) -> list[str]:
@@ -133,7 +127,7 @@ def test_a_lake_whose_writer_was_killed_in_the_middle_of_saying_how_far_it_is(
     assert killed.returncode == -9
     assert [name[:16] for name in hidden(lake)] == [".committed.json."]
     writer = ParquetWriter(lake, "w0", "recovery")
-    writer.write(items()[0])
+    writer.write(few_items()[0])
     writer.close()
     assert hidden(lake) == []
 
@@ -143,7 +137,7 @@ def test_a_writer_sweeps_for_those_that_will_not_come_again(tmp_path: Path) -> N
     lake = tmp_path / "lake"
     for name in ("w1", "w2"):
         writer = ParquetWriter(lake, name, "recovery")
-        writer.write(items()[0])
+        writer.write(few_items()[0])
         writer.close()
     partition = next((lake / "trades").rglob("*.parquet")).parent
     own = own_folder(lake)
@@ -162,7 +156,7 @@ def test_a_writer_sweeps_for_those_that_will_not_come_again(tmp_path: Path) -> N
         path.touch()
     living = WriterFolder.acquire(lake, "w2")
     writer = ParquetWriter(lake, "w0", "recovery")
-    writer.write(items()[0])
+    writer.write(few_items()[0])
     writer.close()
     assert hidden(lake) == sorted([*(path.name for path in left("w2")[:3]), ".run-000002.tmp"])
     living.release()
@@ -175,7 +169,7 @@ def test_a_writer_sweeps_for_those_that_will_not_come_again(tmp_path: Path) -> N
 
 def test_who_looks_for_leftovers_is_taken_for_no_writer(tmp_path: Path) -> None:
     writer = ParquetWriter(tmp_path, "w1", "recovery")
-    writer.write(items()[0])
+    writer.write(few_items()[0])
     folder = own_folder(tmp_path) / "w1"
     with WriterFolder.unused(folder) as unused:
         assert not unused

@@ -15,7 +15,7 @@ from marketflow.flows.errors import UsageError
 from marketflow.infra.retention import LEGAL_DAYS, LEGAL_TABLES, lawful_day
 from marketflow.schemas.tables import TABLES
 from tests.support.lake_model import lake_rows
-from tests.unit.sinks.lake.test_compact import written_lake
+from tests.support.many_files import written_lake
 
 QUIET = Console(quiet=True)
 

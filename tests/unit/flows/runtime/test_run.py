@@ -12,20 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.command import marketflow
 from tests.support.lakes import assert_same_lakes
 from tests.support.patience import PATIENCE_S, until
 from tests.support.root import ROOT
 
 SIM = "sim:?events=30000&symbols=6&seed=3"
-
-
-def marketflow(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does."""
-    return subprocess.run(
-        [sys.executable, "-m", "marketflow", *arguments],
-        capture_output=True, text=True, timeout=PATIENCE_S,
-        env={**os.environ, "COLUMNS": "200", **env},
-    )  # fmt: skip
 
 
 def _run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

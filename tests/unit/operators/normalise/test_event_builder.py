@@ -22,7 +22,7 @@ from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.shards import shard_of
 from marketflow.schemas.units import NO_PRICE
 from tests.support.captures import TestFrame, frames
-from tests.unit.operators.kernels.test_numbers import parse, texts
+from tests.support.numbers import parse, texts
 
 
 class Toy(VenueDecoder):

@@ -17,7 +17,7 @@ from marketflow.operators.venues.binance.feed import Binance, BinanceFeed
 from marketflow.operators.venues.binance.kernels.scan import DONE, decode_frames
 from marketflow.schemas.messages.frames import FrameKind
 from tests.support.captures import TestFrame, frames
-from tests.unit.operators.kernels.test_numbers import texts
+from tests.support.numbers import texts
 
 SPOT_DEPTH = (
     '{"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","E":1723161255208,"s":"BTCUSDT",'

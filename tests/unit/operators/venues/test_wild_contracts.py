@@ -18,7 +18,7 @@ from marketflow.operators.venues.okx.v5 import Okx
 from marketflow.schemas.messages.frames import FrameKind
 from tests.support.captures import TestFrame, frames
 from tests.support.decoded import examples, feed, http
-from tests.unit.operators.venues.test_wild_spot import WILD, places, replaced
+from tests.support.wild import WILD, places, replaced
 
 HANDLERS: dict[str, type] = {
     "BITGET": Bitget,

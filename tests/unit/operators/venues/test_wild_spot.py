@@ -18,6 +18,7 @@ from marketflow.operators.venues.independent_reserve import IndependentReserve
 from marketflow.operators.venues.kucoin import Kucoin
 from tests.support.captures import TestFrame, frames
 from tests.support.decoded import examples, feed, http
+from tests.support.wild import WILD, places, replaced
 
 HTTP_URLS = {
     "BITSTAMP": ["https://h/api/v2/order_book/ethusd", "https://h/api/v2/trading-pairs-info/"],
@@ -48,11 +49,6 @@ MORE = {
         "[433290,[34753002978,0,1],20]",
     ]
 }
-#: What no venue documents.
-WILD = [
-    *(None, True, -1, 0, 2**63, 2**64, 10**40, 1e300, 0.1, "", "x", "-1", "1e99999", "9" * 5000),
-    *("0x1", "NaN", "é", [], {}, [[]], [[1]], [["1", "2", "3", "4"]], {"a": 1}),
-]
 
 
 def corpus(exchange: str) -> list[str]:
@@ -64,23 +60,6 @@ def corpus(exchange: str) -> list[str]:
         for example in examples(function)
     ]
     return found + MORE.get(exchange, [])
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Paths to everything inside a JSON value, itself included."""
-    inner: list[tuple[Any, ...]] = []
-    if isinstance(value, dict | list):
-        for key in value if isinstance(value, dict) else range(len(value)):
-            inner += places(value[key], (*path, key))
-    return [path, *inner]
-
-
-def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    if not path:
-        return new
-    copy = value.copy()
-    copy[path[0]] = replaced(value[path[0]], path[1:], new)
-    return copy
 
 
 @st.composite

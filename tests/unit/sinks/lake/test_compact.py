@@ -9,7 +9,6 @@ import threading
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,25 +17,9 @@ from marketflow.sinks.errors import LakeFailed, SinkError
 from marketflow.sinks.lake import layout as lake_module
 from marketflow.sinks.lake.compact import CompactOptions, compact, drop_before
 from marketflow.sinks.lake.layout import list_files
-from marketflow.sinks.lake.writer import ParquetOptions, ParquetWriter
-from tests.support.batches import Feed
+from marketflow.sinks.lake.writer import ParquetWriter
 from tests.support.lake_model import lake_rows
-
-EAGER = ParquetOptions(seal_rows=30, stage_rows=20, snapshot_divisor=1000)
-
-
-def _written(root: Path, items: int = 12, recovery: str | None = None) -> ParquetWriter:
-    writer = ParquetWriter(root, "w0", recovery, EAGER)
-    feed = Feed(np.random.default_rng(1))
-    for number in range(items):
-        writer.write(feed.item(number % 2, {"trades": 60, "bars": 40, "dead_letters": 30}))
-        writer.snapshot()
-    return writer
-
-
-def written_lake(root: Path) -> Path:
-    _written(root).close()
-    return root
+from tests.support.many_files import EAGER, write_files, written_lake
 
 
 def test_merges_and_keeps_every_row_sorted(tmp_path: Path) -> None:
@@ -68,7 +51,7 @@ def test_targets_bound_a_merged_file(tmp_path: Path) -> None:
 
 
 def test_leaves_alone_what_a_running_writer_may_undo(tmp_path: Path) -> None:
-    writer = _written(tmp_path, recovery="r")
+    writer = write_files(tmp_path, recovery="r")
     state = writer.snapshot()
     untouchable = {p for p in tmp_path.rglob("w0-*.parquet") if _number(p) >= _safe(writer)}
     before = lake_rows(tmp_path)
@@ -92,7 +75,7 @@ def test_leaves_alone_what_a_running_writer_may_undo(tmp_path: Path) -> None:
 
 
 def test_an_ended_run_may_still_be_undone_until_it_is_finished(tmp_path: Path) -> None:
-    writer = _written(tmp_path, recovery="r", items=2)
+    writer = write_files(tmp_path, recovery="r", items=2)
     writer.close()
     assert compact(tmp_path)["files_merged"] == 0
     writer.finish()
@@ -143,7 +126,7 @@ def test_a_crash_at_any_step_shows_no_row_twice_and_loses_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = tmp_path / "first"
-    _written(first, items=3).close()
+    write_files(first, items=3).close()
     before = lake_rows(first)
     after = {k: v for k, v in before.items() if k != "bars"}
     after["bars"] = {k: r for k, r in before["bars"].items() if r[-1] >= date(2026, 1, 2)}

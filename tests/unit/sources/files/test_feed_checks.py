@@ -13,7 +13,7 @@ from marketflow.sources.errors import SourceError
 from marketflow.sources.files.markets import market_of
 from marketflow.sources.registry import parse_source
 from tests.support.captures import read_lines
-from tests.unit.flows.runtime.test_run import marketflow
+from tests.support.command import marketflow
 
 SPOT_DEPTH = {"e": "depthUpdate", "E": 1, "s": "BTCUSDT", "U": 2, "u": 3, "b": [], "a": []}
 USDM_DEPTH = SPOT_DEPTH | {"T": 1, "pu": 1}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from marketflow.schemas.tables import TABLES
 from marketflow.sources.lines.config import parse_lines
 from tests.support.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
 from tests.support.lakes import table_rows
+from tests.support.line_rows import listening, plain, rows
 from tests.support.patience import PATIENCE_S, until
 
 EVENTS = 6_000
@@ -44,20 +44,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lake = tmp_path_factory.mktemp("undisturbed")
     run("market_data", [SIM], [f"parquet:{lake}"])
     return lake
-
-
-def listening(port: int) -> None:
-    """Wait until somebody has the UDP port."""
-
-    def taken() -> bool:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return True
-        return False
-
-    until(taken, "nobody listens")
 
 
 def recorded(
@@ -82,22 +68,6 @@ def lake_of(folder: Path, lake: Path) -> dict[str, Any]:
     source = f"parquet:{folder}?table=frames&venue=xnas&date=2026-03-02"
     summary: dict[str, Any] = run("market_data", [source], [f"parquet:{lake}"])
     return summary
-
-
-def rows(lake: Path, name: str) -> pa.Table | None:
-    """A table without what depends on when and how its bytes arrived."""
-    table = table_rows(lake, name)
-    if table is None:
-        return None
-    return plain(table.drop_columns([c for c in ("ts_recv",) if c in table.column_names]))
-
-
-def plain(table: pa.Table) -> pa.Table:
-    """Times as ns."""
-    for k, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type):
-            table = table.set_column(k, field.name, table.column(k).cast(pa.int64()))
-    return table
 
 
 def same(one: Path, other: Path, names: Sequence[str] = tuple(TABLES)) -> None:
