@@ -20,7 +20,7 @@ from marketflow.schemas.dead_letters import RAW_BYTES, cut_note
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.tables.market_data import DEAD_LETTERS
 
-__all__ = ["OFFSET_BYTES", "RAW_BYTES", "SCHEMA", "Rejects"]
+__all__ = ["OFFSET_BYTES", "RAW_BYTES", "SCHEMA", "DeadLetters"]
 
 OFFSET_BYTES: Final = 4 << 20
 _OFFSET: Final = itemgetter(1)
@@ -32,7 +32,7 @@ SCHEMA: Final = pa.schema(
 )
 
 
-class Rejects:
+class DeadLetters:
     """Collects the dead letters of one frames batch."""
 
     def __init__(self) -> None:

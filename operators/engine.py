@@ -3,8 +3,8 @@
 A core has ``apply(batch)``, ``snapshot()`` and ``restore(state)``. bytewax does not tell a
 stateful logic its key, so every value says which shard (or feed) it belongs to.
 
-A core that may be large also gives ``snapshot(changes=True)``, what is not as it was at the last
-snapshot, and takes ``restore(state, *changes)``; flows.runtime.aside makes use of it.
+A core that may be large also has ``snapshot(changes=True)``, the changes since the last snapshot,
+and ``restore(state, *changes)``; flows.runtime.aside uses both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OutC = TypeVar("_OutC", covariant=True)
 
 
 class Core(Protocol[_InC, _OutC]):
-    """What a stateful step runs."""
+    """State and logic of a stateful step."""
 
     def apply(self, batch: _InC) -> _OutC: ...
 

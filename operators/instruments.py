@@ -47,7 +47,7 @@ class RefusedInstrumentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BookRules:
-    """What a venue declares of its books; see the fields of ``operators.events.INSTRUMENT``.
+    """Rules of a venue's books; see the fields of ``operators.events.INSTRUMENT``.
 
     ``max_levels``: levels per side the subscription maintains, 0 for all of them.
     ``bbo_tolerance``: groups by which a venue's own quote may differ from the book in time.
@@ -81,16 +81,16 @@ class Seen:
         self._instruments[instrument] = None
 
     def untold(self) -> tuple[int, ...]:
-        """Those that joined since the last snapshot."""
+        """Instruments that joined since the last snapshot."""
         return tuple(islice(self._instruments, self.told, None))
 
 
 class Registry:
     """Symbols to indices; first use registers with the rules of ``rules(venue, symbol)``.
 
-    ``most``: instruments that it takes; one more is a RefusedInstrumentError. What is registered
-    stays, also where the message that named it could not be taken, so that the order of the feed
-    alone decides who is in.
+    ``most``: limit of instruments; one more is a RefusedInstrumentError. An instrument stays
+    registered even if the message that named it became a dead letter, so that the sequence of the
+    feed alone decides which instruments are in.
     """
 
     def __init__(

@@ -4,9 +4,8 @@ A replay of an interval must give the rows that the whole run gave there, so its
 to the state they had then: from a checkpoint, or from the feed's start. Whatever they make of
 frames before ``show_from`` is :class:`SilentRows`: it moves the state on and nobody sees it.
 
-What is shown is a cut of the input and nothing else: the rows made by frames at or after that
-offset of their feed. A batch of frames lies wholly before it or wholly behind; the source sees to
-that.
+The rows shown are those made by frames at or after that offset of their feed. The source cuts its
+batches there: a batch of frames lies wholly before the offset or wholly behind it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ BARS: Final = "bars"
 
 @dataclass(frozen=True, slots=True)
 class SilentRows(Rows):
-    """Rows made before what is to be shown."""
+    """Rows made before the offset at which the output begins."""
 
 
 def is_shown(rows: Rows) -> bool:
@@ -69,7 +68,7 @@ class WarmCore:
         self._show_from = show_from
 
     def apply(self, batch: Any) -> Any:
-        """What the core makes of the batch, silent or not."""
+        """Apply the batch; the result is silent before the offset."""
         if self._begin is not None:
             self._core.restore(*self._begin)
             self._begin = None
@@ -91,11 +90,11 @@ class WarmCore:
         return offset < self._show_from
 
     def snapshot(self, *, changes: bool = False) -> Any:
-        """The core's."""
+        """Snapshot of the core."""
         return self._core.snapshot(changes=changes)
 
     def restore(self, state: Any, *changes: Any) -> None:
-        """Go on after a snapshot; where the core began means nothing then."""
+        """Restore a snapshot, which replaces the state that the core was to begin in."""
         self._begin = None
         self._core.restore(state, *changes)
 

@@ -1,4 +1,4 @@
-"""One exact number from what a JSON decoder hands over; same answers as the kernel.
+"""One exact number from a value of a JSON decoder; same answers as the kernel.
 
 Used message by message, where a compiled call would cost more than the number.
 """

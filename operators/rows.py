@@ -22,7 +22,7 @@ from marketflow.schemas.derived import arrow
 from marketflow.schemas.derived.kernel_rows import scale_of
 from marketflow.schemas.fields import Field, Kind, Table
 
-# What a column's buffers are put together to.
+# Kinds of arrays that a column's buffers make.
 _PLAIN, _CODED, _NAMED, _STRING, _LIST = range(5)
 _SHAPES = {
     Kind.CODE: _CODED,

@@ -1,13 +1,13 @@
 """Arbiter: redundant lines of one sequenced feed to one stream of frames.
 
 Lines carry the same numbered messages. The first copy of a message wins; what one line misses
-another fills; what none brings in time is told as a hole. Pure: packets with their arrival stamps
+another fills; a message that none brings in time is a hole. Pure: packets with their arrival stamps
 go in, frames come out, and the same packets give the same frames however they are cut.
 
 **Holes.** A packet beyond a hole waits for it ``wait_ns``. Where missing messages can be asked for
 again (``recover_ns`` > 0), a GAP frame then says that the books are not to be trusted, nothing
 more goes out, and for ``recover_ns`` more the hole may still be filled (FILLED, then its messages,
-late but in order). What is not filled is LOST, and the stream goes on behind it.
+late but in sequence). A hole that is not filled is LOST, and the stream continues behind it.
 
 **Memory.** At most ``max_packets`` packets of ``max_bytes`` bytes wait, and at most
 ``max_behind`` messages: at a limit the oldest hole is given up at once.
@@ -198,7 +198,7 @@ class Arbiter:
     def _special(
         self, rows: NDArray[np.void], special: NDArray[np.int64], payload: pa.LargeBinaryArray
     ) -> tuple[pa.LargeBinaryArray, pa.StringArray]:
-        """Words for what is no data, and what a line's frames hold."""
+        """Payloads and notes of all frames but DATA."""
         notes: list[str | None] = [None] * len(rows)
         told = np.zeros(len(rows), np.bool_)
         filled: list[bytes] = []
@@ -244,12 +244,12 @@ class Arbiter:
 
     @property
     def hole(self) -> Hole | None:
-        """What is missing now, the first of it."""
+        """The first hole, if there is one."""
         holes = self.holes(1)
         return holes[0] if holes else None
 
     def holes(self, most: int) -> list[Hole]:
-        """What is missing now, at most so many: to be asked for again."""
+        """Holes to ask for again, at most ``most``."""
         state = self._desk.state
         since = int(state[kernels.SINCE])
         if since == 0:

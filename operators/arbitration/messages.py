@@ -3,8 +3,8 @@
 As :mod:`operators.arbitration.lines`, for JSON venues: a message is a copy of another if its
 numbers are, per stream (a symbol's depth, its trades). First copy wins; a message that skips
 numbers waits up to ``wait_ns`` for what is missing, if another line that is up has carried the
-stream. What does not come is not declared here: the book itself sees the skip in the numbers, goes
-stale and asks for its snapshot, that book and no other.
+stream. A message that never comes is not declared here: the book itself sees the skip in the
+numbers, goes stale and asks for its snapshot, that book and no other.
 
 Messages without numbers (tickers, acknowledgements) are taken from the first line that is up, in
 the order of the lines. Books by REST are taken from all. A line that disconnects is LINE_DOWN, and
@@ -12,9 +12,9 @@ no book minds as long as another line is up; when the last one goes, the DISCONN
 and all books resync. A line that is silent for ``silent_ns`` while others are heard is LINE_DOWN
 too; one whose copies come ``lag_ns`` after the first is LINE_LAGGING.
 
-What goes out is of one connection, named after all lines. Memory: ``max_waiting`` messages wait,
-at that limit those of the stream that waits longest go out as they are; of a stream are kept its
-next number and RECENT times of its messages.
+All frames emitted are of one connection, named after all lines. Memory: ``max_waiting`` messages
+wait; at that limit those of the stream that waits longest are emitted as they are. A stream keeps
+its next number and RECENT times of its messages.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class MessageArbiter:
     def flush(self) -> pa.RecordBatch:
         """Everything that still waits."""
         for stream in self._streams.values():
-            self._let_go(stream)
+            self._give_up(stream)
         return self._batch()
 
     def _take(self, name: str, line: _Line, frame: _Frame) -> None:
@@ -132,7 +132,7 @@ class MessageArbiter:
             self._down(name, line)
             if not any(other.status in ("up", "lagging") for other in self._lines.values()):
                 for stream in self._streams.values():
-                    self._let_go(stream)
+                    self._give_up(stream)
                     stream.next, stream.lines = -1, {}
                 self._out.append(frame)
             return
@@ -141,7 +141,7 @@ class MessageArbiter:
         )
         if line.status in ("new", "down"):
             if line.status == "down":
-                self._say(name, QualityKind.LINE_RECOVERED)
+                self._emit_note(name, QualityKind.LINE_RECOVERED)
             line.status = "up"
         if frame.kind == FrameKind.CONNECT:
             if alone:
@@ -166,7 +166,7 @@ class MessageArbiter:
             stream = self._streams[sequence.key] = _Stream()
         if sequence.last < stream.lines.get(name, 0):
             # A connection keeps its order: the venue has begun to number anew.
-            self._let_go(stream)
+            self._give_up(stream)
             stream.next, stream.lines = -1, {}
         stream.lines[name] = sequence.last
         if stream.next >= 0 and sequence.last < stream.next:
@@ -180,8 +180,8 @@ class MessageArbiter:
             line.messages += 1
             if stream.waiting and sequence.first <= stream.next:
                 self.filled += 1
-            self._give(stream, sequence, frame)
-            self._continue(stream)
+            self._emit(stream, sequence, frame)
+            self._emit_waiting(stream)
             return
         line.messages += 1
         stream.waiting.append(_Waiting(sequence, frame))
@@ -192,17 +192,17 @@ class MessageArbiter:
                 (s for s in self._streams.values() if s.waiting),
                 key=lambda s: min(w.frame.ts_recv for w in s.waiting),
             )
-            self._let_go(longest)
+            self._give_up(longest)
 
     def _may_come(self, name: str, stream: _Stream) -> bool:
-        """Is there another line that could bring what is missing?"""
+        """Whether another line may still bring the missing messages."""
         return any(
             self._lines[other].status in ("up", "lagging")
             for other in stream.lines
             if other != name
         )
 
-    def _give(self, stream: _Stream, sequence: Sequenced, frame: _Frame) -> None:
+    def _emit(self, stream: _Stream, sequence: Sequenced, frame: _Frame) -> None:
         self._out.append(frame)
         stream.next = sequence.last + 1
         recent, interval = stream.recent, self.config.lag_ns // _MARKS_PER_LAG
@@ -211,21 +211,21 @@ class MessageArbiter:
         else:
             recent.append((sequence.last, frame.ts_recv))
 
-    def _continue(self, stream: _Stream) -> None:
-        """What waited for the message that has gone out."""
+    def _emit_waiting(self, stream: _Stream) -> None:
+        """Emit the messages that waited for the one just emitted."""
         while stream.waiting and stream.waiting[0].sequence.first <= stream.next:
             sequence, frame = stream.waiting.pop(0)
             self._waiting -= 1
             if sequence.last >= stream.next:
-                self._give(stream, sequence, frame)
+                self._emit(stream, sequence, frame)
 
-    def _let_go(self, stream: _Stream) -> None:
-        """What is missing does not come: the rest goes out, and the book sees the hole."""
+    def _give_up(self, stream: _Stream) -> None:
+        """Give up the missing messages: emit the rest, and the book sees the hole."""
         if stream.waiting:
             self.skipped += 1
         for sequence, frame in stream.waiting:
             if sequence.last >= stream.next:
-                self._give(stream, sequence, frame)
+                self._emit(stream, sequence, frame)
         self._waiting -= len(stream.waiting)
         stream.waiting.clear()
 
@@ -236,7 +236,7 @@ class MessageArbiter:
     def _copy(
         self, name: str, line: _Line, stream: _Stream, sequence: Sequenced, frame: _Frame
     ) -> None:
-        """A message that has gone out already says how late its line is."""
+        """Count a duplicate; its delay says whether the line is lagging."""
         self._duplicate(line)
         came = next((ts for last, ts in stream.recent if last >= sequence.last), None)
         if came is None:
@@ -244,10 +244,10 @@ class MessageArbiter:
         lag = frame.ts_recv - came
         if lag > self.config.lag_ns and line.status == "up":
             line.status = "lagging"
-            self._say(name, QualityKind.LINE_LAGGING, stream.next - 1 - sequence.last)
+            self._emit_note(name, QualityKind.LINE_LAGGING, stream.next - 1 - sequence.last)
         elif lag <= self.config.lag_ns // 2 and line.status == "lagging":
             line.status = "up"
-            self._say(name, QualityKind.LINE_RECOVERED)
+            self._emit_note(name, QualityKind.LINE_RECOVERED)
 
     def _pass_time(self, ts: int) -> None:
         self._clock = max(self._clock, ts)
@@ -255,7 +255,7 @@ class MessageArbiter:
             for stream in self._streams.values():
                 since = min((w.frame.ts_recv for w in stream.waiting), default=self._clock)
                 if self._clock - since >= self.config.wait_ns:
-                    self._let_go(stream)
+                    self._give_up(stream)
         for name, line in self._lines.items():
             silent = line.heard_ns and self._clock - line.heard_ns > self.config.silent_ns
             if silent and line.status in ("up", "lagging"):
@@ -264,16 +264,16 @@ class MessageArbiter:
     def _down(self, name: str, line: _Line) -> None:
         if line.status != "down":
             line.status = "down"
-            self._say(name, QualityKind.LINE_DOWN)
+            self._emit_note(name, QualityKind.LINE_DOWN)
 
-    def _say(self, name: str, event: QualityKind, behind: int | None = None) -> None:
+    def _emit_note(self, name: str, event: QualityKind, behind: int | None = None) -> None:
         word = event.name.lower()
         payload = to_line_note(LineNote(name, word, behind=behind))
         words = f"line {name}: {word.removeprefix('line_')}"
         self._out.append(_Frame(self._clock, int(FrameKind.LINE), words, payload))
 
     def _batch(self) -> pa.RecordBatch:
-        """What goes out; ``offset`` counts frames."""
+        """Frames to emit as a batch; ``offset`` counts frames."""
         if not self._out:
             return pa.RecordBatch.from_pylist([], schema=FRAMES)
         stamps, kinds, notes, payloads = zip(*self._out, strict=True)

@@ -45,7 +45,7 @@ class SoupError(Exception):
 
 
 class State(Enum):
-    """Where a connection is."""
+    """State of a connection."""
 
     CLOSED = auto()
     LOGIN = auto()  # login sent
@@ -99,12 +99,12 @@ class SoupClient:
         return packet(b"L", text.encode("ascii"))
 
     def lose(self, now_ns: int) -> NDArray[np.void]:
-        """The connection is gone: the packet that says so."""
+        """Close the state of a lost connection; returns the packet that says so."""
         self.state = State.CLOSED
         return self._signal(PacketKind.DOWN, now_ns)
 
     def idle(self, now_ns: int) -> bytes:
-        """What to send as time passes: a heartbeat, or nothing. SoupError: the server is silent."""
+        """Bytes to send as time passes: a heartbeat or none. SoupError: the server is silent."""
         self._raise()
         if now_ns - self._heard_ns > SILENCE_NS:
             raise SoupError(f"the server was silent for {SILENCE_NS // NS_PER_S} seconds")
@@ -117,8 +117,8 @@ class SoupClient:
         self, data: NDArray[np.uint8], size: int, out: NDArray[np.uint8], base: int, now_ns: int
     ) -> Received:
         """Take whole packets from ``data[:size]``, received ``now_ns``; their messages go to
-        ``out``, which is at ``base`` of what the arbiter sees. What is left over must come again,
-        with more behind it."""
+        ``out``, which is at ``base`` of the arbiter's data. Bytes left over must come again, with
+        more behind them."""
         self._raise()
         if size:
             self._heard_ns = now_ns

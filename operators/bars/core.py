@@ -16,7 +16,7 @@ Rules:
 - At the end of the feed (a data row, never the end of a process) open bars are emitted with
   ``is_final`` false.
 
-A venue's own bars pass the books by and get their identity here, so that the rows of the table
+A venue's own bars bypass the books and get their identity here, so that the rows of the table
 are numbered once; in a batch they come before ours.
 
 The counts are ``Rows.stats`` and no ``quality_events``: the rows of that table are numbered by the
@@ -251,7 +251,7 @@ class BarsShard:
     def snapshot(self, *, changes: bool = False) -> Any:
         """(version, intervals, lateness, rows written, names known before, packed names, then as
         bytes: indices of instruments, their clocks, places among them of those with a seed, the
-        seeds, places of open bars, the bars). ``changes``: only what is not as it was at the last
+        seeds, places of open bars, the bars). ``changes``: only those since the last
         snapshot.
         """
         return (

@@ -242,7 +242,7 @@ class BookShard:
         }
 
     def memory(self) -> dict[str, int]:
-        """What the shard holds, and what that takes: totals of arrays, and the price of one order
+        """Counts of the shard and their memory: totals of arrays, and the cost of one order
         (its row and two hash slots), one level (its row and its share of tree nodes at the
         leanest legal filling) and one book."""
         return self._kept.memory() | {"carried_bytes": self._carried.nbytes}

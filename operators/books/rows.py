@@ -1,4 +1,4 @@
-"""Rows that leave the books besides those of the engine: dead letters, and what passes by."""
+"""Rows of the books besides the engine's: dead letters and reference rows that bypass it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WHY: Final = {
 
 
 class Place(NamedTuple):
-    """Where a shard's input comes from."""
+    """Origin of a shard's input."""
 
     shard: int
     feed: str

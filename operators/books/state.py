@@ -39,7 +39,8 @@ _OUTPUTS: Final = (
     ("rejects", es.N_REJECTS),
 )
 _MARGIN: Final = 256
-#: Books are many: what is one for each grows by an eighth, and what few have is theirs alone.
+#: Books are many: pools with a row for each grow by an eighth; rows that few books have are shared
+#: out on demand.
 _PART: Final = 8
 _LEAST: Final = 64
 #: Rows of RECENTS that are free before a run of rows.

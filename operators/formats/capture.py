@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from marketflow.operators.dead_letters import Rejects
+from marketflow.operators.dead_letters import DeadLetters
 from marketflow.operators.events import EVENT, NO_INSTRUMENTS, EventBatch, EventKind
 from marketflow.operators.instruments import MAX_INSTRUMENTS
 from marketflow.operators.normalise.feed import Decoded, FrameColumns, JsonFeed
@@ -79,16 +79,16 @@ class CaptureFeed:
         self._feed.limit(self._most)
 
     def _homeless(self, frames: pa.RecordBatch) -> Decoded:
-        """Nobody can read these: all but the end mark are dead letters."""
+        """Make dead letters of all frames but the end mark: no header names their venue."""
         columns = FrameColumns(frames)
-        rejects = Rejects()
+        dead_letters = DeadLetters()
         ended = 0
         for i in range(len(columns)):
             frame = columns.frame(i)
             if frame.kind == FrameKind.END:
                 ended += 1
                 continue
-            rejects.add(
+            dead_letters.add(
                 frame.ts_recv,
                 int(columns.offsets[i]),
                 RejectReason.UNKNOWN_MESSAGE,
@@ -100,15 +100,15 @@ class CaptureFeed:
         kinds = columns.kinds
         messages = np.count_nonzero((kinds == FrameKind.DATA) | (kinds == FrameKind.HTTP))
         events = EventBatch(rows, NO_INSTRUMENTS, int(messages), offsets=columns.offsets)
-        return Decoded(events, rejects.batch())
+        return Decoded(events, dead_letters.batch())
 
     def _both(self, frames: pa.RecordBatch, first: int) -> Decoded:
         assert self._feed is not None
         lost, dead = self._homeless(frames.slice(0, first))
         events, more = self._feed.apply(frames.slice(first))
         events = replace(events, messages=events.messages + lost.messages)
-        letters = [batch for batch in (dead, more) if batch is not None]
-        return Decoded(events, pa.concat_batches(letters) if letters else None)
+        found = [batch for batch in (dead, more) if batch is not None]
+        return Decoded(events, pa.concat_batches(found) if found else None)
 
     def snapshot(self, *, changes: bool = False) -> Any:
         """(version, exchange or "", the venue feed's state)."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from marketflow.operators import ids
-from marketflow.operators.dead_letters import Rejects
+from marketflow.operators.dead_letters import DeadLetters
 from marketflow.operators.events import EventBatch, EventKind, IdKind
 from marketflow.operators.instruments import Registry, Seen
 from marketflow.operators.kernels import numbers
@@ -50,10 +50,10 @@ _TRADE_KINDS: Final = {
 
 
 class _Mark(NamedTuple):
-    """Where a frame began, to undo it."""
+    """Counts at the start of a frame, to undo it."""
 
     rows: int
-    rejects: int
+    dead_letters: int
     passing: dict[str, int]
     latest: int
     scanned: int
@@ -88,7 +88,7 @@ class EventBuilder:
 
     def __init__(self, registry: Registry, latest: int = 0, room: int = 1024) -> None:
         self._registry = registry
-        self._rejects = Rejects()
+        self._dead_letters = DeadLetters()
         self._passing = PassingRows()
         self._bad = np.empty((16, 3), np.int64)
         self._columns: dict[str, NDArray[np.int8]] = {}
@@ -103,7 +103,7 @@ class EventBuilder:
         self._payload = b""
         self._mark = _Mark(0, 0, {}, latest, 0)
 
-    # What the frame loop calls.
+    # Called by the frame loop.
 
     def start(
         self, frame: int, ts_recv: int, offset: int, payload: bytes, seen: Seen | None
@@ -118,9 +118,13 @@ class EventBuilder:
         self.keep()
 
     def keep(self) -> None:
-        """What the current frame has built so far stays, even if it is undone."""
+        """Keep the rows of the current frame so far, even if it is undone later."""
         self._mark = _Mark(
-            self.out.count, len(self._rejects), self._passing.mark(), self._latest, self._scanned
+            self.out.count,
+            len(self._dead_letters),
+            self._passing.mark(),
+            self._latest,
+            self._scanned,
         )
 
     def undo(self) -> None:
@@ -128,7 +132,7 @@ class EventBuilder:
         mark = self._mark
         self.out.count = mark.rows
         self._latest, self._scanned = mark.latest, mark.scanned
-        self._rejects.cut(mark.rejects)
+        self._dead_letters.cut(mark.dead_letters)
         self._passing.cut(mark.passing)
         self._begin = -1
 
@@ -137,16 +141,16 @@ class EventBuilder:
         mark = self._mark
         return (
             self.out.count > mark.rows
-            or len(self._rejects) > mark.rejects
+            or len(self._dead_letters) > mark.dead_letters
             or self._passing.mark() != mark.passing
         )
 
     def check_closed(self) -> None:
-        """A venue must close its groups within the frame."""
+        """Assert that the venue closed its groups within the frame."""
         assert self._begin < 0, "a message group was left open at the end of its frame"
 
     def latest(self) -> int:
-        """Newest known event time of the rows so far, for letters of feeds without arrival."""
+        """Newest known event time of the rows so far, for dead letters without arrival times."""
         times = self.out.rows["ts_event"]
         last = self.out.count - 1
         if last >= self._scanned and times.item(last):
@@ -170,7 +174,7 @@ class EventBuilder:
             self._passing.batches(),
             offsets,
         )
-        dead: pa.RecordBatch | None = self._rejects.batch()
+        dead: pa.RecordBatch | None = self._dead_letters.batch()
         return batch, dead
 
     def feed_row(self, kind: EventKind, instrument: int = -1) -> None:
@@ -188,7 +192,7 @@ class EventBuilder:
         )  # fmt: skip
         self.out.rows[self.out.count - 1]["extra"] = int(kind)
 
-    # What a venue calls.
+    # Called by venues.
 
     def instrument(self, symbol: str, venue: str | None = None) -> int:
         """Index of a symbol; the first use registers it with the venue's declared rules."""
@@ -369,7 +373,7 @@ class EventBuilder:
     def dead(self, reason: RejectReason, detail: str, raw: bytes | None = None) -> None:
         """A dead letter for the current frame; ``raw`` defaults to its payload."""
         ts_recv = self._ts_recv or self.latest()
-        self._rejects.add(
+        self._dead_letters.add(
             ts_recv, self._offset, reason, detail, self._payload if raw is None else raw
         )
 

@@ -1,4 +1,4 @@
-"""What a feed decoder is, and the base of the venues that are decoded message by message."""
+"""The protocol of feed decoders, and the base of venues that are decoded message by message."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ class VenueDecoder:
     def message(self, frame: Frame, out: EventBuilder) -> None:
         """Decode one frame of kind DATA, HTTP, CONNECT, DISCONNECT, SENT or HEADER into ``out``.
 
-        A message that is not understood: ``out.dead(RejectReason..., detail)``. What is thrown
-        (operators.normalise.guard) undoes every row of the frame and makes it a dead letter.
+        A message that is not understood: ``out.dead(RejectReason..., detail)``. An exception undoes
+        every row of the frame and makes it a dead letter (operators.normalise.guard).
         """
         raise NotImplementedError
 
@@ -248,7 +248,7 @@ class JsonFeed:
             self._rowless[kind_of(frame.kind, frame.note, frame.payload)] += 1
 
     def _control(self, frame: Frame, out: EventBuilder) -> bool:
-        """Frames that are no messages; whether the venue wants to know of it."""
+        """Handle a frame that is no message; True if the venue's decoder handles it, too."""
         match frame.kind:
             case FrameKind.END:
                 out.feed_row(EventKind.FEED_END)
@@ -270,7 +270,7 @@ class JsonFeed:
         return False
 
     def _line(self, frame: Frame, out: EventBuilder) -> None:
-        """What one of several redundant lines does."""
+        """Emit the state of one of several redundant lines."""
         try:
             note = from_line_note(frame.payload)
         except ValueError as error:
@@ -280,7 +280,7 @@ class JsonFeed:
         out.line(instrument, note.kind, note.sequence, note.behind)
 
     def _lost(self, frame: Frame, out: EventBuilder) -> None:
-        """The connection is gone, or was without our being told: its books must resync."""
+        """Mark the books of a connection that is gone: they must resync."""
         if frame.kind == FrameKind.CONNECT and not frame.connection:
             return
         for instrument in sorted(self.registry.seen.pop(frame.connection, ())):

@@ -1,7 +1,7 @@
-"""What a decoder or its library throws at input is the input's fault: it becomes a dead letter.
+"""Reasons for exceptions of decoders and their libraries: the message becomes a dead letter.
 
-That takes in what no decoder foresees, such as a panic of a compiled library, which is no Exception
-but a BaseException. Who catches undoes what the message has built, and goes on with the next one.
+The input is at fault, also where no decoder foresees the exception, such as a panic of a compiled
+library (a BaseException). The caller undoes the rows of the message and continues with the next.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What kind a message is that makes no row: how it is called in the summary.
+"""Kinds of messages that make no row, as the summary names them.
 
 Venues name the kind of a message in a few ways (``event``, ``channel``, ``topic`` ...). A name here
 holds no symbol and no number of an instrument, so that there are few of them.

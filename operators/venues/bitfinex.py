@@ -11,7 +11,7 @@ the connection gets an empty group that names the lost number as its predecessor
 once, not at its next change. A new subscription brings the snapshot that mends it.
 
 One book per symbol: the first precision subscribed (P0 levels, R0 orders ...) is kept, a second
-one is refused. Amounts are signed: above zero is the bid side of a book and a buying taker of a
+one is refused. Amounts are signed: above zero is the bid side of a book and a buying aggressor of a
 trade. Checksum frames ("cs") are counted, not verified: no recording has them.
 """
 
@@ -160,7 +160,7 @@ class Bitfinex(VenueDecoder):
                 self._array(frame, out)
 
     def _sent(self, frame: Frame) -> None:
-        """What will be subscribed, so that a raw book is known before the symbol's first ticker.
+        """Note a subscription, so that a raw book is known before the symbol's first ticker.
 
         {"event":"subscribe","channel":"book","symbol":"tBFTUSD","prec":"P0","freq":"F0",
          "len":"100"}

@@ -258,7 +258,7 @@ class Bybit(OneBookVenue):
             out.end()
 
     def _trade(self, venue: str, message: Message, out: EventBuilder) -> None:
-        """``S`` is the taker's side; ``i`` a UUID (contracts) or a number (spot).
+        """``S`` is the aggressor's side; ``i`` a UUID (contracts) or a number (spot).
 
         {"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1786310819681,"data":[{
          "T":1786310819680,"s":"BTCUSDT","S":"Sell","v":"0.004","p":"65114.20","L":"MinusTick",

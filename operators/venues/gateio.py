@@ -265,7 +265,7 @@ class Gateio(ListedVenue):
         out.end()
 
     def _trade(self, data: bytes, out: EventBuilder) -> None:
-        """``side`` is the taker's; ``create_time_ms`` has decimals.
+        """``side`` is the aggressor's; ``create_time_ms`` has decimals.
 
         {"time":1619093562,"channel":"spot.trades","event":"update","result":{"id":816997068,
          "create_time":1619093562,"create_time_ms":"1619093562050.3572","side":"sell",

@@ -246,7 +246,7 @@ class Huobi(ListedVenue):
         out.end()
 
     def _trade(self, symbol: str, message: Message, out: EventBuilder) -> None:
-        """Trades of one match, newest first; ``direction`` is the taker's. Before 2019 without
+        """Trades of one match, newest first; ``direction`` is the aggressor's. Before 2019 without
         ``tradeId``: then ``id`` names it.
 
         {"ch":"market.trioeth.trade.detail","ts":1618678027942,"tick":{"id":100182534526,

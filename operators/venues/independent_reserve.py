@@ -201,7 +201,7 @@ class IndependentReserve(VenueDecoder):
         out.end()
 
     def _trade(self, message: Message, out: EventBuilder) -> None:
-        """``Side`` is the taker's; ``TradeDate`` has the offset of Sydney.
+        """``Side`` is the aggressor's; ``TradeDate`` has the offset of Sydney.
 
         {"Channel":"ticker-eth-aud","Nonce":78,"Data":{"TradeGuid":
          "6d1c2e90-592a-409c-a8d8-58b2d25e0b0b","Pair":"eth-aud",

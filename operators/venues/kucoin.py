@@ -196,7 +196,7 @@ class Kucoin(ListedVenue):
         out.end()
 
     def _match(self, data: bytes, out: EventBuilder) -> None:
-        """``side`` is the taker's; ``time`` is ns.
+        """``side`` is the aggressor's; ``time`` is ns.
 
         {"data":{"symbol":"DAPPT-BTC","sequence":"1612701563869","side":"buy","size":"81.8814",
          "price":"0.0000001117","takerOrderId":"6085c097587c2000060cde57",

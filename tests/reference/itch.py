@@ -92,12 +92,12 @@ class ItchTwin:
         elif kind == FrameKind.DISCONNECT:
             self.events.append(Event(EventKind.DISCONNECT, self._last, frame=self._frame))
         elif kind == FrameKind.TRUNCATED:
-            self._bury(offset, RejectReason.TRUNCATED, payload)
+            self._dead_letter(offset, RejectReason.TRUNCATED, payload)
         elif kind == FrameKind.BROKEN:
-            self._bury(offset, RejectReason.INVALID_ENCODING, payload)
+            self._dead_letter(offset, RejectReason.INVALID_ENCODING, payload)
         self._frame += 1
 
-    def _bury(self, offset: int, reason: RejectReason, raw: bytes) -> None:
+    def _dead_letter(self, offset: int, reason: RejectReason, raw: bytes) -> None:
         self.dead.append((offset, reason, raw, self._last))
 
     def _block(self, offset: int, payload: bytes) -> None:
@@ -106,17 +106,17 @@ class ItchTwin:
             size = int.from_bytes(payload[at : at + 2], "big")
             raw = payload[at : at + 2 + size]
             if len(payload) - at < 2 or len(raw) < 2 + size:
-                self._bury(offset + at, RejectReason.TRUNCATED, payload[at:])
+                self._dead_letter(offset + at, RejectReason.TRUNCATED, payload[at:])
                 return
             if size == 0:
                 if not self._closed:
-                    self._bury(offset + at, RejectReason.MALFORMED, raw)
+                    self._dead_letter(offset + at, RejectReason.MALFORMED, raw)
             else:
                 self.messages += 1
                 try:
                     self._message(raw[2:])
                 except BadMessageError as bad:
-                    self._bury(offset + at, bad.reason, raw)
+                    self._dead_letter(offset + at, bad.reason, raw)
             at += len(raw)
 
     def _message(self, message: bytes) -> None:

@@ -33,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from marketflow.operators.dead_letters import Rejects
+from marketflow.operators.dead_letters import DeadLetters
 from marketflow.operators.events import (
     EVENT,
     NO_SEQUENCE,
@@ -74,27 +74,27 @@ _RTYPE_SCHEMAS: Final = {160: "mbo", 1: "mbp-1", 10: "mbp-10", 0: "trades"} | di
 
 
 class _Batch:
-    """What one frames batch gives, in the making."""
+    """Output of one frames batch in the making."""
 
     def __init__(self, columns: FrameColumns) -> None:
         self.columns = columns
         self.parts: list[NDArray[np.void]] = []
         self.passing = PassingRows()
-        self.rejects = Rejects()
+        self.dead_letters = DeadLetters()
         self.messages = 0
         #: Records that make no row, by kind.
         self.rowless: Counter[str] = Counter()
 
     def mark(self) -> tuple[int, dict[str, int], int]:
-        """How much there is now, for :meth:`undo`."""
-        return len(self.parts), self.passing.mark(), len(self.rejects)
+        """Current lengths, for :meth:`undo`."""
+        return len(self.parts), self.passing.mark(), len(self.dead_letters)
 
     def undo(self, mark: tuple[int, dict[str, int], int]) -> None:
         """Forget what came after ``mark``."""
-        parts, passing, rejects = mark
+        parts, passing, dead_letters = mark
         del self.parts[parts:]
         self.passing.cut(passing)
-        self.rejects.cut(rejects)
+        self.dead_letters.cut(dead_letters)
 
 
 class DbnDecoder:
@@ -135,14 +135,14 @@ class DbnDecoder:
             columns.offsets,
             batch.rowless,
         )
-        return Decoded(events, batch.rejects.batch())
+        return Decoded(events, batch.dead_letters.batch())
 
     def _frames(self, batch: _Batch, first: int, last: int) -> None:
         """One frame, or a run of CSV lines."""
-        mark = len(batch.rejects)
+        mark = len(batch.dead_letters)
         self._frame(batch, first, last)
         # By record, however many of them a block holds.
-        batch.rejects.order(mark)
+        batch.dead_letters.order(mark)
 
     def _frame(self, batch: _Batch, first: int, last: int) -> None:
         match int(batch.columns.kinds[first]):
@@ -178,7 +178,7 @@ class DbnDecoder:
             place: int = 0,
         ) -> None:
             frame = batch.columns.frame(row)
-            batch.rejects.add(
+            batch.dead_letters.add(
                 frame.ts_recv or ts or self._latest,
                 int(batch.columns.offsets[row]) + place,
                 reason,

@@ -39,7 +39,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from marketflow.operators.dead_letters import Rejects
+from marketflow.operators.dead_letters import DeadLetters
 from marketflow.operators.events import EVENT, BookType, EventBatch, EventKind, SnapshotRule
 from marketflow.operators.formats.itch import notes
 from marketflow.operators.formats.itch.kernels import layout
@@ -211,10 +211,12 @@ class ItchDecoder:
             rows, self._holes = notes.hole_rows(note, self._holes, market, state)
         except RefusedInstrumentError as error:
             full = error.reason == RejectReason.TOO_MANY_INSTRUMENTS
-            notes.bury(state, self._bad, note, at, layout.WHY_FULL if full else layout.WHY_NOTE)
+            notes.dead_letter(
+                state, self._bad, note, at, layout.WHY_FULL if full else layout.WHY_NOTE
+            )
             return []
         except notes.UNREADABLE:
-            notes.bury(state, self._bad, note, at, layout.WHY_NOTE)
+            notes.dead_letter(state, self._bad, note, at, layout.WHY_NOTE)
             return []
         if self._rule is None and self._holes.last:
             self._rule = SnapshotRule.PARTIAL
@@ -344,7 +346,7 @@ def _dead(
     said: pa.StringArray,
 ) -> pa.RecordBatch | None:
     """Dead letters: the bytes with their length prefix, at their own offset in the feed."""
-    rejects = Rejects()
+    dead_letters = DeadLetters()
     for at, ts, size, frame, reason, why in bad.tolist():
         raw = data[at : at + size].tobytes()
         letter = raw[2:3].decode("latin-1")
@@ -353,11 +355,11 @@ def _dead(
         )
         if why == layout.WHY_UNPACKED:
             detail = said[frame].as_py() or detail  # the source knows better
-        rejects.add(
+        dead_letters.add(
             int(received[frame]) or ts,
             int(offsets[frame]) + at - int(bounds[frame]),
             RejectReason(reason),
             detail,
             raw,
         )
-    return rejects.batch()
+    return dead_letters.batch()

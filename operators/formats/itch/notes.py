@@ -1,4 +1,4 @@
-"""What a recorder of redundant ITCH lines noted between the messages: holes, and what lines do.
+"""Notes of a recorder of redundant ITCH lines between the messages: holes and states of lines.
 
 Holes are of the whole feed: their row of instrument -1 reaches every book, one more is the
 market's own, so that a hole is on record even before the first book. They carry the sequence
@@ -30,7 +30,7 @@ _KINDS = {
 
 
 class Holes(NamedTuple):
-    """What is known of holes. ``waiting``: a GAP was told and neither FILLED nor LOST since;
+    """State of holes. ``waiting``: a GAP came and neither FILLED nor LOST since;
     ``first`` and ``last`` of the newest hole that was lost, 0 where there is none; ``session`` of
     the recording, ``skip``: messages to come that have been read already."""
 
@@ -81,7 +81,7 @@ def line_row(note: Note, registry: Registry, ts: int) -> Any:
 def hole_rows(
     note: Note, holes: Holes, market: int, state: NDArray[np.int64]
 ) -> tuple[list[Any], Holes]:
-    """Rows of a GAP, FILLED, LOST or START note, and what is known of holes then. LOST and START
+    """Rows of a GAP, FILLED, LOST or START note, and the state of holes after it. LOST and START
     move the count of messages. ValueError where the note cannot be read."""
     ts, done = int(state[layout.LAST_TS]), int(state[layout.MESSAGES])
     kind = _KINDS.get(FrameKind(note.kind), EventKind.LOST)
@@ -93,7 +93,7 @@ def hole_rows(
         holes = holes._replace(session=session)
         state[layout.SKIP] = max(done + 1 - following, 0)
         if following <= done + 1:
-            # What was awaited when the recording broke off comes now.
+            # The messages awaited when the recording broke off come now.
             rows = [hole_row(EventKind.FILLED, -1, note, ts, following, done)]
             return (rows if holes.waiting else []), holes._replace(waiting=False)
         first, last = done + 1, following - 1
@@ -118,8 +118,10 @@ def hole_rows(
     return rows, holes._replace(waiting=False, first=first, last=last)
 
 
-def bury(state: NDArray[np.int64], bad: NDArray[np.void], note: Note, at: int, why: int) -> None:
-    """A note that cannot be taken is a dead letter like any other."""
+def dead_letter(
+    state: NDArray[np.int64], bad: NDArray[np.void], note: Note, at: int, why: int
+) -> None:
+    """Add the dead letter of a note that cannot be read."""
     row = bad[int(state[layout.BADS])]
     row["at"], row["size"], row["frame"] = at, len(note.payload), note.frame
     row["ts"] = state[layout.LAST_TS]

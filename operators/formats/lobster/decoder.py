@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from marketflow.operators.dead_letters import Rejects
+from marketflow.operators.dead_letters import DeadLetters
 from marketflow.operators.events import EVENT, BookType, EventBatch, SnapshotRule
 from marketflow.operators.formats.itch.decoder import midnight_ns
 from marketflow.operators.formats.lobster.kernels import lobster as kernels
@@ -120,7 +120,7 @@ class LobsterDecoder:
         before = int(state[kernels.MESSAGES])
         state[kernels.FRAME] = 0
         parts: list[NDArray[np.void]] = []
-        passing, rejects = PassingRows(), Rejects()
+        passing, dead_letters = PassingRows(), DeadLetters()
         # Most groups are a level or two; a group of a wide book's first row is the largest.
         room = 4 * len(columns) + _ROOM
         notes = np.zeros(_NOTES, kernels.NOTE)
@@ -134,7 +134,7 @@ class LobsterDecoder:
             )  # fmt: skip
             parts.append(rows[: state[kernels.ROWS]])
             for note in notes[: state[kernels.NOTES]]:
-                self._note(note, columns, passing, rejects)
+                self._note(note, columns, passing, dead_letters)
         events = EventBatch(
             parts[0] if len(parts) == 1 else np.concatenate(parts),
             self._registry.instruments(),
@@ -142,10 +142,10 @@ class LobsterDecoder:
             passing.batches(),
             columns.offsets,
         )
-        return Decoded(events, rejects.batch())
+        return Decoded(events, dead_letters.batch())
 
     def _note(
-        self, note: np.void, columns: FrameColumns, passing: PassingRows, rejects: Rejects
+        self, note: np.void, columns: FrameColumns, passing: PassingRows, dead_letters: DeadLetters
     ) -> None:
         """A halt, or a dead letter."""
         index, why, price = int(note["frame"]), int(note["why"]), int(note["price"])
@@ -158,7 +158,7 @@ class LobsterDecoder:
             return
         unknown = (RejectReason.UNKNOWN_MESSAGE, f"a halt message with price {price}")
         reject, detail = _REASONS.get(why, unknown)
-        rejects.add(
+        dead_letters.add(
             frame.ts_recv or ts,
             int(columns.offsets[index]),
             reject,

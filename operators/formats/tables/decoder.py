@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from marketflow.operators.dead_letters import Rejects
+from marketflow.operators.dead_letters import DeadLetters
 from marketflow.operators.events import EVENT, NO_SEQUENCE, BookType, EventBatch, EventKind, IdKind
 from marketflow.operators.formats.publishers import may_be_negative
 from marketflow.operators.formats.tables import quotes as table_quotes
@@ -68,24 +68,24 @@ _L3_KINDS: Final = np.array([_L3[action] for action in Action], np.int8)
 
 
 class _Out(NamedTuple):
-    """What the rows of a batch become, and the frame of each."""
+    """Output of one frames batch in the making, and the frame of each of its rows."""
 
     columns: FrameColumns
     frame_of: NDArray[np.int32]
     parts: list[NDArray[np.void]]
     passing: PassingRows
-    rejects: Rejects
+    dead_letters: DeadLetters
 
     def mark(self) -> tuple[int, dict[str, int], int]:
-        """How much there is now, for :meth:`undo`."""
-        return len(self.parts), self.passing.mark(), len(self.rejects)
+        """Current lengths, for :meth:`undo`."""
+        return len(self.parts), self.passing.mark(), len(self.dead_letters)
 
     def undo(self, mark: tuple[int, dict[str, int], int]) -> None:
         """Forget what came after ``mark``."""
-        parts, passing, rejects = mark
+        parts, passing, dead_letters = mark
         del self.parts[parts:]
         self.passing.cut(passing)
-        self.rejects.cut(rejects)
+        self.dead_letters.cut(dead_letters)
 
 
 class TableDecoder:
@@ -115,7 +115,7 @@ class TableDecoder:
         columns = FrameColumns(frames)
         notes = frames.column("note")
         parts: list[NDArray[np.void]] = []
-        passing, rejects = PassingRows(), Rejects()
+        passing, dead_letters = PassingRows(), DeadLetters()
         messages = 0
         last = 0
         while last < len(columns):
@@ -124,23 +124,25 @@ class TableDecoder:
             lines = kind == FrameKind.DATA and self._header
             last = run_end(columns.kinds, first) if lines else first + 1
             if kind == FrameKind.DATA:
-                source = self._open(columns, first, last, notes[first].as_py(), rejects)
+                source = self._open(columns, first, last, notes[first].as_py(), dead_letters)
                 if source is not None:
                     frame_of = np.arange(first, last) if lines else np.full(source.rows, first)
                     messages += source.rows
-                    out = _Out(columns, frame_of.astype(np.int32), parts, passing, rejects)
+                    out = _Out(columns, frame_of.astype(np.int32), parts, passing, dead_letters)
                     self._take(source, 0, source.rows, out)
             elif kind == FrameKind.END:
                 parts.append(_feed_end(first))
             else:
-                self._other(columns, first, notes[first].as_py(), rejects)
+                self._other(columns, first, notes[first].as_py(), dead_letters)
         parts = parts or [np.zeros(0, EVENT)]
         rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
         instruments = self._registry.instruments()
         events = EventBatch(rows, instruments, messages, passing.batches(), columns.offsets)
-        return Decoded(events, rejects.batch())
+        return Decoded(events, dead_letters.batch())
 
-    def _other(self, columns: FrameColumns, row: int, note: str | None, rejects: Rejects) -> None:
+    def _other(
+        self, columns: FrameColumns, row: int, note: str | None, dead_letters: DeadLetters
+    ) -> None:
         """HEADER, or what could not be read."""
         frame = columns.frame(row)
         if frame.kind == FrameKind.HEADER:
@@ -152,7 +154,7 @@ class TableDecoder:
             if frame.kind == FrameKind.TRUNCATED
             else RejectReason.INVALID_ENCODING
         )
-        rejects.add(
+        dead_letters.add(
             frame.ts_recv or self._latest,
             int(columns.offsets[row]),
             reason,
@@ -161,7 +163,12 @@ class TableDecoder:
         )
 
     def _open(
-        self, columns: FrameColumns, first: int, last: int, note: str | None, rejects: Rejects
+        self,
+        columns: FrameColumns,
+        first: int,
+        last: int,
+        note: str | None,
+        dead_letters: DeadLetters,
     ) -> LineSource | ArrowSource | None:
         """CSV lines, or the rows of the Arrow stream in one frame."""
         if self._header:
@@ -178,7 +185,7 @@ class TableDecoder:
             return ArrowSource(batches[0].rename_columns(list(names)), given)
         except BaseException as error:
             reason, detail = verdict(error)
-            rejects.add(self._latest, int(columns.offsets[first]), reason, detail, payload)
+            dead_letters.add(self._latest, int(columns.offsets[first]), reason, detail, payload)
             return None
 
     def _take(self, source: LineSource | ArrowSource, first: int, last: int, out: _Out) -> None:
@@ -202,7 +209,7 @@ class TableDecoder:
             elif last > first:
                 at = 0 if self._header else first
                 offset = int(out.columns.offsets[frame_of[0]]) + at
-                out.rejects.add(self._latest, offset, reason, detail, rows.raw(0))
+                out.dead_letters.add(self._latest, offset, reason, detail, rows.raw(0))
 
     def _rows(
         self,
@@ -366,7 +373,7 @@ class TableDecoder:
         """Dead letters of the rows that could not be taken; ``first`` is the place of the first
         row in its frame."""
         for row in np.flatnonzero(found.reasons >= 0).tolist():
-            out.rejects.add(
+            out.dead_letters.add(
                 int(times[row]),
                 int(out.columns.offsets[frame_of[row]]) + (0 if self._header else first + row),
                 RejectReason(int(found.reasons[row])),

@@ -1,4 +1,4 @@
-"""What a venue's REST listing says of its instruments, kept until the feed really carries them.
+"""Instruments of a venue's REST listing, kept until the feed carries them.
 
 A listing names hundreds to thousands of instruments, a feed carries a few of them. A row of the
 ``instruments`` table is made at an instrument's first message, so that no book, no shard and no

@@ -20,7 +20,7 @@ class OneBookVenue(ListedVenue):
         self.book_channels: dict[tuple[str, str], tuple[str, str]] = {}
 
     def keeps_book(self, venue: str, symbol: str, channel: str, frame: Frame) -> bool:
-        """Is this the channel to take?"""
+        """Whether this channel keeps the book."""
         keeper, _ = self.book_channels.get((venue, symbol), (channel, ""))
         if keeper == channel:
             self.book_channels[venue, symbol] = (channel, frame.connection)

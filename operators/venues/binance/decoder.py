@@ -143,7 +143,7 @@ class Binance(ListedVenue):
                 self._streams(frame.note + frame.payload.decode(), out)
 
     def _streams(self, text: str, out: EventBuilder) -> None:
-        """What a connection asks for: a URL of streams, or a SUBSCRIBE message."""
+        """Note the streams that a connection asks for, by URL or SUBSCRIBE message."""
         found = _DEPTH_STREAM.findall(text)
         partial = {name.upper() for name, levels in found if levels}
         full = {name.upper() for name, levels in found if not levels}

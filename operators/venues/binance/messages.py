@@ -16,7 +16,7 @@ _CONTRACTS: Final = frozenset({"usdm", "coinm"})
 
 
 class Head(msgspec.Struct):
-    """What tells one message from another."""
+    """Fields that tell one message from another."""
 
     stream: str = ""
     data: msgspec.Raw = msgspec.Raw(b"")
@@ -164,7 +164,7 @@ _STATUS: Final = {
 
 
 def listing(market: str, frame: Frame) -> Iterator[tuple[str, Facts]]:
-    """What exchangeInfo says of each symbol. COIN-M contracts are inverse and of ``contractSize``
+    """Facts of each symbol in exchangeInfo. COIN-M contracts are inverse and of ``contractSize``
     quote units; USD-M contracts are one unit of the base."""
     for listed in exchange_info.decode(frame.payload).symbols:
         filters = {f.filterType: f for f in listed.filters}

@@ -217,7 +217,7 @@ class Bitget(OneBookVenue):
             out.end(book.checksum or None if updated else None)
 
     def _trade(self, venue: str, symbol: str, message: Message, out: EventBuilder) -> None:
-        """v1: [time, price, size, side of the taker], newest first; without an id.
+        """v1: [time, price, size, side of the aggressor], newest first; without an id.
 
         The snapshot sent on subscribing is history. Nothing of the first one is taken (the
         recording starts now); of later ones, after a reconnect, only what is newer.

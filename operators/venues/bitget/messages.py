@@ -1,4 +1,4 @@
-"""What Bitget's messages and listings look like; see :mod:`operators.venues.bitget.decoder`.
+"""Shapes of Bitget's messages and listings; see :mod:`operators.venues.bitget.decoder`.
 
 The generations of its API name the same things differently: a struct has the names of all.
 """
@@ -60,7 +60,7 @@ class Trade(msgspec.Struct):
 
 
 class Ticker(msgspec.Struct):
-    """What v1, v2 and v3 call the same. A contract's has its funding in it."""
+    """Fields named alike by v1, v2 and v3. A contract's has its funding in it."""
 
     bestBid: str = ""  # noqa: N815
     bestAsk: str = ""  # noqa: N815

@@ -216,7 +216,7 @@ class Kraken(KrakenV2):
         out.end(checksum)
 
     def _trade(self, raw: msgspec.Raw, pair: str, out: EventBuilder) -> None:
-        """[price, volume, time, side of the taker, order type, misc]; without an id.
+        """[price, volume, time, side of the aggressor, order type, misc]; without an id.
 
         [0,[["5541.20000","0.15850568","1534614057.321597","s","l",""]],"trade","XBT/USD"]
         """

@@ -143,7 +143,7 @@ class KrakenV2(ListedVenue):
             out.end(book.checksum)
 
     def _trade_v2(self, message: Message, out: EventBuilder) -> None:
-        """``side`` is the taker's, ids count per symbol, oldest first.
+        """``side`` is the aggressor's, ids count per symbol, oldest first.
 
         The snapshot sent on subscribing is history. Nothing of the first one is taken (the
         recording starts now); of later ones, after a reconnect, only what was missed.

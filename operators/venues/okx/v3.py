@@ -116,7 +116,7 @@ class OkxTables(OneBookVenue):
             out.end(book.checksum)
 
     def _old_trade(self, message: Table, out: EventBuilder) -> None:
-        """``side`` is the taker's.
+        """``side`` is the aggressor's.
 
         {"table":"spot/trade","data":[{"instrument_id":"BCH-USDT","price":"328.74",
          "side":"sell","size":"0.12","timestamp":"2019-08-01T00:00:08.806Z",

@@ -251,7 +251,7 @@ class Okx(OkxTables):
             )
 
     def _trade(self, message: Message, out: EventBuilder) -> None:
-        """``side`` is the taker's.
+        """``side`` is the aggressor's.
 
         {"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"instId":"BTC-USDT",
          "tradeId":"338476307","px":"30236","sz":"0.0002","side":"buy","ts":"1652459224818"}]}

@@ -15,7 +15,7 @@ from typing import Any
 import databento_dbn
 import pytest
 
-from marketflow.operators.dead_letters import OFFSET_BYTES, RAW_BYTES, Rejects
+from marketflow.operators.dead_letters import OFFSET_BYTES, RAW_BYTES, DeadLetters
 from marketflow.operators.formats.dbn.decoder import DbnDecoder
 from marketflow.operators.formats.tables.decoder import TableDecoder
 from marketflow.operators.normalise.core import Normaliser, ShardPlan
@@ -225,12 +225,12 @@ def test_capture_lines_of_no_time_and_nested_without_end(tmp_path: Path) -> None
 
 def test_a_letter_keeps_the_beginning_and_says_what_the_whole_was() -> None:
     raw = bytes(range(256)) * 1000
-    rejects = Rejects()
-    rejects.add(1000, 5, RejectReason.MALFORMED, "x" * 100_000, raw)
+    dead_letters = DeadLetters()
+    dead_letters.add(1000, 5, RejectReason.MALFORMED, "x" * 100_000, raw)
     for offset in (5, 6):
         for _ in range(100):
-            rejects.add(1000, offset, RejectReason.MALFORMED, "again \ud800", raw)
-    letters = rejects.batch()
+            dead_letters.add(1000, offset, RejectReason.MALFORMED, "again \ud800", raw)
+    letters = dead_letters.batch()
     assert letters is not None
     (first, *more) = letters.to_pylist()
     assert first["raw"] == raw[:RAW_BYTES]
