@@ -120,7 +120,7 @@ class Arbiter:
         settings[kernels.SILENT_NS] = config.silent_ns
         settings[kernels.MAX_JUMP] = config.max_jump
         settings[kernels.FIRST] = config.first
-        self._desk = kernels.Desk(
+        self._state = kernels.State(
             np.zeros(kernels.STATE_SIZE, np.int64),
             settings,
             np.zeros(config.max_packets, kernels.HELD_PACKET),
@@ -140,9 +140,9 @@ class Arbiter:
         assert len(packets) == 0 or packets["size"].max() <= self.config.max_bytes
         batches, at = [], 0
         while at < len(packets):
-            made = self._room(packets[at:])
-            at = int(arbitrate(self._desk, made, data, packets, at))
-            batches.append(self._frames(made))
+            output = self._room(packets[at:])
+            at = int(arbitrate(self._state, output, data, packets, at))
+            batches.append(self._frames(output))
         batches = [batch for batch in batches if batch.num_rows]
         if not batches:
             return _NOTHING
@@ -150,7 +150,7 @@ class Arbiter:
 
     def flush(self) -> pa.RecordBatch:
         """Frames of everything that still waits: holes are given up, nothing more will come."""
-        config, clock = self._desk.config, int(self._desk.state[kernels.CLOCK])
+        config, clock = self._state.config, int(self._state.counts[kernels.CLOCK])
         most, config[kernels.MAX_BEHIND] = config[kernels.MAX_BEHIND], -1
         try:
             return self.tick(clock)
@@ -163,22 +163,22 @@ class Arbiter:
         clock["kind"], clock["ts_recv"], clock["line"] = PacketKind.CLOCK, now_ns, -1
         return self.apply(np.zeros(1, np.uint8), clock)
 
-    def _room(self, packets: NDArray[np.void]) -> kernels.Made:
+    def _room(self, packets: NDArray[np.void]) -> kernels.Output:
         """Room for what so many packets make at most (but that of a burst of holes in one)."""
-        state = self._desk.state
-        frames = kernels.FRAMES_EACH * (int(state[kernels.HELD]) + len(packets) + 2)
-        frames += 2 * len(self._desk.lines) * (len(packets) + 1)
-        size = int(state[kernels.USED]) + int(packets["size"].sum()) + 16 * frames
-        return kernels.Made(np.empty(frames, kernels.OUT), np.empty(size, np.uint8))
+        counts = self._state.counts
+        frames = kernels.FRAMES_EACH * (int(counts[kernels.HELD]) + len(packets) + 2)
+        frames += 2 * len(self._state.lines) * (len(packets) + 1)
+        size = int(counts[kernels.USED]) + int(packets["size"].sum()) + 16 * frames
+        return kernels.Output(np.empty(frames, kernels.OUT), np.empty(size, np.uint8))
 
-    def _frames(self, made: kernels.Made) -> pa.RecordBatch:
-        state = self._desk.state
-        count, size = int(state[kernels.FRAMES]), int(state[kernels.BYTES])
-        state[kernels.FRAMES] = state[kernels.BYTES] = 0
-        rows = made.frames[:count]
+    def _frames(self, output: kernels.Output) -> pa.RecordBatch:
+        counts = self._state.counts
+        count, size = int(counts[kernels.FRAMES]), int(counts[kernels.BYTES])
+        counts[kernels.FRAMES] = counts[kernels.BYTES] = 0
+        rows = output.frames[:count]
         bounds = np.append(rows["begin"], size)
         payload = pa.LargeBinaryArray.from_buffers(
-            pa.large_binary(), count, [None, pa.py_buffer(bounds), pa.py_buffer(made.data)]
+            pa.large_binary(), count, [None, pa.py_buffer(bounds), pa.py_buffer(output.data)]
         )
         notes = pa.nulls(count, pa.string())
         special = np.flatnonzero(rows["kind"] != FrameKind.DATA)
@@ -250,62 +250,62 @@ class Arbiter:
 
     def holes(self, most: int) -> list[Hole]:
         """Holes to ask for again, at most ``most``."""
-        state = self._desk.state
-        since = int(state[kernels.SINCE])
+        counts = self._state.counts
+        since = int(counts[kernels.SINCE])
         if since == 0:
             return []
         found: list[Hole] = []
-        reached = int(state[kernels.EXPECTED])
-        for packet in self._desk.held[: int(state[kernels.HELD])]:
+        reached = int(counts[kernels.EXPECTED])
+        for packet in self._state.held[: int(counts[kernels.HELD])]:
             if packet["first"] > reached:
                 found.append(Hole(reached, int(packet["first"]) - 1, since))
             reached = max(reached, int(packet["next"]))
             if len(found) == most:
                 return found
-        if state[kernels.HIGHEST] > reached:
-            found.append(Hole(reached, int(state[kernels.HIGHEST]) - 1, since))
+        if counts[kernels.HIGHEST] > reached:
+            found.append(Hole(reached, int(counts[kernels.HIGHEST]) - 1, since))
         return found
 
     @property
     def clock_ns(self) -> int:
         """The latest arrival so far: what holes and lines are timed by."""
-        return int(self._desk.state[kernels.CLOCK])
+        return int(self._state.counts[kernels.CLOCK])
 
     @property
     def ended(self) -> bool:
         """The END frame has been given."""
-        return bool(self._desk.state[kernels.ENDED])
+        return bool(self._state.counts[kernels.ENDED])
 
     @property
     def next_sequence(self) -> int:
         """The sequence that goes out next; 0 before the first packet."""
-        return int(self._desk.state[kernels.EXPECTED])
+        return int(self._state.counts[kernels.EXPECTED])
 
     def stats(self) -> dict[str, Any]:
         """Counts of messages, and of each line: status, packets, messages that were first,
         duplicates, bad packets."""
-        state = self._desk.state
+        counts = self._state.counts
         lines = {
             name: {
                 "status": _STATUS[int(row["status"])],
                 **{key: int(row[key]) for key in ("packets", "messages", "duplicates", "bad")},
             }
-            for name, row in zip(self.config.lines, self._desk.lines, strict=True)
+            for name, row in zip(self.config.lines, self._state.lines, strict=True)
         }
-        return {name: int(state[place]) for name, place in _COUNTS.items()} | {"lines": lines}
+        return {name: int(counts[place]) for name, place in _COUNTS.items()} | {"lines": lines}
 
     def snapshot(self) -> Any:
         """(version, names of the lines, counters, held packets, their bytes, lines, marks)."""
-        desk = self._desk
-        held, used = int(desk.state[kernels.HELD]), int(desk.state[kernels.USED])
+        state = self._state
+        held, used = int(state.counts[kernels.HELD]), int(state.counts[kernels.USED])
         return (
-            SNAPSHOT_VERSION, self.config.lines, desk.state.copy(), desk.held[:held].copy(),
-            desk.arena[:used].copy(), desk.lines.copy(), desk.marks.copy(),
+            SNAPSHOT_VERSION, self.config.lines, state.counts.copy(), state.held[:held].copy(),
+            state.arena[:used].copy(), state.lines.copy(), state.marks.copy(),
         )  # fmt: skip
 
     def restore(self, value: Any) -> None:
         """Take a snapshot back; ValueError with the remedy if it is of another format."""
-        version, names, state, held, arena, lines, marks = value
+        version, names, counts, held, arena, lines, marks = value
         if version != SNAPSHOT_VERSION or names != self.config.lines:
             raise ValueError(
                 f"state of lines {names} in format {version}, this is {self.config.lines} in "
@@ -313,12 +313,12 @@ class Arbiter:
             )
         if len(held) > self.config.max_packets or len(arena) > self.config.max_bytes:
             raise ValueError("more packets wait than max_packets and max_bytes allow: raise them")
-        desk = self._desk
-        desk.state[:] = state
-        desk.held[: len(held)] = held
-        desk.arena[: len(arena)] = arena
-        desk.lines[:] = lines
-        desk.marks[:] = marks
+        state = self._state
+        state.counts[:] = counts
+        state.held[: len(held)] = held
+        state.arena[: len(arena)] = arena
+        state.lines[:] = lines
+        state.marks[:] = marks
 
 
 _NOTHING: Final = pa.RecordBatch.from_pylist([], schema=FRAMES)

@@ -42,8 +42,8 @@ from marketflow.operators.arbitration.kernels.state import (
     USED,
     WAIT_NS,
     WHY_JUMP,
-    Desk,
-    Made,
+    Output,
+    State,
     copy,
     event,
     frame,
@@ -64,154 +64,160 @@ _LINE_DOWN: Final = int(QualityKind.LINE_DOWN)
 
 @bare_kernel
 def _out(
-    desk: Desk, made: Made, data: NDArray[np.uint8], begin: int, size: int, first: int, ts: int
+    state: State,
+    output: Output,
+    data: NDArray[np.uint8],
+    begin: int,
+    size: int,
+    first: int,
+    ts: int,
 ) -> None:
     """Messages ``first`` .. of a packet that is due, without those that have gone out already."""
-    state = desk.state
+    counts = state.counts
     at: Any = begin
     end = begin + size
-    for _ in range(state[EXPECTED] - first):
+    for _ in range(counts[EXPECTED] - first):
         at += 2 + (np.int64(data[at]) << 8 | np.int64(data[at + 1]))
-    frame(desk, made, _DATA, ts, state[EXPECTED], 0)
-    to = state[BYTES]
-    copy(made.data, to, data, at, end - at)
-    state[BYTES] = to + end - at
-    state[OFFSET] += end - at
+    frame(state, output, _DATA, ts, counts[EXPECTED], 0)
+    to = counts[BYTES]
+    copy(output.data, to, data, at, end - at)
+    counts[BYTES] = to + end - at
+    counts[OFFSET] += end - at
 
 
 @bare_kernel
-def _advance(desk: Desk, line: int, after: int) -> None:
+def _advance(state: State, line: int, after: int) -> None:
     """The messages before ``after`` have gone out; ``line`` brought them."""
-    state = desk.state
-    count = after - state[EXPECTED]
-    state[MESSAGES] += count
-    if 0 <= line < len(desk.lines):
-        desk.lines[line].messages += count
-    state[EXPECTED] = after
-    state[SINCE] = 0
+    counts = state.counts
+    count = after - counts[EXPECTED]
+    counts[MESSAGES] += count
+    if 0 <= line < len(state.lines):
+        state.lines[line].messages += count
+    counts[EXPECTED] = after
+    counts[SINCE] = 0
 
 
 @bare_kernel
-def _release(desk: Desk, made: Made) -> None:
+def _release(state: State, output: Output) -> None:
     """Held packets that continue the stream go out; those it has passed go."""
-    state, held = desk.state, desk.held
+    counts, held = state.counts, state.held
     gone = 0
-    while gone < state[HELD] and held[gone].first <= state[EXPECTED]:
+    while gone < counts[HELD] and held[gone].first <= counts[EXPECTED]:
         packet = held[gone]
-        if packet.next > state[EXPECTED]:
-            _out(desk, made, desk.arena, packet.at, packet.size, packet.first, packet.ts_recv)
-            _advance(desk, packet.line, packet.next)
+        if packet.next > counts[EXPECTED]:
+            _out(state, output, state.arena, packet.at, packet.size, packet.first, packet.ts_recv)
+            _advance(state, packet.line, packet.next)
         gone += 1
     if gone > 0:
-        left = state[HELD] - gone
+        left = counts[HELD] - gone
         for i in range(left):
             held[i] = held[i + gone]
-        state[HELD] = left
+        counts[HELD] = left
         if left == 0:
-            state[USED] = 0
+            counts[USED] = 0
 
 
 @bare_kernel
-def _hole_end(desk: Desk) -> int:
+def _hole_end(state: State) -> int:
     """Last sequence of the hole at the front."""
-    state = desk.state
-    if state[HELD] > 0:
-        return int(desk.held[0].first - 1)
-    return int(state[HIGHEST] - 1)
+    counts = state.counts
+    if counts[HELD] > 0:
+        return int(state.held[0].first - 1)
+    return int(counts[HIGHEST] - 1)
 
 
 @bare_kernel
-def _is_filled(desk: Desk) -> bool:
+def _is_filled(state: State) -> bool:
     """Do held packets reach without a hole across the one that was told?"""
-    state, held = desk.state, desk.held
-    reached = state[EXPECTED]
-    for i in range(state[HELD]):
-        if held[i].first > reached or reached > state[TOLD_TO]:
+    counts, held = state.counts, state.held
+    reached = counts[EXPECTED]
+    for i in range(counts[HELD]):
+        if held[i].first > reached or reached > counts[TOLD_TO]:
             break
         reached = max(reached, held[i].next)
-    return bool(reached > state[TOLD_TO])
+    return bool(reached > counts[TOLD_TO])
 
 
 @bare_kernel
-def _lose(desk: Desk, made: Made) -> None:
+def _lose(state: State, output: Output) -> None:
     """Give up the hole at the front, or what is left of it."""
-    state = desk.state
-    if state[TOLD_TO] > 0 and state[HELD] > 0 and desk.held[0].first <= state[EXPECTED]:
+    counts = state.counts
+    if counts[TOLD_TO] > 0 and counts[HELD] > 0 and state.held[0].first <= counts[EXPECTED]:
         # Its beginning has come: that goes out first, and the rest is a hole of its own.
-        hole(desk, made, _FILLED, state[EXPECTED], state[TOLD_TO])
-        state[TOLD_TO] = 0
-        _release(desk, made)
-        if state[HELD] == 0 and state[HIGHEST] <= state[EXPECTED]:
+        hole(state, output, _FILLED, counts[EXPECTED], counts[TOLD_TO])
+        counts[TOLD_TO] = 0
+        _release(state, output)
+        if counts[HELD] == 0 and counts[HIGHEST] <= counts[EXPECTED]:
             return
-    last = _hole_end(desk)
-    hole(desk, made, _LOST, state[EXPECTED], last)
-    state[LOST_MESSAGES] += last + 1 - state[EXPECTED]
-    state[HOLES] += 1
-    state[EXPECTED] = last + 1
-    state[TOLD_TO] = 0
-    state[SINCE] = 0
+    last = _hole_end(state)
+    hole(state, output, _LOST, counts[EXPECTED], last)
+    counts[LOST_MESSAGES] += last + 1 - counts[EXPECTED]
+    counts[HOLES] += 1
+    counts[EXPECTED] = last + 1
+    counts[TOLD_TO] = 0
+    counts[SINCE] = 0
 
 
 @bare_kernel
-def _notice(desk: Desk) -> None:
+def _notice(state: State) -> None:
     """Since when is there a hole? Since the first packet beyond it came."""
-    state = desk.state
-    since: Any = state[CLOCK]
-    for i in range(state[HELD]):
-        since = min(since, desk.held[i].ts_recv)
-    state[SINCE] = max(since, 1)
+    counts = state.counts
+    since: Any = counts[CLOCK]
+    for i in range(counts[HELD]):
+        since = min(since, state.held[i].ts_recv)
+    counts[SINCE] = max(since, 1)
 
 
 @bare_kernel
-def _settle(desk: Desk, made: Made) -> None:
+def _settle(state: State, output: Output) -> None:
     """Let out what is due; tell of a hole, or give it up, when its time is over."""
-    state, config = desk.state, desk.config
+    counts, config = state.counts, state.config
     while True:
-        if state[TOLD_TO] > 0:
-            if _is_filled(desk):
-                state[FILLED_MESSAGES] += state[TOLD_TO] + 1 - state[EXPECTED]
-                hole(desk, made, _FILLED, state[EXPECTED], state[TOLD_TO])
-                state[TOLD_TO] = 0
+        if counts[TOLD_TO] > 0:
+            if _is_filled(state):
+                counts[FILLED_MESSAGES] += counts[TOLD_TO] + 1 - counts[EXPECTED]
+                hole(state, output, _FILLED, counts[EXPECTED], counts[TOLD_TO])
+                counts[TOLD_TO] = 0
                 continue
         else:
-            _release(desk, made)
-        if state[HELD] == 0 and state[HIGHEST] <= state[EXPECTED]:
-            state[SINCE] = 0
+            _release(state, output)
+        if counts[HELD] == 0 and counts[HIGHEST] <= counts[EXPECTED]:
+            counts[SINCE] = 0
             return
-        if state[SINCE] == 0:
-            _notice(desk)
-        waited = state[CLOCK] - state[SINCE]
-        urgent = state[HIGHEST] - state[EXPECTED] > config[MAX_BEHIND]
-        if state[TOLD_TO] == 0 and config[RECOVER_NS] > 0 and not urgent:
+        if counts[SINCE] == 0:
+            _notice(state)
+        waited = counts[CLOCK] - counts[SINCE]
+        urgent = counts[HIGHEST] - counts[EXPECTED] > config[MAX_BEHIND]
+        if counts[TOLD_TO] == 0 and config[RECOVER_NS] > 0 and not urgent:
             if waited < config[WAIT_NS]:
                 return
-            state[TOLD_TO] = _hole_end(desk)
-            hole(desk, made, _GAP, state[EXPECTED], state[TOLD_TO])
+            counts[TOLD_TO] = _hole_end(state)
+            hole(state, output, _GAP, counts[EXPECTED], counts[TOLD_TO])
         elif waited < config[WAIT_NS] + config[RECOVER_NS] and not urgent:
             return
         else:
-            _lose(desk, made)
+            _lose(state, output)
 
 
 @bare_kernel
-def _compact(desk: Desk) -> None:
+def _compact(state: State) -> None:
     """Close the holes of the arena."""
-    state, held = desk.state, desk.held
+    counts, held = state.counts, state.held
     used = 0
-    for i in range(state[HELD]):
+    for i in range(counts[HELD]):
         at, size = held[i].at, held[i].size
-        copy(desk.spare, used, desk.arena, at, size)
+        copy(state.spare, used, state.arena, at, size)
         held[i].at = used
         used += size
-    copy(desk.arena, 0, desk.spare, 0, used)
-    state[USED] = used
+    copy(state.arena, 0, state.spare, 0, used)
+    counts[USED] = used
 
 
 @bare_kernel
-def _hold(desk: Desk, data: NDArray[np.uint8], packet: Any) -> bool:
+def _hold(state: State, data: NDArray[np.uint8], packet: Any) -> bool:
     """Keep a packet for later; False if a held one has all of it. There must be room."""
-    state, held = desk.state, desk.held
-    count = state[HELD]
+    counts, held = state.counts, state.held
+    count = counts[HELD]
     after = packet.first + packet.count
     place = count
     while place > 0 and held[place - 1].first > packet.first:
@@ -224,142 +230,142 @@ def _hold(desk: Desk, data: NDArray[np.uint8], packet: Any) -> bool:
     row.first = packet.first
     row.next = after
     row.ts_recv = packet.ts_recv
-    row.at = state[USED]
+    row.at = counts[USED]
     row.size = packet.size
     row.line = packet.line
-    at, size = state[USED], packet.size
-    copy(desk.arena, at, data, packet.begin, size)
-    state[USED] = at + size
-    state[HELD] = count + 1
+    at, size = counts[USED], packet.size
+    copy(state.arena, at, data, packet.begin, size)
+    counts[USED] = at + size
+    counts[HELD] = count + 1
     return True
 
 
 @bare_kernel
-def _make_room(desk: Desk, made: Made, size: int) -> None:
+def _make_room(state: State, output: Output, size: int) -> None:
     """Policy of a full buffer: the oldest hole is given up, until the packet fits."""
-    state = desk.state
+    counts = state.counts
     while True:
-        if state[HELD] < len(desk.held):
-            if state[USED] + size > len(desk.arena):
-                _compact(desk)
-            if state[USED] + size <= len(desk.arena):
+        if counts[HELD] < len(state.held):
+            if counts[USED] + size > len(state.arena):
+                _compact(state)
+            if counts[USED] + size <= len(state.arena):
                 return
-        _lose(desk, made)
-        _release(desk, made)
+        _lose(state, output)
+        _release(state, output)
 
 
 @bare_kernel
-def _begin(desk: Desk, made: Made, first: int) -> None:
+def _begin(state: State, output: Output, first: int) -> None:
     """The first packet: the stream begins with it, or where it was told to."""
-    state = desk.state
-    if desk.config[FIRST] > 0:
-        state[EXPECTED] = desk.config[FIRST]
-        state[HIGHEST] = max(state[HIGHEST], desk.config[FIRST])
-        frame(desk, made, _START, state[CLOCK], desk.config[FIRST], 0)
+    counts = state.counts
+    if state.config[FIRST] > 0:
+        counts[EXPECTED] = state.config[FIRST]
+        counts[HIGHEST] = max(counts[HIGHEST], state.config[FIRST])
+        frame(state, output, _START, counts[CLOCK], state.config[FIRST], 0)
         return
-    state[EXPECTED] = first
-    state[HIGHEST] = first
-    frame(desk, made, _START, state[CLOCK], first, 0)
+    counts[EXPECTED] = first
+    counts[HIGHEST] = first
+    frame(state, output, _START, counts[CLOCK], first, 0)
 
 
 @bare_kernel
-def _take(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
+def _take(state: State, output: Output, data: NDArray[np.uint8], packet: Any) -> None:
     """A packet with messages."""
-    state, lines = desk.state, desk.lines
+    counts, lines = state.counts, state.lines
     after = packet.first + packet.count
     watched = 0 <= packet.line < len(lines)
-    if after <= state[EXPECTED]:
-        state[DUPLICATES] += packet.count
+    if after <= counts[EXPECTED]:
+        counts[DUPLICATES] += packet.count
         if watched:
             lines[packet.line].duplicates += packet.count
         return
-    if state[TOLD_TO] == 0 and packet.first <= state[EXPECTED]:
-        if state[HELD] > 0 or state[HIGHEST] > after:
-            state[FILLED_MESSAGES] += after - state[EXPECTED]
-        _out(desk, made, data, packet.begin, packet.size, packet.first, packet.ts_recv)
-        _advance(desk, packet.line, after)
+    if counts[TOLD_TO] == 0 and packet.first <= counts[EXPECTED]:
+        if counts[HELD] > 0 or counts[HIGHEST] > after:
+            counts[FILLED_MESSAGES] += after - counts[EXPECTED]
+        _out(state, output, data, packet.begin, packet.size, packet.first, packet.ts_recv)
+        _advance(state, packet.line, after)
         return
-    _make_room(desk, made, packet.size)
-    if after > state[EXPECTED] and _hold(desk, data, packet):
+    _make_room(state, output, packet.size)
+    if after > counts[EXPECTED] and _hold(state, data, packet):
         return
-    state[DUPLICATES] += packet.count
+    counts[DUPLICATES] += packet.count
     if watched:
         lines[packet.line].duplicates += packet.count
 
 
 @bare_kernel
-def _is_believed(desk: Desk, packet: Any) -> bool:
+def _is_believed(state: State, packet: Any) -> bool:
     """A jump far ahead is believed when a second packet says the same."""
-    state = desk.state
-    if state[EXPECTED] == 0 or packet.first <= state[HIGHEST] + desk.config[MAX_JUMP]:
+    counts = state.counts
+    if counts[EXPECTED] == 0 or packet.first <= counts[HIGHEST] + state.config[MAX_JUMP]:
         return True
-    near = 0 <= packet.first - state[RIVAL] <= desk.config[MAX_JUMP] and state[RIVAL] > 0
-    state[RIVAL] = packet.first
+    near = 0 <= packet.first - counts[RIVAL] <= state.config[MAX_JUMP] and counts[RIVAL] > 0
+    counts[RIVAL] = packet.first
     return bool(near)
 
 
 @bare_kernel
-def _one(desk: Desk, made: Made, data: NDArray[np.uint8], packet: Any) -> None:
+def _one(state: State, output: Output, data: NDArray[np.uint8], packet: Any) -> None:
     """One packet."""
-    state, lines, kind = desk.state, desk.lines, packet.kind
+    counts, lines, kind = state.counts, state.lines, packet.kind
     if packet.line < len(lines):  # what was asked for comes when it comes
-        pass_time(desk, made, packet.ts_recv)
+        pass_time(state, output, packet.ts_recv)
     watched = 0 <= packet.line < len(lines) and lines[packet.line].watched != 0
-    if kind <= _SESSION_END and not _is_believed(desk, packet):
+    if kind <= _SESSION_END and not _is_believed(state, packet):
         kind = _BAD
     if kind == _BAD:
-        state[BAD_PACKETS] += 1
+        counts[BAD_PACKETS] += 1
         if watched:
             lines[packet.line].bad += 1
-        n = frame(desk, made, _BROKEN, packet.ts_recv, packet.first, 0)
-        made.frames[n].line = packet.line
-        made.frames[n].what = packet.why if packet.kind == _BAD else WHY_JUMP
-        at = state[BYTES]
-        copy(made.data, at, data, packet.begin, packet.size)
-        state[BYTES] = at + packet.size
+        n = frame(state, output, _BROKEN, packet.ts_recv, packet.first, 0)
+        output.frames[n].line = packet.line
+        output.frames[n].what = packet.why if packet.kind == _BAD else WHY_JUMP
+        at = counts[BYTES]
+        copy(output.data, at, data, packet.begin, packet.size)
+        counts[BYTES] = at + packet.size
     elif kind == _CUT_OFF:
         if watched and lines[packet.line].status != DOWN:
             lines[packet.line].status = DOWN
-            event(desk, made, packet.line, _LINE_DOWN, packet.ts_recv)
+            event(state, output, packet.line, _LINE_DOWN, packet.ts_recv)
     elif kind <= _SESSION_END:
-        if state[EXPECTED] == 0:
-            _begin(desk, made, packet.first)
-        if packet.first + packet.count > state[HIGHEST]:
-            state[HIGHEST] = packet.first + packet.count
-            mark(desk)
+        if counts[EXPECTED] == 0:
+            _begin(state, output, packet.first)
+        if packet.first + packet.count > counts[HIGHEST]:
+            counts[HIGHEST] = packet.first + packet.count
+            mark(state)
         if kind == _SESSION_END:
-            state[SESSION_END] = packet.first
+            counts[SESSION_END] = packet.first
         elif packet.count > 0:
-            _take(desk, made, data, packet)
+            _take(state, output, data, packet)
     if watched and (kind <= _SESSION_END or kind == _CONNECTED):
         lines[packet.line].packets += 1
-        lines[packet.line].last_ts = state[CLOCK]
-        watch(desk, made, packet)
-    if state[EXPECTED] > 0:
-        _settle(desk, made)
-    if 0 < state[SESSION_END] <= state[EXPECTED] and state[ENDED] == 0:
-        state[ENDED] = 1
-        frame(desk, made, _END, state[CLOCK], 0, 0)
+        lines[packet.line].last_ts = counts[CLOCK]
+        watch(state, output, packet)
+    if counts[EXPECTED] > 0:
+        _settle(state, output)
+    if 0 < counts[SESSION_END] <= counts[EXPECTED] and counts[ENDED] == 0:
+        counts[ENDED] = 1
+        frame(state, output, _END, counts[CLOCK], 0, 0)
 
 
 @bare_kernel
 def arbitrate(
-    desk: Desk, made: Made, data: NDArray[np.uint8], packets: NDArray[Any], start: int
+    state: State, output: Output, data: NDArray[np.uint8], packets: NDArray[Any], start: int
 ) -> int:
     """Packets from ``start`` on (schemas.messages.lines.PACKET), in order of arrival; returns the
-    first that was not taken because ``made`` might be too small: take its frames, set FRAMES and
+    first that was not taken because ``output`` might be too small: take its frames, set FRAMES and
     BYTES to 0 and call again. After the END of the session nothing is taken any more.
 
     Room for a packet: FRAMES_EACH frames for it and every held one, one for each line; its
     bytes, the arena's, and 16 for each of those frames.
     """
-    state = desk.state
+    counts = state.counts
     i = start
-    while i < len(packets) and state[ENDED] == 0:
-        room = FRAMES_EACH * (state[HELD] + 2) + 2 * len(desk.lines)
-        size = state[USED] + packets[i].size + HOLE_BYTES * room
-        if state[FRAMES] + room > len(made.frames) or state[BYTES] + size > len(made.data):
+    while i < len(packets) and counts[ENDED] == 0:
+        room = FRAMES_EACH * (counts[HELD] + 2) + 2 * len(state.lines)
+        size = counts[USED] + packets[i].size + HOLE_BYTES * room
+        if counts[FRAMES] + room > len(output.frames) or counts[BYTES] + size > len(output.data):
             return i
-        _one(desk, made, data, packets[i])
+        _one(state, output, data, packets[i])
         i += 1
     return len(packets)

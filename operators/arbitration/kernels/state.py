@@ -89,10 +89,10 @@ HOLE_BYTES: Final = 16
 FRAMES_EACH: Final = 6
 
 
-class Desk(NamedTuple):
-    """Everything the kernel works on."""
+class State(NamedTuple):
+    """State of the arbiter. ``counts``: numbers by the places above."""
 
-    state: NDArray[np.int64]
+    counts: NDArray[np.int64]
     config: NDArray[np.int64]
     held: NDArray[Any]
     arena: NDArray[np.uint8]
@@ -101,8 +101,8 @@ class Desk(NamedTuple):
     marks: NDArray[Any]
 
 
-class Made(NamedTuple):
-    """Room for frames and their bytes."""
+class Output(NamedTuple):
+    """Buffers for frames and their bytes."""
 
     frames: NDArray[Any]
     data: NDArray[np.uint8]
@@ -121,39 +121,39 @@ def copy(
 
 
 @bare_kernel
-def frame(desk: Desk, made: Made, kind: int, ts: int, first: int, last: int) -> int:
-    """A new frame whose bytes begin here; its row."""
-    state = desk.state
-    n = state[FRAMES]
-    row = made.frames[n]
+def frame(state: State, output: Output, kind: int, ts: int, first: int, last: int) -> int:
+    """Add a frame whose bytes begin here; returns its row."""
+    counts = state.counts
+    n = counts[FRAMES]
+    row = output.frames[n]
     row.ts_recv = ts
-    row.begin = state[BYTES]
+    row.begin = counts[BYTES]
     row.first = first
     row.last = last
-    row.offset = state[OFFSET]
+    row.offset = counts[OFFSET]
     row.line = -1
     row.kind = kind
     row.what = 0
-    state[FRAMES] = n + 1
+    counts[FRAMES] = n + 1
     return int(n)
 
 
 @bare_kernel
-def hole(desk: Desk, made: Made, kind: int, first: int, last: int) -> None:
-    state = desk.state
-    frame(desk, made, kind, state[CLOCK], first, last)
-    at = state[BYTES]
+def hole(state: State, output: Output, kind: int, first: int, last: int) -> None:
+    counts = state.counts
+    frame(state, output, kind, counts[CLOCK], first, last)
+    at = counts[BYTES]
     for k in range(8):
-        made.data[at + k] = (first >> (8 * (7 - k))) & 255
-        made.data[at + 8 + k] = (last >> (8 * (7 - k))) & 255
-    state[BYTES] = at + HOLE_BYTES
+        output.data[at + k] = (first >> (8 * (7 - k))) & 255
+        output.data[at + 8 + k] = (last >> (8 * (7 - k))) & 255
+    counts[BYTES] = at + HOLE_BYTES
 
 
 @bare_kernel
-def event(desk: Desk, made: Made, line: int, what: int, ts: int) -> None:
-    """What a line does now; ``last`` is how far it is behind."""
-    position = desk.lines[line].position
-    behind = max(desk.state[HIGHEST] - position, 0)
-    n = frame(desk, made, _LINE, ts, position, behind)
-    made.frames[n].line = line
-    made.frames[n].what = what
+def event(state: State, output: Output, line: int, what: int, ts: int) -> None:
+    """Add a LINE frame; ``last`` is how many messages the line is behind."""
+    position = state.lines[line].position
+    behind = max(state.counts[HIGHEST] - position, 0)
+    n = frame(state, output, _LINE, ts, position, behind)
+    output.frames[n].line = line
+    output.frames[n].what = what
