@@ -7,17 +7,20 @@ base64: nothing is rounded. ``table`` names the row's table.
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 
 from marketflow.schemas.moments import datetime_at
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.schemas.units import NS_PER_S
+from marketflow.sinks.durable import lock
 from marketflow.sinks.errors import SinkError, disk_failed
 from marketflow.sinks.writer import RowsLike
 
@@ -28,33 +31,53 @@ _NAIVE_NS: Final = pa.timestamp("ns")
 class JsonlWriter:
     """Writer of JSON lines to ``path``, or to standard output where it is None.
 
-    Unit of parallelism: a file. The snapshot holds the file's length, and restoring cuts it
-    there: exactly once. Standard output cannot be taken back: at least once. A fresh start
-    replaces the file. A slow reader of standard output blocks ``write``.
+    - Unit of parallelism: a file, locked until it is closed.
+    - The snapshot holds the file's length; restoring cuts it there. A fresh start replaces it.
+    - Delivery: exactly once. Standard output cannot be taken back: at least once.
+    - A slow reader of standard output blocks ``write``.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._file: IO[bytes] | None = None
+        self._file: BinaryIO | None = None
+        self._begun = self._closed = False
         from msgspec.json import Encoder  # not for those who only ask for json_rows
 
         self._encode = Encoder().encode
 
-    def _out(self) -> IO[bytes]:
+    def fence(self) -> None:
+        """Lock the file. SinkError where another writer has it."""
         if self._file is None:
-            if self._path is None:
-                self._file = sys.stdout.buffer
-            else:
-                self._file = self._opened("wb")
+            self._file = sys.stdout.buffer if self._path is None else self._locked(self._path)
+
+    def _locked(self, path: Path) -> BinaryIO:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb")
+            if path.is_file() and not lock(file, fcntl.LOCK_EX):
+                file.close()
+                raise SinkError(
+                    f"{path} is being written by another process: wait for it or stop it (a new "
+                    "run may write to another file)"
+                )
+            return file
+        except OSError as error:
+            raise disk_failed("cannot open", path, error) from error
+
+    def _out(self) -> BinaryIO:
+        """The file, from now on ours to write."""
+        assert not self._closed
+        self.fence()
+        assert self._file is not None
+        if not self._begun:
+            self._cut(0)
         return self._file
 
-    def _opened(self, mode: str) -> IO[bytes]:
-        assert self._path is not None
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            return self._path.open(mode)
-        except OSError as error:
-            raise disk_failed("cannot open", self._path, error) from error
+    def _cut(self, length: int) -> None:
+        self._begun = True
+        if self._path is not None and self._file is not None and self._path.is_file():
+            self._file.truncate(length)
+            self._file.seek(length)
 
     def write(self, rows: RowsLike) -> None:
         """Write every row as a line."""
@@ -95,20 +118,33 @@ class JsonlWriter:
                 f"{self._path} is not the file the recovery folder goes on from: put it back, or "
                 f"{START_ANEW}"
             )
-        self._file = self._opened("r+b")
-        self._file.truncate(length)
-        self._file.seek(length)
+        self.fence()
+        self._cut(length)
 
     def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
-        """A file of the new writer's own."""
+        """State of a file of the new writer's own."""
         return (1, 0)
+
+    def idle(self) -> None:
+        """Make the lines visible."""
+        if self._begun and not self._closed:
+            self._out().flush()
 
     def close(self) -> None:
         """Flush; the file is complete."""
-        out = self._out()
-        out.flush()
-        if self._path is not None:
-            out.close()
+        if not self._closed:
+            self._out().flush()
+            self.abandon()
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+    def abandon(self) -> None:
+        """Let go of the file. Lines behind the last snapshot are cut by a restore."""
+        self._closed = True
+        if self._path is not None and self._file is not None:
+            with suppress(OSError):
+                self._file.close()
 
 
 def json_rows(batch: pa.RecordBatch | pa.Table, *, trim: bool = True) -> Iterator[dict[str, Any]]:

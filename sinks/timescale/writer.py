@@ -12,7 +12,8 @@ noted there. After a crash the flow repeats from its snapshot, at which everythi
 others follow without gap or overlap. A commit whose answer was lost is found in the same way: the
 flush counts ``next`` up from the number it expects, first of all, which locks the row until the
 fate of an older session's flush is certain; if it finds its own outcome there, it was committed.
-If it finds another, somebody else writes as this run, and the writer ends without a row written.
+If it finds another, somebody else writes as this run, and the writer ends without a row written:
+opening the run counts ``next`` up too, so that a process that was replaced is shut out.
 
 - Unit of parallelism: a writer id ("w0", "w1" ... by process); writers share nothing.
 - The snapshot holds: run and next row_sequence per table and shard.
@@ -64,6 +65,11 @@ SNAPSHOT_VERSION: Final = 1
 _CLAIM: Final = (
     "INSERT INTO {store}.progress (run, writer) VALUES (%s, %s) "
     "ON CONFLICT (run, writer) DO NOTHING"
+)
+#: An earlier process of this writer, should it live, finds another number than it expects.
+_FENCE: Final = (
+    "UPDATE {store}.progress SET next = next + 1 "
+    "WHERE run = %s AND writer = %s RETURNING next, rows"
 )
 _READ: Final = "SELECT next, rows FROM {store}.progress WHERE run = %s AND writer = %s"
 #: Writers of the run's earlier layouts (their ids begin otherwise) are shut out, and left their
@@ -133,7 +139,7 @@ class TimescaleWriter:
     # -- life ---------------------------------------------------------------------------------
 
     def fence(self) -> None:
-        """Nothing to do: a flush by another writer of our id is noticed by its number."""
+        """Nothing to do yet: opening the run moves its number, which shuts earlier writers out."""
 
     def restore(self, state: Any) -> None:
         """Go on after a snapshot: rows that the database has already will be skipped."""
@@ -163,7 +169,7 @@ class TimescaleWriter:
                 others = connection.execute(self._said(_OTHERS), (run, layout)).fetchall()
                 if others or not known:
                     connection.execute(self._said(_CLAIM), (run, self.writer))
-                own = connection.execute(self._said(_READ), (run, self.writer)).fetchone()
+                own = connection.execute(self._said(_FENCE), (run, self.writer)).fetchone()
                 return own and (own[0], [own[1], *(rows for (rows,) in others)])
 
         found = self._link.run(claim)

@@ -25,7 +25,6 @@ from marketflow.sinks.engine import WriterSink
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.jsonl import JsonlWriter, json_rows
 from marketflow.sinks.lake.writer import ParquetWriter
-from marketflow.sinks.null import NullWriter
 from marketflow.sinks.registry import parse_sink
 from tests.support.batches import Feed, Item
 from tests.support.lake_model import Model, lake_rows
@@ -172,13 +171,6 @@ def test_an_abandoned_partition_ends_its_thread_and_lets_go(tmp_path: Path) -> N
     other.write_batch(_items(1))
     other.close()
     assert len(lake_rows(tmp_path)["trades"]) == 10
-
-
-def test_null_keeps_nothing() -> None:
-    writer = NullWriter()
-    writer.write(_items(1)[0])
-    writer.restore(writer.snapshot())
-    writer.close()
 
 
 def test_jsonl_is_exact_and_can_go_back(tmp_path: Path) -> None:

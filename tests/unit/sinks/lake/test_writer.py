@@ -69,16 +69,6 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     assert not list((tmp_path / "lake").rglob("log-*"))
 
 
-def test_every_table_keeps_every_value(tmp_path: Path) -> None:
-    feed = Feed(np.random.default_rng(3))
-    model, writer = Model(), _writer(tmp_path / "lake")
-    item = feed.item(5, dict.fromkeys(TABLES, 40))
-    model.write(item)
-    writer.write(item)
-    writer.close()
-    assert lake_rows(tmp_path / "lake") == model.rows
-
-
 @given(seed=st.integers(0, 10**6), script=st.lists(st.sampled_from("wwwwssscrx"), max_size=18))
 def test_any_crash_at_any_point_leaves_no_trace(
     tmp_path_factory: pytest.TempPathFactory, seed: int, script: list[str]
