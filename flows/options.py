@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import typer
 from typer.core import TyperGroup, TyperOption
 
+from marketflow.flows.catalogue import find
 from marketflow.flows.errors import UsageError
 from marketflow.flows.variables import (
     COMMON_FLAGS,
@@ -24,6 +26,9 @@ from marketflow.flows.variables import (
     read_file,
     variable,
 )
+
+if TYPE_CHECKING:
+    from marketflow.flows.settings import Settings
 
 #: The page to read on, by command.
 _PAGES: Final = {
@@ -145,6 +150,27 @@ def _invoke_at_one_place(invoke: Callable[[Any], Any], ctx: Any) -> Any:
             )
         ctx.params["dsn" if told == ["lake"] else "lake"] = None
     return invoke(ctx)
+
+
+def settings_of_command(context: typer.Context, flow: str, **flags: object) -> Settings:
+    """The settings of a flow, with the flags of a command. A flag that sets nothing of
+    this flow is left out if a variable or the file gave it, to set another one.
+
+    Raises UsageError for one that stands on the line.
+    """
+    from marketflow.flows import settings
+
+    found = find(flow)
+    known = settings.settings_of(found).model_fields
+    for name in [name for name in flags if name not in known]:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"--{name.replace('_', '-')} is no setting of {found.name}; its settings: "
+                f"{', '.join(known)}"
+            )
+        del flags[name]
+    return settings.load(found, **flags)
 
 
 def command_name() -> str:

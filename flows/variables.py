@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from marketflow.flows.errors import UsageError
+from marketflow.flows.catalogue import FLOWS
+from marketflow.flows.errors import UsageError, nearest
 from marketflow.schemas.kafka_address import SECURITY_PARAMS
 
 PREFIX: Final = "MARKETFLOW_"
 FILE: Final = "marketflow.toml"
-#: Fields of ``flows.settings.Settings``, which takes too long to import for every command.
-SETTINGS: Final = (
-    "shards", "tables", "intervals", "late_ms", "depth_interval_ms", "clock_skew_ms", "epoch_ms",
-    "checkpoint_every", "checkpoints_kept", "max_instruments", "batch_rows", "lake",
+#: Settings of every flow (``flows.settings``, which takes too long to import for every command).
+COMMON_SETTINGS: Final = (
+    "shards", "tables", "epoch_ms", "checkpoint_every", "checkpoints_kept", "batch_rows", "lake",
 )  # fmt: skip
+SETTINGS: Final = tuple(
+    dict.fromkeys((*COMMON_SETTINGS, *(name for flow in FLOWS.values() for name in flow.settings)))
+)
 #: Flags of ``run`` that are no settings of the flow itself.
 RUN_FLAGS: Final = ("source", "sink", "processes", "recovery", "strict", "json")
 #: Flags that mean the same wherever they stand.
@@ -73,9 +75,3 @@ def read_file(path: Path | None = None) -> dict[str, Any]:
         if key not in known:
             raise UsageError(f"{path}: no setting {key!r}{nearest(key, known)}; remove the line")
     return given
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """``: did you mean X?``, or nothing where no known name is near."""
-    found = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
-    return f": did you mean {found[0]}?" if found else ""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -132,6 +132,7 @@ def plan(files: Sequence[Migration], edition: str, applied: Mapping[str, str]) -
 
 def migrate(
     dsn: str,
+    tables: Collection[str],
     say: Callable[[str], None] = lambda _: None,
     folder: Path = FOLDER,
     *,
@@ -140,7 +141,8 @@ def migrate(
     """Bring the database up to this release; nothing to do is fine. Raises MigrationError.
 
     The login that ``marketflow sql`` reads with is made where the server has none, and may read
-    this database afterwards; ``new_reader_password`` gives it another password.
+    the views of ``tables`` in this database afterwards; ``new_reader_password`` gives it another
+    password.
     """
     try:
         with dsn_module.connect(dsn, "marketflow migrate", autocommit=True) as connection:
@@ -149,7 +151,7 @@ def migrate(
             report = _migrate(connection, say, folder)
             password, note = None, ""
             try:
-                password = let_read(connection, new_reader_password)
+                password = let_read(connection, tables, new_reader_password)
             except psycopg.errors.InsufficientPrivilege as error:
                 note = (
                     f"no login for marketflow sql: {dsn_module.one_line(error)}; as a superuser "

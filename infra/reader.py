@@ -9,12 +9,11 @@ is shown there: ``services up`` keeps it in the service's folder, ``migrate`` sh
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
-
-from marketflow.schemas.tables import TABLES
 
 ROLE: Final = "marketflow_reader"
 #: Views beside those of the tables (infra/migrations).
@@ -56,8 +55,10 @@ def make_reader(connection: psycopg.Connection[Any], password: str) -> None:
     connection.execute(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on")
 
 
-def let_read(connection: psycopg.Connection[Any], renew: bool = False) -> str | None:
-    """Let the login read this database's views, making it where the server has none.
+def let_read(
+    connection: psycopg.Connection[Any], tables: Iterable[str], renew: bool = False
+) -> str | None:
+    """Let the login read the views of these tables and of bars; make it where the server has none.
 
     Returns its new password (also with ``renew``), or None where it was there. Raises
     psycopg.errors.InsufficientPrivilege where the role is missing and we may not make one.
@@ -67,7 +68,7 @@ def let_read(connection: psycopg.Connection[Any], renew: bool = False) -> str | 
         password = secrets.token_urlsafe(16)
         make_reader(connection, password)
     database = sql.Identifier(connection.info.dbname)
-    views = sql.SQL(", ").join(map(sql.Identifier, (*TABLES, *BAR_VIEWS)))
+    views = sql.SQL(", ").join(map(sql.Identifier, (*tables, *BAR_VIEWS)))
     role = sql.Identifier(ROLE)
     connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))
     connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(views, role))

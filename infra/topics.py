@@ -1,7 +1,7 @@
 """The topics of a deployment: which there are, how they are kept, and creating what is missing.
 
 - ``raw.<venue>``: frames as received, with arrival time: the durable record of live feeds.
-- ``<prefix>.<table>``: one per table of schemas.tables, dead letters and quality events among them.
+- ``<prefix>.<table>``: one per table, dead letters and quality events among them.
 - ``<prefix>.resync_requests``: what the books ask of the recorder.
 
 Retention is by bytes: replayed history carries old times, and by age it would be gone at once.
@@ -11,17 +11,17 @@ is shown, with the command that changes it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
+from marketflow.schemas.fields import Table
 from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.messages.kafka import RAW_PREFIX
 from marketflow.schemas.messages.resync import TOPIC as RESYNC_REQUESTS
-from marketflow.schemas.tables import TABLES
 from marketflow.schemas.units import NS_PER_DAY, NS_PER_MS
 
 DEFAULT_PREFIX: Final = "md"
@@ -73,6 +73,7 @@ class Outcome:
 
 
 def declared(
+    tables: Mapping[str, Table],
     prefix: str = DEFAULT_PREFIX,
     partitions: int = DEFAULT_PARTITIONS,
     raw: Sequence[str] = (),
@@ -97,7 +98,7 @@ def declared(
         Topic(f"{RAW_PREFIX}{venue.lower()}", partitions, kept, f"frames of {venue} as received")
         for venue in raw
     ]
-    for name, table in TABLES.items():
+    for name, table in tables.items():
         config = kept
         if rows_as_messages and name in _LATEST_COUNTS:
             config = {n: v for n, v in kept.items() if n != "retention.bytes"}

@@ -17,7 +17,7 @@ Row order is feed order; where a batch is cut means nothing, not even inside a g
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Final
 
@@ -214,9 +214,15 @@ class Rows:
     ``shard`` < 0 is the feed itself (-1 - feed index): dead letters of normalise.
     ``stats`` are counts for the summary: messages, checksums_verified, checksums_failed ...
     ``ended``: the feed's FEED_END passed through this shard.
+    ``silent``: made before what a replay shows (operators.mid_history).
     """
 
     shard: int
     tables: dict[str, pa.RecordBatch]
     stats: dict[str, int] = field(default_factory=dict)
     ended: bool = False
+    silent: bool = False
+
+    def silenced(self) -> Rows:
+        """The same rows, for nobody to see."""
+        return replace(self, silent=True)

@@ -1,37 +1,31 @@
 """Starting in mid-history: cores that begin in a known state, and stay silent until a place.
 
 A replay of an interval must give the rows that the whole run gave there, so its cores first come
-to the state they had then: from a checkpoint, or from the feed's start. Whatever they make of
-frames before ``show_from`` is :class:`SilentRows`: it moves the state on and nobody sees it.
+to the state they had then: from a checkpoint, or from the feed's start. What they make of
+frames before ``show_from`` is silent (:attr:`operators.events.Rows.silent`): it moves the state on
+and nobody sees it.
 
 The rows shown are those made by frames at or after that offset of their feed. The source cuts its
 batches there: a batch of frames lies wholly before the offset or wholly behind it.
+
+A core takes frames, :class:`operators.events.Rows`, or a batch with ``offsets``: the offset of each
+of its frames in the feed. What it makes has ``silenced()``: the same, for nobody to see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
-from marketflow.operators.events import EventBatch, Rows
-from marketflow.operators.normalise.core import Normalised
-
-NORMALISE: Final = "normalise"
-BOOKS: Final = "books"
-BARS: Final = "bars"
-
-
-@dataclass(frozen=True, slots=True)
-class SilentRows(Rows):
-    """Rows made before the offset at which the output begins."""
+from marketflow.operators.events import Rows
 
 
 def is_shown(rows: Rows) -> bool:
     """Whether the rows are for the sinks: not silent, and not without any content."""
-    return not isinstance(rows, SilentRows) and bool(rows.tables or rows.stats)
+    return not rows.silent and bool(rows.tables or rows.stats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +33,21 @@ class Warmup:
     """How a run begins in mid-history.
 
     ``show_from``: by feed, the offset of its first frame whose rows are shown. ``begin``: by step
-    (normalise, books, bars) and index (feed or shard), a snapshot of the core there and the changes
-    after it; a core without one starts empty. Feeds that are not named begin as always.
+    and index (of a feed or a shard), a snapshot of the core there and the changes after it; a core
+    without one starts empty. Feeds that are not named begin as always.
     """
 
     show_from: Mapping[int, int] = field(default_factory=dict)
-    shards_per_feed: int = 1
     begin: Mapping[str, Mapping[int, tuple[Any, ...]]] = field(default_factory=dict)
 
-    def warmed(self, step: str, make: Callable[[int], Any]) -> Callable[[int], Any]:
-        """``make`` of a step, whose cores begin as this says."""
+    def warmed(
+        self, step: str, make: Callable[[int], Any], feed_of: Callable[[int], int]
+    ) -> Callable[[int], Any]:
+        """``make`` of a step, whose cores begin as this says. ``feed_of``: the feed of a core, by
+        its index."""
 
         def make_warm(index: int) -> Any:
-            feed = index if step == NORMALISE else index // self.shards_per_feed
+            feed = feed_of(index)
             if feed not in self.show_from:
                 return make(index)
             return WarmCore(make(index), self.begin.get(step, {}).get(index), self.show_from[feed])
@@ -73,31 +69,22 @@ class WarmCore:
             self._core.restore(*self._begin)
             self._begin = None
         result = self._core.apply(batch)
-        if not self._is_silent(batch):
-            return result
-        if isinstance(result, Normalised):
-            return Normalised(result.parts, _silent(result.feed))
-        return _silent(result)
+        return result.silenced() if self._is_silent(batch) else result
 
     def _is_silent(self, batch: Any) -> bool:
         if isinstance(batch, Rows):
-            return isinstance(batch, SilentRows)
-        if isinstance(batch, EventBatch):
-            offset = int(batch.offsets[0])
+            return batch.silent
+        if isinstance(batch, pa.RecordBatch):
+            offset: int = batch.column("offset")[0].as_py()
         else:
-            assert isinstance(batch, pa.RecordBatch)
-            offset = batch.column("offset")[0].as_py()
+            offset = int(batch.offsets[0])
         return offset < self._show_from
 
     def snapshot(self, *, changes: bool = False) -> Any:
         """Snapshot of the core."""
-        return self._core.snapshot(changes=changes)
+        return self._core.snapshot(changes=True) if changes else self._core.snapshot()
 
     def restore(self, state: Any, *changes: Any) -> None:
         """Restore a snapshot, which replaces the state that the core was to begin in."""
         self._begin = None
         self._core.restore(state, *changes)
-
-
-def _silent(rows: Rows) -> SilentRows:
-    return SilentRows(rows.shard, rows.tables, rows.stats, rows.ended)

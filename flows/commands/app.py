@@ -15,11 +15,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from marketflow.flows.catalogue import DEFAULT_FLOW, NAMES
 from marketflow.flows.commands.stores import COMMANDS, LAKE, Dsn, Json, Lake, err, print_json
 from marketflow.flows.commands.tables import tables
 from marketflow.flows.console import show_warnings
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.options import ConfiguredGroup
+from marketflow.flows.options import ConfiguredGroup, settings_of_command
 
 app = typer.Typer(
     name="marketflow",
@@ -68,7 +69,8 @@ def demo(
 
 @app.command()
 def run(
-    flow: Annotated[str, typer.Argument(help="Name of the flow: market_data.")],
+    context: typer.Context,
+    flow: Annotated[str, typer.Argument(help=f"Name of the flow: {NAMES}.")],
     source: Annotated[list[str], typer.Option(help="Where bytes come from (URL, repeatable).")],
     sink: Annotated[list[str], typer.Option(help="Where rows go (URL, repeatable).")],
     processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
@@ -103,13 +105,14 @@ def run(
     kafka://HOST:PORT/PREFIX (once: topics --brokers HOST:PORT --prefix PREFIX) · jsonl:- or
     jsonl:PATH · null:
     """
-    from marketflow.flows import settings
     from marketflow.flows.commands.report import print_summary
     from marketflow.flows.runtime.memory import keep_memory
     from marketflow.flows.runtime.run import run as run_flow
 
     keep_memory()
-    chosen = settings.load(
+    chosen = settings_of_command(
+        context,
+        flow,
         tables=tables,
         intervals=intervals,
         shards=shards,
@@ -181,10 +184,12 @@ def record(
 
 @app.command()
 def replay(
+    context: typer.Context,
     brokers: Annotated[str, typer.Option(help="Kafka brokers, HOST:PORT[,HOST:PORT].")],
     topic: Annotated[list[str], typer.Option(help="TOPIC, or TOPIC?venue=NAME (repeatable).")],
     sink: Annotated[list[str], typer.Option(help="Where rows go (URL, repeatable).")],
-    flow: Annotated[str, typer.Option(help="Name of the flow.")] = "market_data",
+    flow: Annotated[str, typer.Option(help=f"Name of the flow: {NAMES}.")] = DEFAULT_FLOW,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
     start: Annotated[
         str | None,
         typer.Option("--from", help="Time, offset, or 0:N,1:M by partition (default: the start)."),
@@ -221,7 +226,6 @@ def replay(
     shards, feeds and settings are the original run's too; without, they are those of
     run --source kafka://BROKERS/TOPIC?to=latest with these topics.
     """
-    from marketflow.flows import settings
     from marketflow.flows.commands.report import print_summary
     from marketflow.flows.replay.plan import Wanted
     from marketflow.flows.replay.run import Order
@@ -229,9 +233,9 @@ def replay(
     from marketflow.flows.runtime.memory import keep_memory
 
     keep_memory()
-    chosen = settings.load(tables=tables, intervals=intervals, shards=shards)
+    chosen = settings_of_command(context, flow, tables=tables, intervals=intervals, shards=shards)
     wanted = Wanted(brokers, tuple(topic), start, end, end_feed, original, replace)
-    order = Order(wanted, flow, tuple(sink), speed, recovery, replace)
+    order = Order(wanted, flow, tuple(sink), speed, recovery, replace, processes)
     summary = run_replay(order, settings=chosen, console=err)
     if as_json:
         print_json(summary)

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from marketflow.flows.catalogue import DEFAULT_FLOW
 from marketflow.schemas.cache import cache_folder
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -119,7 +120,7 @@ def _small_flow() -> Outcome:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="marketflow-doctor-") as folder:
         lake = Path(folder) / "lake"
-        summary = run("market_data", ["sim:?events=5000&symbols=5&seed=1"], [f"parquet:{lake}"])
+        summary = run(DEFAULT_FLOW, ["sim:?events=5000&symbols=5&seed=1"], [f"parquet:{lake}"])
         [(found,)] = open_lake(lake).sql("SELECT count(*) FROM trades").fetchall()
     written = summary["tables"].get("trades", 0)
     if found != written or not written:

@@ -57,11 +57,12 @@ def migrate_database(
     dsn: str, console: Console, new_reader_password: bool = False
 ) -> dict[str, Any]:
     """Bring the database up to this release. Raises UsageError or RunFailed with the fix."""
+    from marketflow.flows.catalogue import all_tables
     from marketflow.infra.migrate import MigrationError, migrate
 
     try:
         check(dsn)
-        report = migrate(dsn, console.print, new_reader_password=new_reader_password)
+        report = migrate(dsn, all_tables(), console.print, new_reader_password=new_reader_password)
     except SinkError as error:
         raise UsageError(str(error)) from None
     except MigrationError as error:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.variables import nearest as near_name
+from marketflow.flows.errors import nearest as near_name
 from marketflow.infra.migrate import MigrationError, detect_edition
 from marketflow.infra.retention import (
     KEEP_DAYS,

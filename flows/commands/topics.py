@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from marketflow.flows import catalogue
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.market_data import decoders as feeds
 from marketflow.infra import topics
 from marketflow.schemas.kafka_address import KafkaAddressError, parse_address
 from marketflow.schemas.messages.kafka import FORMATS
@@ -32,14 +32,28 @@ def run_topics(
     try:
         address = parse_address(f"//{brokers}/{prefix}", params, os.environ, _secret_of)
         for venue in raw:
-            feeds.check_venue(venue.upper())
+            _check_venue(venue.upper())
     except (KafkaAddressError, SourceError, OSError) as error:
         raise UsageError(str(error)) from None
-    wanted = topics.declared(prefix, partitions, raw, rows_as_messages=output != "arrow")
+    wanted = topics.declared(
+        catalogue.all_tables(), prefix, partitions, raw, rows_as_messages=output != "arrow"
+    )
     try:
         return [asdict(outcome) for outcome in topics.apply(address, wanted)]
     except topics.TopicsError as error:
         raise RunFailed(str(error)) from None
+
+
+def _check_venue(venue: str) -> None:
+    """SourceError unless a flow can read raw frames of the venue."""
+    refused: SourceError | None = None
+    for flow in catalogue.every():
+        try:
+            return flow.check_venue(venue)
+        except SourceError as error:
+            refused = refused or error
+    assert refused is not None, "the catalogue has a flow"
+    raise refused
 
 
 def _secret_of(path: str) -> str:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.operators.venues import DECODERS, VENUES
-from marketflow.sinks.errors import LakeFailed, SinkError
-from marketflow.sinks.lake.layout import check_lake, is_lake, list_files
 from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files.config import (
@@ -23,7 +21,6 @@ from marketflow.sources.files.config import (
     TableConfig,
 )
 from marketflow.sources.kafka.config import KafkaConfig
-from marketflow.sources.registry import parse_source
 from marketflow.sources.simulator.config import SimulatorConfig
 
 #: Raw topics whose HEADER frames name the venue.
@@ -38,22 +35,6 @@ _BINANCE = {
     "BINANCE_COINM": "coinm",
     "BINANCE_DELIVERY": "coinm",
 }
-
-
-def parse(text: str, *, check: bool = True) -> SourceConfig:
-    """As :func:`sources.registry.parse_source`; a table of a lake is a source, too."""
-    return parse_source(text, _lake_files, check=check)
-
-
-def _lake_files(folder: Path, table: str) -> list[Path] | None:
-    """The committed files of a lake's table; None if the folder is no lake."""
-    if not is_lake(folder):
-        return None
-    try:
-        check_lake(folder)
-        return list_files(folder, table)
-    except (SinkError, LakeFailed) as error:
-        raise SourceError(str(error)) from None
 
 
 def decoder(config: SourceConfig, shards: int) -> FeedDecoder:
@@ -128,8 +109,10 @@ def _raw(venue: str, day: date | None, shards: int) -> FeedDecoder:
 
 
 def rows_of(venue: str) -> tuple[str | None, frozenset[str]]:
-    """The venue of the rows that raw frames of ``venue`` make (None: any), and the venues that are
-    other feeds'."""
+    """The venue of the rows that raw frames of ``venue`` ("": not known) make (None: any), and the
+    venues that are other feeds'."""
+    if venue == CAPTURE:
+        venue = ""
     if venue in _BINANCE:
         from marketflow.operators.venues.binance.decoder import VENUES as BINANCE_VENUES
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from marketflow.flows.errors import UsageError
-from marketflow.flows.variables import nearest
+from marketflow.flows.errors import UsageError, nearest
 from marketflow.schemas.codes import words
 from marketflow.schemas.fields import Field, Kind, Table
 from marketflow.schemas.tables import TABLES

@@ -13,9 +13,8 @@ from typing import Final
 
 import polars as pl
 
-from marketflow.flows.errors import UsageError
+from marketflow.flows.errors import UsageError, nearest
 from marketflow.flows.queries.describe import known_table
-from marketflow.flows.variables import nearest
 from marketflow.schemas.fields import Kind, Table
 from marketflow.schemas.moments import date_at, date_of, moment_ns
 from marketflow.schemas.tables.market_data import DEPTH

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from marketflow.flows.catalogue import Part
 from marketflow.operators.arbitration.lines import Arbiter, ArbiterConfig
 from marketflow.operators.arbitration.mold import WORDS, MoldDecoder, datagram
 from marketflow.operators.arbitration.soup import LOGOUT, SoupClient, SoupError, State, packet
@@ -171,6 +172,14 @@ class _Soup(_Line):
             if not got.taken:
                 return
             self.tcp.consume(got.taken)
+
+
+LINES: Final = Part(
+    "lines",
+    15,
+    ("marketflow.operators.arbitration.kernels.arbiter:arbitrate",),
+    "marketflow.flows.recording.line_pump:warm",
+)
 
 
 def warm() -> None:

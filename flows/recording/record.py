@@ -22,6 +22,7 @@ from rich.table import Table
 
 from marketflow.flows.console import Cell, Progress, quantity
 from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.recording.line_pump import LINES
 from marketflow.flows.recording.record_lines import VENUE, LinesRecorder
 from marketflow.flows.recording.redundancy import RecordArbiter
 from marketflow.flows.runtime.kernels import prepare
@@ -87,7 +88,7 @@ def record(
         lines = [is_line(text) for text in sources]
         if any(lines):
             # Whoever listens and compiles loses what comes meanwhile.
-            prepare(["lines"], "redundant lines", console)
+            prepare([LINES], "redundant lines", console)
             if any(text.startswith("capture:") for text in sinks):
                 raise UsageError("capture: cannot hold lines: record to parquet: or kafka:")
             feed = _lines(sources, lines, resync, options)

@@ -13,20 +13,19 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from marketflow.flows.catalogue import FlowSpec
 from marketflow.flows.errors import UsageError
-from marketflow.flows.market_data import decoders
 from marketflow.flows.runtime import checkpoints as checkpoint_files
 from marketflow.flows.runtime.checkpoints import Checkpoint
+from marketflow.flows.runtime.job import ReplayPlan
 from marketflow.flows.runtime.partitions import Feed
-from marketflow.operators.mid_history import Warmup
 from marketflow.schemas.moments import datetime_at_ms
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sinks import durable
-from marketflow.sources.config import SourceConfig
 from marketflow.sources.kafka.cluster import Cluster
 from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaConfig, topic_of
 from marketflow.sources.kafka.replay import Span
@@ -57,59 +56,10 @@ class Wanted:
     replaces: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayPlan:
-    """Plain values. ``sources`` and ``feeds`` are those of the original run in its order (a source
-    that is not replayed has the URL of one that is); ``checkpoints``: by feed, the file that it
-    begins with; ``notes``: what the user should know; ``arrivals``: by topic, the venue ("": not
-    known), when its messages arrived, from (ms) and before (None: open), and whether that is exact
-    (times were given, no offsets)."""
-
-    sources: tuple[str, ...]
-    feeds: tuple[Feed, ...]
-    spans: tuple[Span, ...]
-    checkpoints: dict[int, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    arrivals: tuple[tuple[str, int | None, int | None, bool], ...] = ()
-
-    @property
-    def midway(self) -> bool:
-        """Whether rows are numbered on from somewhere."""
-        return bool(self.checkpoints) or any(span.start < span.show for span in self.spans)
-
-    def warmup(self, shards: int) -> Warmup:
-        """Where the cores begin, and from where they are shown."""
-        begin: dict[str, dict[int, tuple[Any, ...]]] = {}
-        for feed, path in self.checkpoints.items():
-            for step, states in checkpoint_files.load(Path(path), feed, shards).items():
-                begin.setdefault(step, {}).update(states)
-        shown = {
-            span.feed: span.show
-            for span in self.spans
-            if span.start < span.show or span.feed in self.checkpoints
-        }
-        return Warmup(shown, shards, begin)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> ReplayPlan:
-        values = json.loads(text)
-        return cls(
-            tuple(values["sources"]),
-            tuple(Feed(*feed) for feed in values["feeds"]),
-            tuple(Span(*span) for span in values["spans"]),
-            {int(feed): path for feed, path in values["checkpoints"].items()},
-            tuple(values["notes"]),
-            tuple(tuple(arrived) for arrived in values["arrivals"]),
-        )
-
-
 def read_plan(recovery: Path) -> ReplayPlan | None:
     """The plan that a recovery folder keeps; None before the first start."""
     path = recovery / _PLAN
-    return ReplayPlan.from_json(path.read_text()) if path.is_file() else None
+    return ReplayPlan.from_values(json.loads(path.read_text())) if path.is_file() else None
 
 
 def keep_plan(recovery: Path, plan: ReplayPlan) -> ReplayPlan:
@@ -124,11 +74,11 @@ def keep_plan(recovery: Path, plan: ReplayPlan) -> ReplayPlan:
         copies[feed] = str(recovery.absolute() / f"begin-{feed}.checkpoint")
         shutil.copy2(source, copies[feed])
     plan = replace(plan, checkpoints=copies)
-    durable.replace(path, plan.to_json().encode())
+    durable.replace(path, json.dumps(asdict(plan), indent=1).encode())
     return plan
 
 
-def make_plan(wanted: Wanted, shards: int) -> ReplayPlan:
+def make_plan(flow: FlowSpec, wanted: Wanted, shards: int) -> ReplayPlan:
     """Ask the cluster and the checkpoints. SourceError, UsageError, or FeedFailed in an outage."""
     run = None if wanted.original is None else checkpoint_files.read_note(wanted.original)
     found = [] if wanted.original is None else checkpoint_files.find(wanted.original)
@@ -143,7 +93,7 @@ def make_plan(wanted: Wanted, shards: int) -> ReplayPlan:
         source = number if run is None else _source_of(topic, texts)
         url = _url(wanted, topic, texts[source] if run else "")
         asked = topic_of(parse_source(url))
-        decoders.check_venue(asked.venue)
+        flow.check(asked)
         urls[source] = asked.text
         cluster = Cluster(asked.address, asked.group, threading.Event())
         try:
@@ -389,11 +339,10 @@ class _Topic:
 
     def arrivals(self) -> tuple[str, int | None, int | None, bool]:
         """See :class:`ReplayPlan`."""
-        venue = "" if self._asked.venue == decoders.CAPTURE else self._asked.venue
         first, end = self._first_ms, self._end_ms
         bounds = [bound for bound in (self._asked.start, self._asked.end) if bound is not None]
         return (
-            venue,
+            self._asked.venue,
             None if None in first else min((ms for ms in first if ms is not None), default=0),
             None if None in end else max((ms for ms in end if ms is not None), default=0),
             not any(bound.offset is not None or bound.offsets for bound in bounds),
@@ -434,9 +383,3 @@ class _Topic:
                     told += f" {word} {datetime_at_ms(ms).isoformat()}"
             parts.append(told)
         return "; ".join(parts)
-
-
-def specs_of(plan: ReplayPlan) -> list[SourceConfig]:
-    """The source of every feed."""
-    sources = [parse_source(text) for text in plan.sources]
-    return [feed.spec(sources) for feed in plan.feeds]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ from typing import Any
 from rich.console import Console
 
 from marketflow.flows import settings as settings_module
+from marketflow.flows.catalogue import FlowSpec, find
 from marketflow.flows.console import Progress
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.market_data import decoders
-from marketflow.flows.replay.plan import ReplayPlan, Wanted, keep_plan, make_plan, read_plan
+from marketflow.flows.replay.plan import Wanted, keep_plan, make_plan, read_plan
 from marketflow.flows.runtime import checkpoints, run_identity
 from marketflow.flows.runtime import recovery as recovery_folder
+from marketflow.flows.runtime.job import Job, Replay, ReplayPlan
 from marketflow.flows.runtime.kernels import parts_of, prepare
-from marketflow.flows.runtime.run import FLOWS, Here, check_sinks, timed
-from marketflow.flows.runtime.worker import Job, Replay
+from marketflow.flows.runtime.processes import crew_of
+from marketflow.flows.runtime.rescale import shut_out
+from marketflow.flows.runtime.run import check_sinks, timed
+from marketflow.flows.runtime.signals import on_signals
 from marketflow.flows.settings import Settings
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.sinks import durable
@@ -53,7 +57,7 @@ def speed_of(text: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A replay as the user asked for it."""
+    """A replay as the user asked for it. ``flow``: as the catalogue finds it."""
 
     wanted: Wanted
     flow: str
@@ -61,6 +65,7 @@ class Order:
     speed: str = "max"
     recovery: Path | None = None
     replace: bool = False
+    processes: int = 1
 
 
 def replay(
@@ -70,46 +75,60 @@ def replay(
 
     Raises UsageError (wrong use) or RunFailed, with the fix in the text.
     """
-    settings = settings or settings_module.load()
+    flow = find(order.flow)
+    settings = settings or settings_module.load(flow)
     console = console or Console(stderr=True, quiet=True)
     _check(order)
     speed = speed_of(order.speed)
-    settings, tables = _settings(order.wanted.original, settings)
-    plan = _plan(order, settings, tables)
+    if speed is not None and order.processes > 1:
+        raise UsageError(
+            f"--speed {order.speed} with --processes {order.processes}: a pace is kept by one "
+            "process, which reads all partitions in order of time; leave out one of them"
+        )
+    settings, tables = _settings(flow, order.wanted.original, settings)
+    plan = _plan(flow, order, settings, tables)
     for text in plan.notes:
         console.print(text, style="yellow", markup=False, soft_wrap=True)
     if order.recovery is None or not order.replace:
-        return _run(order, settings, Replay(plan, speed, tables), console)
+        return _run(flow, order, settings, Replay(plan, speed, tables), console)
     key = recovery_folder.identity(order.recovery)
-    return _back_fill(order, settings, Replay(plan, speed, tables, key), console)
+    return _back_fill(flow, order, settings, Replay(plan, speed, tables, key), console)
 
 
-def _run(order: Order, settings: Settings, replaying: Replay, console: Console) -> dict[str, Any]:
+def _run(
+    flow: FlowSpec, order: Order, settings: Settings, replaying: Replay, console: Console
+) -> dict[str, Any]:
     job = Job(
+        order.flow,
         replaying.plan.sources,
         order.sinks,
         settings.model_dump(mode="json"),
         replaying.plan.feeds,
+        processes=order.processes,
         recovery=None if order.recovery is None else str(order.recovery),
         replay=replaying,
     )
-    here = Here(job)
     topics = [parse_source(text) for text in replaying.plan.sources]
-    compiled_s = prepare(parts_of(topics, order.sinks), "the replay", console)
-    with timed(compiled_s) as clock, Progress("replay", here.progress, console):
-        summary = here.run()
+    stop = threading.Event()
+    with on_signals(stop.set):
+        if order.recovery is not None and order.processes > 1:
+            shut_out(flow, order.recovery, order.sinks, order.processes, replaying.aside)
+        compiled_s = prepare(parts_of(flow, topics, order.sinks), "the replay", console, stop)
+        crew = crew_of(job, stop)
+        with timed(compiled_s) as clock, Progress("replay", crew.progress, console):
+            summary = crew.run()
     return {
-        "flow": order.flow,
+        "flow": flow.name,
         **summary,
         "speed": order.speed,
         "intervals": _intervals(replaying.plan),
-        "stopped": here.stopped,
+        "stopped": crew.stopped,
         **clock.figures(summary),
     }
 
 
 def _back_fill(
-    order: Order, settings: Settings, replaying: Replay, console: Console
+    flow: FlowSpec, order: Order, settings: Settings, replaying: Replay, console: Console
 ) -> dict[str, Any]:
     """Replay beside the stores, then put the rows in: each part again after a kill does what is
     left of it."""
@@ -120,7 +139,7 @@ def _back_fill(
         if not ran.is_file():
             for text in order.sinks:
                 parse_sink(text).prepare_back_fill(replaying.aside)
-            summary = _run(order, settings, replaying, console)
+            summary = _run(flow, order, settings, replaying, console)
             if summary["stopped"]:
                 return {**summary, "rows_replaced": 0, "rows_written": 0}
             with recovery_folder.failing(order.recovery):
@@ -145,12 +164,12 @@ def _arrived(plan: ReplayPlan) -> Arrived:
     )
 
 
-def _new_plan(order: Order, shards: int, tables: tuple[str, ...]) -> ReplayPlan:
+def _new_plan(flow: FlowSpec, order: Order, shards: int, tables: tuple[str, ...]) -> ReplayPlan:
     """The plan; UsageError if a store has rows of the interval, that nobody asked to replace."""
-    plan = make_plan(order.wanted, shards)
+    plan = make_plan(flow, order.wanted, shards)
     for text in () if order.replace else order.sinks:
         for venue, first_ms, end_ms, _ in plan.arrivals:
-            name, others = decoders.rows_of(venue)
+            name, others = flow.rows_of(venue)
             table = parse_sink(text).holds(Interval(name, first_ms, end_ms, others), tables)
             if table is not None:
                 raise UsageError(
@@ -161,8 +180,6 @@ def _new_plan(order: Order, shards: int, tables: tuple[str, ...]) -> ReplayPlan:
 
 
 def _check(order: Order) -> None:
-    if order.flow not in FLOWS:
-        raise UsageError(f"no flow {order.flow!r}; known: {', '.join(FLOWS)}")
     wanted = order.wanted
     if not wanted.topics or not order.sinks:
         raise UsageError("a replay needs at least one --topic and one --sink")
@@ -192,27 +209,29 @@ def _check(order: Order) -> None:
                     f"--replace: rows of {text.partition(':')[0]}: cannot be replaced; only those "
                     "of parquet: and timescale: can"
                 )
-        check_sinks(order.sinks)
+        check_sinks(order.sinks, order.processes)
     except SinkError as error:
         raise UsageError(str(error)) from None
 
 
-def _settings(original: Path | None, settings: Settings) -> tuple[Settings, tuple[str, ...]]:
+def _settings(
+    flow: FlowSpec, original: Path | None, settings: Settings
+) -> tuple[Settings, tuple[str, ...]]:
     """The settings of the original run, where it is known, and the tables to write."""
     if original is None:
         return settings, settings.tables
     found = dict(checkpoints.read_note(original)["settings"])
-    of_run = settings_module.load(**{**settings.model_dump(), **found})
+    of_run = settings_module.load(flow, **{**settings.model_dump(), **found})
     return of_run, tuple(name for name in of_run.tables if name in settings.tables)
 
 
-def _plan(order: Order, settings: Settings, tables: tuple[str, ...]) -> ReplayPlan:
+def _plan(flow: FlowSpec, order: Order, settings: Settings, tables: tuple[str, ...]) -> ReplayPlan:
     wanted, recovery = order.wanted, order.recovery
     try:
         if recovery is None:
-            return _new_plan(order, settings.shards, tables)
+            return _new_plan(flow, order, settings.shards, tables)
         identity = run_identity.of_run(
-            order.flow,
+            flow.name,
             [f"replay:{wanted.brokers}/{topic}" for topic in wanted.topics],
             order.sinks,
             settings,
@@ -225,8 +244,14 @@ def _plan(order: Order, settings: Settings, tables: tuple[str, ...]) -> ReplayPl
         # What is wrong with a first start is found before the folder is made: the mended one may
         # have it.
         plan = read_plan(recovery) if begun else None
-        plan = plan or _new_plan(order, settings.shards, tables)
-        recovery_folder.prepare(recovery, identity, 1, anew=anew)
+        plan = plan or _new_plan(flow, order, settings.shards, tables)
+        recovery_folder.prepare(recovery, identity, order.processes, anew=anew)
+        before = recovery_folder.processes_of(recovery)
+        if before != order.processes:
+            raise UsageError(
+                f"{recovery} belongs to a replay with {before} processes, whose place in all of "
+                f"the topics is one: resume with --processes {before}, or {anew}"
+            )
         with recovery_folder.failing(recovery):
             return keep_plan(recovery, plan)
     except (SourceError, SinkError) as error:

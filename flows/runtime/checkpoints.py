@@ -22,12 +22,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from marketflow.flows.catalogue import FlowSpec
 from marketflow.flows.errors import UsageError
 from marketflow.flows.runtime import aside
 from marketflow.schemas.units import NS_PER_MS
@@ -37,8 +38,6 @@ FORMAT: Final = 2
 FOLDER: Final = "checkpoints"
 _NOTE: Final = "run.json"
 _SUFFIX: Final = ".checkpoint"
-_FEED_STEP: Final = "feed"
-_CORE_STEPS: Final = ("normalise", "books", "bars")
 _POLL_S: Final = 0.1
 _FIRST_S: Final = 0.5
 _LONGEST_S: Final = 300
@@ -84,6 +83,7 @@ class Checkpointer:
 
     def __init__(
         self,
+        flow: FlowSpec,
         store: Path,
         folder: Path,
         process: int,
@@ -91,9 +91,11 @@ class Checkpointer:
         kept: int,
         feed_time_ns: Callable[[], int],
     ) -> None:
+        # The steps go along, so that the child need not import the flow.
         self._command = [
             sys.executable, "-m", "marketflow.flows.runtime.checkpoints", str(store),
-            str(folder / FOLDER), str(process), str(kept),
+            str(folder / FOLDER), str(process), str(kept), flow.step_id(flow.input),
+            *map(flow.step_id, flow.steps),
         ]  # fmt: skip
         self._every_ns = every_ns
         self._feed_time_ns = feed_time_ns
@@ -136,9 +138,12 @@ class Checkpointer:
         return taken
 
 
-def take(store: Path, folder: Path, process: int, kept: int) -> Path | None:
+def take(
+    store: Path, folder: Path, process: int, kept: int, feed_step: str, core_steps: Sequence[str]
+) -> Path | None:
     """Write the state that a restart from ``store`` would find; None if there is none of a topic's
-    feed yet. Of the process's checkpoints the newest ``kept`` stay. Raises OSError, sqlite3.Error.
+    feed yet. Of the process's checkpoints the newest ``kept`` stay. The steps are named as in the
+    store. Raises OSError, sqlite3.Error.
     """
     for attempt in range(_ATTEMPTS):
         try:
@@ -151,10 +156,9 @@ def take(store: Path, folder: Path, process: int, kept: int) -> Path | None:
     feeds: dict[int, tuple[str, int]] = {}
     states: list[tuple[str, str, bytes]] = []
     for step_id, key, state in rows:
-        step = step_id.rpartition(".")[2]
-        if step in _CORE_STEPS:
-            states.append((step, key, state))
-        elif step == _FEED_STEP:
+        if step_id in core_steps:
+            states.append((step_id.rpartition(".")[2], key, state))
+        elif step_id == feed_step:
             place = _place(pickle.loads(state))
             if place is not None:
                 feeds[int(key)] = place
@@ -257,7 +261,9 @@ def newest(
     return path, at
 
 
-def load(path: Path, feed: int, shards: int) -> dict[str, dict[int, tuple[Any, ...]]]:
+def load(
+    path: Path, flow: FlowSpec, feed: int, shards: int
+) -> dict[str, dict[int, tuple[Any, ...]]]:
     """By step and index, the snapshots of a feed's cores, each with the changes after it."""
     wanted: dict[str, dict[int, tuple[Any, ...]]] = {}
     with path.open("rb") as file:
@@ -265,7 +271,7 @@ def load(path: Path, feed: int, shards: int) -> dict[str, dict[int, tuple[Any, .
         for step, key, length in header["states"]:
             state = file.read(length)
             index = int(key)
-            if feed == (index if step == "normalise" else index // shards):
+            if feed == (index if step in flow.by_feed else index // shards):
                 # The engine keeps what a core's step gave: (index, snapshot).
                 kept = pickle.loads(state)[1]
                 wanted.setdefault(step, {})[index] = aside.state_parts(kept)
@@ -288,6 +294,6 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(
-        f"{take(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])) or ''}\n"
-    )
+    store, folder, process, kept, feed_step, *core_steps = sys.argv[1:]
+    taken = take(Path(store), Path(folder), int(process), int(kept), feed_step, core_steps)
+    sys.stdout.write(f"{taken or ''}\n")

@@ -12,17 +12,35 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.market_data import decoders as feeds
-from marketflow.operators.normalise.core import ShardPlan
 from marketflow.schemas.recovery import START_ANEW
+from marketflow.schemas.shards import ShardPlan
+from marketflow.sinks.errors import LakeFailed, SinkError
+from marketflow.sinks.lake.layout import check_lake, is_lake, list_files
 from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import FeedFailed, SourceError
-from marketflow.sources.registry import SCHEMES
+from marketflow.sources.registry import SCHEMES, parse_source
 
 _MAX_SHARDS: Final = 1 << 15
+
+
+def parse(text: str, *, check: bool = True) -> SourceConfig:
+    """As :func:`sources.registry.parse_source`; a table of a lake is a source, too."""
+    return parse_source(text, _lake_files, check=check)
+
+
+def _lake_files(folder: Path, table: str) -> list[Path] | None:
+    """The committed files of a lake's table; None if the folder is no lake."""
+    if not is_lake(folder):
+        return None
+    try:
+        check_lake(folder)
+        return list_files(folder, table)
+    except (SinkError, LakeFailed) as error:
+        raise SourceError(str(error)) from None
 
 
 class Feed(NamedTuple):
@@ -83,7 +101,6 @@ def _partitions(
 
     try:
         topic = topic_of(spec)
-        feeds.check_venue(topic.venue)
         # A run that goes on has reached this address before.
         patience_s = topic.patience_s if resumed else min(START_PATIENCE_S, topic.patience_s)
         cluster = Cluster(topic.address, topic.group, stop, patience_s)

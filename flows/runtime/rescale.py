@@ -1,4 +1,4 @@
-"""Going on with another number of processes: the same run, its feeds dealt out anew.
+"""Resume with a different number of processes: redistribute feeds and state.
 
 A partition's whole state (place in the topic, normaliser, books and bars of its shards) is in the
 store of the process that read it, so it can move. In order, and so that a kill at any point is
@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from marketflow.flows.catalogue import FlowSpec
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.runtime import recovery
 from marketflow.flows.runtime.partitions import Feed
@@ -33,11 +34,13 @@ from marketflow.sinks.writer import HoldingWriter, Writer, fence_all
 
 log = logging.getLogger("marketflow.rescale")
 
-_SINKS = ("market_data.sinks", "0")
-_BY_FEED = ("market_data.feed", "market_data.normalise")
+#: The one key of the output step, whose state is a tuple: of each writer, its snapshot.
+_ONE_WRITER = "0"
 
 
-def rescale(folder: Path, sinks: Sequence[str], shards: int, processes: int) -> None:
+def rescale(
+    flow: FlowSpec, folder: Path, sinks: Sequence[str], shards: int, processes: int
+) -> None:
     """Bring the recovery folder to ``processes``; nothing where it has that many.
 
     Raises UsageError where feeds cannot move, RunFailed or the sinks' own errors (servers away).
@@ -49,10 +52,14 @@ def rescale(folder: Path, sinks: Sequence[str], shards: int, processes: int) -> 
     _check_movable(folder, recovery.known_feeds(folder), before)
     log.warning("%s: from %d to %d processes", folder, before, processes)
     stores = [recovery.states(folder, process) for process in range(before)]
-    crews = [_writers(folder, sinks, process) for process in range(before)]
+    output = (flow.step_id(flow.output), _ONE_WRITER)
+    crews = [_writers(flow, folder, sinks, process) for process in range(before)]
     with _held(crews):
         fence_all(crews)
-        settled = [_settled(*pair) for pair in zip(crews, stores, strict=True)]
+        settled = [
+            _settled(writers, states.get(output))
+            for writers, states in zip(crews, stores, strict=True)
+        ]
     laid: list[States] = []
     for process in range(processes):
         keeps = _keeper(process, processes, shards)
@@ -62,8 +69,8 @@ def rescale(folder: Path, sinks: Sequence[str], shards: int, processes: int) -> 
         ]
         laid.append(
             {
-                **_states_of(process, processes, stores, shards),
-                _SINKS: pickle.dumps(tuple(begin)),
+                **_states_of(flow, process, processes, stores, shards),
+                output: pickle.dumps(tuple(begin)),
             }
         )
     recovery.lay_out(folder, laid)
@@ -79,51 +86,60 @@ def _check_movable(folder: Path, feeds: Sequence[Feed], before: int) -> None:
         )
 
 
-def _feed_of(step: str, key: int, shards: int) -> int:
-    """The feed whose state this is; a feed's own rows have a negative shard."""
-    if step in _BY_FEED:
-        return key
-    return key // shards if key >= 0 else -1 - key
+def _feed_of(shard: int, shards: int) -> int:
+    """The feed of a shard; a feed's own rows have a negative one."""
+    return shard // shards if shard >= 0 else -1 - shard
 
 
 def _keeper(process: int, processes: int, shards: int) -> Callable[[int], bool]:
-    return lambda shard: _feed_of("", shard, shards) % processes == process
+    return lambda shard: _feed_of(shard, shards) % processes == process
 
 
 def _states_of(
-    process: int, processes: int, stores: Sequence[States], shards: int
+    flow: FlowSpec, process: int, processes: int, stores: Sequence[States], shards: int
 ) -> dict[tuple[str, str], bytes]:
     """What a process of the new layout takes over: of each feed what its old owner had."""
+    by_feed = set(map(flow.step_id, (flow.input, *flow.by_feed)))
+    output = flow.step_id(flow.output)
+
+    def feed_of(step: str, key: str) -> int:
+        return int(key) if step in by_feed else _feed_of(int(key), shards)
+
     return {
         (step, key): state
         for old, store in enumerate(stores)
         for (step, key), state in store.items()
-        if (step, key) != _SINKS
-        and (feed := _feed_of(step, int(key), shards)) % len(stores) == old
+        if step != output
+        and (feed := feed_of(step, key)) % len(stores) == old
         and feed % processes == process
     }
 
 
-def _writers(folder: Path, sinks: Sequence[str], process: int) -> list[Writer]:
+def _writers(
+    flow: FlowSpec, folder: Path, sinks: Sequence[str], process: int, aside: str | None = None
+) -> list[Writer]:
     identity, writer = recovery.identity(folder), recovery.writer_id(folder, process)
-    return [RunStats(), *(parse_sink(text).open(writer, identity) for text in sinks)]
+    opened = [parse_sink(text).open(writer, identity, aside=aside) for text in sinks]
+    return [RunStats(flow), *opened]
 
 
-def shut_out(folder: Path, sinks: Sequence[str], processes: int) -> None:
-    """Shut out whoever wrote for the processes of the run, before any of them goes on: each waits
+def shut_out(
+    flow: FlowSpec, folder: Path, sinks: Sequence[str], processes: int, aside: str | None = None
+) -> None:
+    """Shut out the writers of earlier processes of the run, before any process resumes: each waits
     for what the writer of another may have left open. They open their sinks themselves.
+    ``aside``: the key of the back-fill that the rows are for.
 
     Raises UsageError, RunFailed.
     """
-    crews = [_writers(folder, sinks, process) for process in range(processes)]
+    crews = [_writers(flow, folder, sinks, process, aside) for process in range(processes)]
     with _held(crews):
         fence_all(crews)
     _let_go(crews)
 
 
-def _settled(writers: Sequence[Writer], states: States) -> list[Any]:
-    """States of an old process's sinks, which are closed as its snapshot has them."""
-    kept = states.get(_SINKS)
+def _settled(writers: Sequence[Writer], kept: bytes | None) -> list[Any]:
+    """States of an old process's writers, which are closed as its snapshot has them."""
     if kept is not None:
         for writer, state in zip(writers, pickle.loads(kept), strict=True):
             writer.restore(state)

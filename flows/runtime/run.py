@@ -8,43 +8,34 @@ says how to go on.
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from marketflow.flows import settings as settings_module
+from marketflow.flows.catalogue import FlowSpec, find
 from marketflow.flows.console import Progress
-from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.market_data import decoders
+from marketflow.flows.errors import UsageError
 from marketflow.flows.runtime import checkpoints, run_identity
 from marketflow.flows.runtime import recovery as recovery_folder
 from marketflow.flows.runtime.compiling import COMPILING
+from marketflow.flows.runtime.job import Job
 from marketflow.flows.runtime.kernels import parts_of, prepare
-from marketflow.flows.runtime.partitions import Feed, list_feeds
+from marketflow.flows.runtime.partitions import Feed, list_feeds, parse
+from marketflow.flows.runtime.processes import crew_of
 from marketflow.flows.runtime.rescale import rescale, shut_out
 from marketflow.flows.runtime.signals import on_signals
-from marketflow.flows.runtime.stats import RunStats, merge_progress, merge_summaries
-from marketflow.flows.runtime.worker import Job, run_process
 from marketflow.flows.settings import Settings
-from marketflow.schemas.recovery import START_AGAIN
 from marketflow.sinks.config import SinkConfig
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.registry import parse_sink
 from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import SourceError
 from marketflow.sources.files.config import ParquetConfig
-
-FLOWS = ("market_data",)
-_STOP_GRACE_S = 60
 
 
 def run(
@@ -59,25 +50,23 @@ def run(
 ) -> dict[str, Any]:
     """Run ``flow`` to the end of its sources; returns the summary of ``run --json``.
 
+    ``flow``: a name of the catalogue, or ``package.module:NAME`` of a FlowSpec.
     Raises UsageError (wrong use) or RunFailed, with the fix in the text.
     """
-    if flow not in FLOWS:
-        raise UsageError(f"no flow {flow!r}; known: {', '.join(FLOWS)}")
-    settings = settings or settings_module.load()
+    found = find(flow)
+    settings = settings or settings_module.load(found)
     try:
-        specs = [decoders.parse(text) for text in sources]
+        specs = [parse(text) for text in sources]
         for spec in specs:
-            decoders.check(spec)
+            found.check(spec)
         stores = [parse_sink(text) for text in sinks]
         for spec in specs:
             _check_apart(spec, stores)
     except (SourceError, SinkError) as error:
         raise UsageError(str(error)) from None
-    if processes > 1 and not all(store.is_shared for store in stores):
-        raise UsageError("several processes cannot share standard output: use jsonl:PATH")
     if not specs or not sinks:
         raise UsageError("a run needs at least one --source and one --sink")
-    check_sinks(sinks)
+    check_sinks(sinks, processes)
     if settings.checkpoint_every and recovery is None:
         raise UsageError("--checkpoint-every needs --recovery DIR: checkpoints are kept there")
     folder = None if recovery is None else Path(recovery)
@@ -85,8 +74,9 @@ def run(
     names = list(dict.fromkeys(spec.name.partition(":")[0] for spec in specs))
     stop = threading.Event()
     with on_signals(stop.set):
-        feeds = _feeds(folder, flow, specs, sinks, settings, processes)
+        feeds = _feeds(folder, found, specs, sinks, settings, processes)
         job = Job(
+            flow,
             tuple(sources),
             tuple(sinks),
             settings.model_dump(mode="json"),
@@ -94,11 +84,11 @@ def run(
             processes=processes,
             recovery=None if recovery is None else str(recovery),
         )
-        compiled_s = prepare(parts_of(specs, sinks), ", ".join(names), console, stop)
-        crew = Here(job, stop) if processes == 1 else _Crew(job, stop)
-        with timed(compiled_s) as clock, Progress(flow, crew.progress, console):
+        compiled_s = prepare(parts_of(found, specs, sinks), ", ".join(names), console, stop)
+        crew = crew_of(job, stop)
+        with timed(compiled_s) as clock, Progress(found.name, crew.progress, console):
             summary = crew.run()
-    return {"flow": flow, **summary, "stopped": crew.stopped, **clock.figures(summary)}
+    return {"flow": found.name, **summary, "stopped": crew.stopped, **clock.figures(summary)}
 
 
 class timed:  # noqa: N801 - a context manager
@@ -127,9 +117,12 @@ class timed:  # noqa: N801 - a context manager
         }
 
 
-def check_sinks(sinks: Sequence[str]) -> None:
-    """UsageError if a sink is named twice, or is a folder that a run may not write to."""
+def check_sinks(sinks: Sequence[str], processes: int) -> None:
+    """UsageError if a sink is named twice, is a folder that a run may not write to, or cannot be
+    shared by so many processes."""
     stores = [parse_sink(text) for text in sinks]
+    if processes > 1 and not all(store.is_shared for store in stores):
+        raise UsageError("several processes cannot share standard output: use jsonl:PATH")
     places = [store.place for store in stores]
     for index, store in enumerate(stores):
         if places[index] in places[:index]:
@@ -142,7 +135,7 @@ def check_sinks(sinks: Sequence[str]) -> None:
 
 def _feeds(
     folder: Path | None,
-    flow: str,
+    flow: FlowSpec,
     specs: Sequence[SourceConfig],
     sinks: Sequence[str],
     settings: Settings,
@@ -153,20 +146,20 @@ def _feeds(
     if folder is None:
         return list_feeds(specs, [], settings.shards, threading.Event())
     sources = [spec.text for spec in specs]
-    identity = run_identity.of_run(flow, sources, sinks, settings)
+    identity = run_identity.of_run(flow.name, sources, sinks, settings)
     known: list[Feed] = []
     if recovery_folder.goes_on(folder, identity, specs):
         known = recovery_folder.known_feeds(folder)
     feeds = list_feeds(specs, known, settings.shards, threading.Event())
     recovery_folder.prepare(folder, identity, processes, specs)
-    rescale(folder, sinks, settings.shards, processes)
+    rescale(flow, folder, sinks, settings.shards, processes)
     recovery_folder.keep_feeds(folder, feeds)
     if settings.checkpoint_every:
         note = {"sources": sources, "feeds": feeds, "settings": settings.deciding_rows()}
         with recovery_folder.failing(folder):
             checkpoints.note(folder, note)
     if processes > 1:
-        shut_out(folder, sinks, processes)
+        shut_out(flow, folder, sinks, processes)
     return feeds
 
 
@@ -178,123 +171,3 @@ def _check_apart(source: SourceConfig, sinks: Sequence[SinkConfig]) -> None:
             f"{lake} is source and sink at once, and would hold its rows twice: name "
             "another folder for --sink parquet:DIR"
         )
-
-
-class Here:
-    """A run in this very process."""
-
-    def __init__(self, job: Job, stop: threading.Event | None = None) -> None:
-        self._job = job
-        self._stop = stop or threading.Event()
-        self._stats = RunStats()
-
-    @property
-    def stopped(self) -> bool:
-        return self._stop.is_set()
-
-    def progress(self) -> dict[str, Any]:
-        return self._stats.progress()
-
-    def run(self) -> dict[str, Any]:
-        with on_signals(self._stop.set):
-            run_process(self._job, self._stop, self._stats)
-        return self._stats.summary()
-
-
-@dataclass(slots=True)
-class _Worker:
-    """A child process and what it said last."""
-
-    child: subprocess.Popen[str]
-    progress: dict[str, Any]
-    summary: dict[str, Any] | None = None
-    error: str | None = None
-    usage: bool = False
-
-
-class _Crew:
-    """A run in several processes, watched from here."""
-
-    def __init__(self, job: Job, stop: threading.Event) -> None:
-        self._stop = stop
-        self._jobs = [replace(job, process=index) for index in range(job.processes)]
-        self._workers: list[_Worker] = []
-        self.stopped = False
-
-    def progress(self) -> dict[str, Any]:
-        newest = [w.progress for w in self._workers]
-        return merge_progress(newest) if newest else RunStats().progress()
-
-    def run(self) -> dict[str, Any]:
-        with on_signals(self._interrupt):
-            readers = [self._start(job) for job in self._jobs]
-            if self._stop.is_set():
-                self._interrupt()
-            self._watch()
-            for reader in readers:
-                reader.join()
-        return self._result()
-
-    def _interrupt(self) -> None:
-        self.stopped = True
-        self._stop_all()
-
-    def _start(self, job: Job) -> threading.Thread:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "marketflow.flows.runtime.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # a Ctrl-C reaches us alone; we pass it on as a graceful stop
-        )
-        worker = _Worker(child, RunStats().progress())
-        self._workers.append(worker)
-        assert child.stdin is not None
-        # Not closed: it ends with us, and then the child ends too.
-        child.stdin.write(job.to_json() + "\n")
-        child.stdin.flush()
-        reader = threading.Thread(target=_listen, args=(worker,), daemon=True)
-        reader.start()
-        return reader
-
-    def _stop_all(self) -> None:
-        for worker in self._workers:
-            if worker.child.poll() is None:
-                worker.child.send_signal(signal.SIGTERM)
-
-    def _watch(self) -> None:
-        """Wait for all; when one fails, the others stop (and are killed if they will not)."""
-        deadline: float | None = None
-        while True:
-            codes = [worker.child.poll() for worker in self._workers]
-            if all(code is not None for code in codes):
-                return
-            if deadline is None and any(code not in (None, 0) for code in codes):
-                self._stop_all()
-                deadline = time.monotonic() + _STOP_GRACE_S
-            if deadline is not None and time.monotonic() > deadline:
-                for worker in self._workers:
-                    worker.child.kill()
-            time.sleep(0.02)
-
-    def _result(self) -> dict[str, Any]:
-        for index, worker in enumerate(self._workers):
-            if worker.error is not None:
-                raise (UsageError if worker.usage else RunFailed)(worker.error)
-            if worker.summary is None:
-                code = worker.child.returncode
-                how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-                raise RunFailed(
-                    f"worker process {index} of {len(self._workers)} {how}; {START_AGAIN}"
-                )
-        return merge_summaries([w.summary for w in self._workers if w.summary is not None])
-
-
-def _listen(worker: _Worker) -> None:
-    assert worker.child.stdout is not None
-    for line in worker.child.stdout:
-        event = json.loads(line)
-        worker.progress = event.get("progress", worker.progress)
-        worker.summary = event.get("summary", worker.summary)
-        worker.error = event.get("error", worker.error)
-        worker.usage = event.get("usage", worker.usage)

@@ -13,13 +13,12 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from marketflow.flows.catalogue import FlowSpec
 from marketflow.flows.runtime.compiling import COMPILING
 from marketflow.operators.events import Rows
 from marketflow.operators.normalise.core import ROWLESS
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
 
-#: Stats that are a level, not a sum: the latest per shard counts.
-_LEVELS: Final = frozenset({"stale_books", "books", "orders", "levels", "memory_bytes"})
 SNAPSHOT_VERSION: Final = 2
 #: Kinds of messages without a row that are counted apart; what comes beyond is "other".
 _MOST_KINDS: Final = 100
@@ -29,9 +28,13 @@ _STALE: Final = pa.array(["stale", "valid"])
 
 
 class RunStats:
-    """Counts messages, rows per table, dead letters by reason, quality events by kind."""
+    """Counts messages, rows per table, dead letters by reason, quality events by kind.
 
-    def __init__(self) -> None:
+    The flow says which stats are levels (the latest per shard counts) and which table is its clock.
+    """
+
+    def __init__(self, flow: FlowSpec) -> None:
+        self._flow = flow
         self.tables: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.quality_events: Counter[str] = Counter()
@@ -54,11 +57,11 @@ class RunStats:
             elif name == "quality_events":
                 _count(self.quality_events, batch.column("kind"))
                 self._follow_books(rows.shard, batch)
-            elif name == "trades" and batch.num_rows:
-                newest = pc.max(batch.column("ts_event").cast(pa.int64())).as_py()
-                self.last_event_ns = max(self.last_event_ns, newest)
+            if name == self._flow.clock and batch.num_rows:
+                times = batch.column(self._flow.tables[name].time_field)
+                self.last_event_ns = max(self.last_event_ns, pc.max(times.cast(pa.int64())).as_py())
         for name, value in rows.stats.items():
-            if name in _LEVELS:
+            if name in self._flow.levels:
                 self.levels.setdefault(name, {})[rows.shard] = value
             else:
                 self.sums[self._counted(name)] += value
@@ -106,9 +109,9 @@ class RunStats:
 
     def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """Levels go with their shards; whoever keeps the first feed's own rows keeps the sums."""
-        whole = RunStats()
+        whole = RunStats(self._flow)
         for state in states:
-            part = RunStats()
+            part = RunStats(self._flow)
             part.restore(state)
             if keeps(-1):
                 for name in ("tables", "dead_letters", "quality_events", "sums"):

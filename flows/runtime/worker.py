@@ -11,141 +11,69 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
+from marketflow.flows.catalogue import FlowSpec, Make, Start, find
 from marketflow.flows.console import show_warnings, stderr_console
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.flows.market_data import decoders as feeds
-from marketflow.flows.market_data import flow as market_data
-from marketflow.flows.market_data.flow import MarketDataConfig
 from marketflow.flows.runtime import engine, recovery
 from marketflow.flows.runtime.aside import AsideCore
 from marketflow.flows.runtime.checkpoints import Checkpointer
 from marketflow.flows.runtime.engine_stderr import engine_noise, replay
+from marketflow.flows.runtime.job import Job
 from marketflow.flows.runtime.memory import keep_memory
-from marketflow.flows.runtime.partitions import Feed
+from marketflow.flows.runtime.partitions import parse
 from marketflow.flows.runtime.signals import die_with_parent
 from marketflow.flows.runtime.stats import RunStats
-from marketflow.flows.settings import Settings
-from marketflow.operators.bars.core import BarsConfig, BarsShard
-from marketflow.operators.books.core import BookConfig, BookShard
-from marketflow.operators.mid_history import BARS, BOOKS, NORMALISE, Warmup
-from marketflow.operators.normalise.core import Normaliser
+from marketflow.flows.settings import Settings, settings_of
+from marketflow.operators.mid_history import Warmup
 from marketflow.schemas.recovery import StateError
-from marketflow.schemas.units import NS_PER_MS, interval_ns
+from marketflow.schemas.shards import ShardPlan
+from marketflow.schemas.units import interval_ns
 from marketflow.sinks.engine import WriterSink
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.registry import parse_sink
 from marketflow.sources.config import SourceConfig
 from marketflow.sources.engine import FeedSource, ReplaySource
 from marketflow.sources.errors import SourceError
+from marketflow.sources.kafka.config import topic_of
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 from marketflow.sources.registry import SCHEMES
 
-if TYPE_CHECKING:
-    from marketflow.flows.replay.plan import ReplayPlan
-
-_PROGRESS_S = 0.5
+_PROGRESS_S: Final = 0.5
 #: What a batch costs by shard and table is to be shared by many rows; an idle feed gives small
 #: batches all the same. Feeds decoded by one compiled call take four times as much in the time.
-_BATCH_BYTES = 4 << 20
-_PACKED_BYTES = 16 << 20
+_BATCH_BYTES: Final = 4 << 20
+_PACKED_BYTES: Final = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """A run that replays: what, how fast (None: as fast as it goes), which of the tables; and the
-    key of the back-fill that the rows are for, if they are for one."""
+def _start(job: Job, flow: FlowSpec, settings: Settings, specs: list[SourceConfig]) -> Start:
+    """What the flow makes the cores of this process from."""
+    shards = settings.shards
+    warmup = job.replay.plan.warmup(flow, shards) if job.replay else Warmup()
+    folder = Path(job.recovery) if job.recovery else None
+    kept = None if folder is None else recovery.aside_folder(folder, job.process)
 
-    plan: ReplayPlan
-    speed: float | None
-    tables: tuple[str, ...]
-    aside: str | None = None
+    def cores(step: str, make: Make) -> Make:
+        assert step in flow.steps, f"{flow.name} has no core step {step}"
+        by_feed = step in flow.by_feed
+        warmed = warmup.warmed(step, make, lambda i: i if by_feed else i // shards)
+        # Large states are kept in files of their own where there is a recovery folder.
+        return warmed if kept is None else lambda i: AsideCore(warmed(i), kept, step, i)
 
+    def plan(feed: int) -> ShardPlan:
+        return job.feeds[feed].plan(feed, shards, job.process, job.processes)
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What one process does; plain values, so that it travels as JSON (a replay stays here)."""
-
-    sources: tuple[str, ...]
-    sinks: tuple[str, ...]
-    settings: dict[str, Any]
-    feeds: tuple[Feed, ...]
-    process: int = 0
-    processes: int = 1
-    recovery: str | None = None
-    replay: Replay | None = None
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Job:
-        values = json.loads(text)
-        return cls(
-            **{
-                **values,
-                "sources": tuple(values["sources"]),
-                "sinks": tuple(values["sinks"]),
-                "feeds": tuple(Feed(*feed) for feed in values["feeds"]),
-            }
-        )
-
-
-def _config(job: Job, specs: list[SourceConfig], settings: Settings) -> MarketDataConfig:
-    def normaliser(feed: int) -> Normaliser:
-        spec = specs[feed]
-        plan = job.feeds[feed].plan(feed, settings.shards, job.process, job.processes)
-        decoder = feeds.decoder(spec, settings.shards)
-        decoder.limit(settings.max_instruments)
-        return Normaliser(spec.name, decoder, plan, spec.partition or 0)
-
-    wanted = frozenset(settings.tables)
-    needed = wanted | {"trades"} if "bars" in wanted else wanted
-    book = BookConfig(
-        tables=needed,
-        depth_interval_ns=settings.depth_interval_ms * NS_PER_MS,
-        clock_skew_ns=settings.clock_skew_ms * NS_PER_MS,
-        feeds=tuple(spec.name for spec in specs),
-        partitions=tuple(spec.partition or 0 for spec in specs),
-        shards_per_feed=settings.shards,
-    )
-    bars = BarsConfig(
-        intervals=settings.intervals if "bars" in wanted else (),
-        allowed_lateness_ns=settings.late_ms * NS_PER_MS,
-    )
-    warmup = job.replay.plan.warmup(settings.shards) if job.replay else Warmup()
-
-    def cores(step: str, make: Callable[[int], Any]) -> Callable[[int], Any]:
-        return _kept(job, step, warmup.warmed(step, make))
-
-    return MarketDataConfig(
-        normalise=cores(NORMALISE, normaliser),
-        books=cores(BOOKS, lambda shard: BookShard(shard, book)),
-        bars=cores(BARS, lambda shard: BarsShard(shard, bars)),
-        intervals=bars.intervals,
-    )
-
-
-def _kept(job: Job, step: str, make: Callable[[int], Any]) -> Callable[[int], Any]:
-    """``make``, whose cores keep a large state in files of their own where there is a recovery
-    folder."""
-    if job.recovery is None:
-        return make
-    folder = recovery.aside_folder(Path(job.recovery), job.process)
-    return lambda index: AsideCore(make(index), folder, step, index)
+    return Start(settings, specs, plan, cores)
 
 
 def _source(
     job: Job, specs: list[SourceConfig], stop: threading.Event, limits: Limits, stats: RunStats
 ) -> FeedSource | ReplaySource:
     if job.replay is not None:
-        from marketflow.sources.kafka.config import topic_of
-
         spans = [(span, topic_of(specs[span.feed])) for span in job.replay.plan.spans]
         replaying = ReplaySource(spans, job.replay.speed, stop, limits)
         stats.more_progress = replaying.progress
@@ -157,11 +85,14 @@ def _source(
     return source
 
 
-def _checkpoints(job: Job, settings: Settings, stats: RunStats) -> AbstractContextManager[object]:
+def _checkpoints(
+    job: Job, flow: FlowSpec, settings: Settings, stats: RunStats
+) -> AbstractContextManager[object]:
     """Takes checkpoints meanwhile, if that was asked for."""
     if job.recovery is None or not settings.checkpoint_every or job.replay is not None:
         return nullcontext()
     return Checkpointer(
+        flow,
         recovery.store_file(Path(job.recovery), job.process),
         Path(job.recovery),
         job.process,
@@ -176,8 +107,12 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
 
     Raises UsageError or RunFailed with the fix in the text.
     """
-    settings = Settings(**job.settings)
-    sources = [feeds.parse(text, check=False) for text in job.sources]
+    flow = find(job.flow)
+    settings = settings_of(flow)(**job.settings)
+    if job.replay is not None:
+        plan = job.replay.plan.part(job.process, job.processes)
+        job = replace(job, replay=replace(job.replay, plan=plan))
+    sources = [parse(text, check=False) for text in job.sources]
     specs = [feed.spec(sources) for feed in job.feeds]
     folder = Path(job.recovery) if job.recovery else None
     identity = recovery.identity(folder) if folder else None
@@ -194,12 +129,13 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
         max_bytes=_PACKED_BYTES if packed else _BATCH_BYTES,
     )
     source = _source(job, specs, stop, limits, stats)
-    flow = market_data.build(source, sink, _config(job, specs, settings))
+    dataflow = flow.build(source, sink, flow.config(_start(job, flow, settings, specs)))
+    engine.check_steps(flow, dataflow)
     store = recovery.store_to_start(folder, job.process) if folder else None
     failure: Exception | None = None
-    with engine_noise() as noise, _checkpoints(job, settings, stats):
+    with engine_noise() as noise, _checkpoints(job, flow, settings, stats):
         try:
-            engine.drive(flow, store, settings.epoch_ms)
+            engine.drive(dataflow, store, settings.epoch_ms)
         except Exception as error:
             failure = error
     if failure is None:
@@ -246,7 +182,7 @@ def main() -> int:
     keep_memory()
     job = Job.from_json(sys.stdin.readline())
     threading.Thread(target=die_with_parent, name="parent", daemon=True).start()
-    stats = RunStats()
+    stats = RunStats(find(job.flow))
 
     def report() -> None:
         while not done.wait(_PROGRESS_S):

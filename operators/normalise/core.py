@@ -7,7 +7,6 @@ exactly one input: same bytes, same rows, whatever the batching.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from marketflow.operators.normalise.feed import FeedDecoder, SelectiveDecoder
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
+from marketflow.schemas.shards import ShardPlan
 from marketflow.schemas.tables.market_data import DEAD_LETTERS
 from marketflow.schemas.units import END_OF_TIME_NS
 
@@ -33,29 +33,9 @@ class Normalised(NamedTuple):
     parts: list[tuple[int, EventBatch]]
     feed: Rows
 
-
-@dataclass(frozen=True, slots=True)
-class ShardPlan:
-    """Which shards a feed has and which of them this process keeps.
-
-    Shards of feed f are f * shards_per_feed + (hash of venue and symbol mod shards_per_feed).
-    Process p of n keeps the shards with shard mod n = p, and process 0 the feed's own rows.
-    """
-
-    feed_index: int
-    shards_per_feed: int = 16
-    process: int = 0
-    processes: int = 1
-
-    def shard(self, local: int) -> int:
-        return self.feed_index * self.shards_per_feed + local
-
-    def keeps(self, local: int) -> bool:
-        return self.shard(local) % self.processes == self.process
-
-    @property
-    def keeps_feed(self) -> bool:
-        return self.process == 0
+    def silenced(self) -> Normalised:
+        """The same; the feed's own rows are for nobody to see."""
+        return Normalised(self.parts, self.feed.silenced())
 
 
 class Normaliser:

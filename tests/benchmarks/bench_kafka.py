@@ -29,6 +29,7 @@ from marketflow.flows.runtime.run import run
 from marketflow.infra.migrate import migrate
 from marketflow.infra.services.base import ServiceError
 from marketflow.infra.services.kafka import Kafka
+from marketflow.schemas.tables import TABLES
 from marketflow.sinks.kafka.config import KafkaConfig
 from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sinks.timescale.writer import copy_statement
@@ -197,7 +198,7 @@ def _record(cluster: Cluster, topic: str, count: int) -> int:
 
 def _copy_rates(dsn: str, fresh: str, folder: Path, names: list[str]) -> dict[str, float]:
     """Seconds that the server takes to COPY the rows of each table from a file of its own."""
-    migrate(fresh)
+    migrate(fresh, TABLES)
     seconds = {}
     with psycopg.connect(dsn) as source, psycopg.connect(fresh) as target:
         for name in names:
@@ -240,7 +241,7 @@ def to_timescale(quick: bool) -> Iterator[Result]:
             for _ in range(1 if quick else 3):
                 messages, consumed = _read(url)
                 with new_database(service) as dsn, new_database(service) as fresh:
-                    migrate(dsn)
+                    migrate(dsn, TABLES)
                     summary = run(_FLOW, [url], [f"timescale:{dsn}"], settings=chosen)
                     names = [name for name in wanted if summary["tables"].get(name)]
                     copied = sum(_copy_rates(dsn, fresh, folder, names).values())

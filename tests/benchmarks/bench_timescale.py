@@ -65,7 +65,7 @@ def _columns(item: Item, table: str, words: Words) -> list:
 def _bound(service: Service, table: str, path: Path) -> float:
     """Seconds of COPY FROM file, committed."""
     with new_database(service) as dsn:
-        migrate(dsn)
+        migrate(dsn, TABLES)
         with psycopg.connect(dsn) as connection:
             started = time.perf_counter()
             connection.execute(copy_statement(table).replace("STDIN", f"'{path}'"))
@@ -76,7 +76,7 @@ def _bound(service: Service, table: str, path: Path) -> float:
 def _sink(service: Service, items: list[Item]) -> float:
     """Seconds of the sink, exactly once included."""
     with new_database(service) as dsn:
-        migrate(dsn)
+        migrate(dsn, TABLES)
         writer = TimescaleWriter(dsn, recovery="bench")
         started = time.perf_counter()
         for item in items:
@@ -137,7 +137,7 @@ def _peers(service: Service, folder: Path, items: list[Item]) -> dict[str, float
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
     with new_database(service) as dsn:
-        migrate(dsn)
+        migrate(dsn, TABLES)
         return peers.measure("postgres", dsn, str(path))
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marketflow.flows.catalogue import DEFAULT_FLOW
 from tests.support.lakes import assert_same_lakes, last_change, until_it_writes
 from tests.support.patience import PATIENCE_S
 
@@ -37,8 +38,10 @@ class Outcome:
     undisturbed: dict[str, Any]
 
 
-def _command(sources: list[str], lake: Path, recovery: Path, processes: int) -> list[str]:
-    command = [sys.executable, "-m", "marketflow", "run", "market_data", "--json"]
+def _command(
+    flow: str, sources: list[str], lake: Path, recovery: Path, processes: int
+) -> list[str]:
+    command = [sys.executable, "-m", "marketflow", "run", flow, "--json"]
     for source in sources:
         command += ["--source", source]
     command += ["--sink", f"parquet:{lake}", "--recovery", str(recovery)]
@@ -53,12 +56,13 @@ def kill_and_resume(
     folder: Path,
     processes: int = 1,
     environment: dict[str, str] | None = None,
+    flow: str = DEFAULT_FLOW,
 ) -> Outcome:
     """Run undisturbed, then with ``kills`` kill -9s; assert both lakes equal."""
     env = {**os.environ, **_ENVIRONMENT, **(environment or {})}
     calm, rough = folder / "calm", folder / "rough"
     done = subprocess.run(
-        _command(sources, calm, folder / "calm-recovery", processes),
+        _command(flow, sources, calm, folder / "calm-recovery", processes),
         env=env, capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -69,7 +73,7 @@ def kill_and_resume(
     for _ in range(50 * kills):
         before = last_change(rough)
         child = subprocess.Popen(
-            _command(sources, rough, folder / "rough-recovery", processes),
+            _command(flow, sources, rough, folder / "rough-recovery", processes),
             env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip

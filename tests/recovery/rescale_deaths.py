@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from marketflow.flows.catalogue import DEFAULT_FLOW, find
 from marketflow.flows.runtime import recovery
 from marketflow.flows.runtime.rescale import rescale
 from marketflow.sinks.kafka.writer import KafkaWriter
@@ -59,7 +60,7 @@ def _attempt(steps: int, folder: Path, shards: int, processes: int, sinks: list[
     if child == 0:
         try:
             _die_after(steps)
-            rescale(folder, sinks, shards, processes)
+            rescale(find(DEFAULT_FLOW), folder, sinks, shards, processes)
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             os._exit(1)

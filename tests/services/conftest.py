@@ -6,9 +6,11 @@ Where they cannot be had (no Java, no apt) the tests skip with the reason; in CI
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pytest
 
@@ -16,6 +18,14 @@ from marketflow.infra.migrate import migrate
 from marketflow.infra.services.base import Service, ServiceError
 from marketflow.infra.services.kafka import Kafka
 from marketflow.infra.services.timescale import Timescale
+from marketflow.schemas.tables import TABLES
+from tests.support.services.history import (
+    STOPPED_AT,
+    History,
+    follow,
+    parted,
+    recorded_frames,
+)
 from tests.support.services.local import new_database, services_folder, start
 from tests.support.services.topics import Cluster
 
@@ -66,7 +76,7 @@ def bare_database(timescale: Timescale) -> Iterator[str]:
 @pytest.fixture
 def database(bare_database: str) -> str:
     """DSN of a migrated database of the test's own."""
-    migrate(bare_database)
+    migrate(bare_database, TABLES)
     return bare_database
 
 
@@ -81,3 +91,24 @@ def ask(database: str) -> Callable[[str], list[tuple]]:
             return cursor.fetchall() if cursor.description else []
 
     return run
+
+
+@pytest.fixture(scope="module")
+def history(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory) -> History:
+    """The run followed the topics, two processes, stopped (a checkpoint is there), then one."""
+    frames = recorded_frames()
+    topics = (kafka.topic(2), kafka.topic(2))
+    folder = tmp_path_factory.mktemp("history")
+    line = [
+        sys.executable, "-m", "marketflow", "run", "market_data", "--checkpoint-every", "1d",
+        "--sink", f"parquet:{folder / 'lake'}", "--recovery", str(folder / "recovery"),
+    ]  # fmt: skip
+    for topic in topics:
+        line += ["--source", f"kafka://{kafka.brokers}/{topic}?venue=binance&group=history"]
+    for first, rows, processes in ((0, STOPPED_AT, 2), (STOPPED_AT, 4000 - STOPPED_AT, 1)):
+        for topic, half in zip(topics, parted(frames.slice(first, rows)), strict=True):
+            kafka.record(topic, half)
+        started = [*line, "--processes", str(processes)]
+        follow(kafka, started, topics, "history", first + rows)
+    times = np.sort(frames.column("ts_recv").to_numpy())
+    return History(kafka.brokers, topics, folder / "lake", folder / "recovery", times)

@@ -72,7 +72,7 @@ def test_no_table_has_a_unique_index(ask: Ask) -> None:
 
 
 def test_again_changes_nothing(database: str) -> None:
-    again = migrate(database)
+    again = migrate(database, TABLES)
     assert again.applied == []
     assert again.edition == "apache"
     assert "0001_store" in again.present
@@ -81,7 +81,8 @@ def test_again_changes_nothing(database: str) -> None:
 def test_two_runners_wait_for_each_other(bare_database: str) -> None:
     reports = []
     runners = [
-        threading.Thread(target=lambda: reports.append(migrate(bare_database))) for _ in range(3)
+        threading.Thread(target=lambda: reports.append(migrate(bare_database, TABLES)))
+        for _ in range(3)
     ]
     for runner in runners:
         runner.start()
@@ -104,10 +105,10 @@ def test_a_changed_file_is_refused(database: str, tmp_path: Path) -> None:
     views = folder / "0002_views.sql"
     views.write_text(views.read_text() + "\n-- changed\n")
     with pytest.raises(MigrationError, match=r"0002_views\.sql was changed.*higher-numbered"):
-        migrate(database, folder=folder)
+        migrate(database, TABLES, folder=folder)
     views.unlink()
     with pytest.raises(MigrationError, match="newer"):
-        migrate(database, folder=folder)
+        migrate(database, TABLES, folder=folder)
 
 
 def test_a_file_that_fails_leaves_nothing_and_can_be_mended(
@@ -117,10 +118,10 @@ def test_a_file_that_fails_leaves_nothing_and_can_be_mended(
     new = folder / "0099_new.sql"
     new.write_text("CREATE TABLE store.extra (a int);\n\nSELECT nonsense;\n")
     with pytest.raises(MigrationError, match="nonsense"):
-        migrate(database, folder=folder)
+        migrate(database, TABLES, folder=folder)
     assert ask("SELECT to_regclass('store.extra')") == [(None,)]
     new.write_text("CREATE TABLE store.extra (a int);\n")
-    assert migrate(database, folder=folder).applied == ["0099_new"]
+    assert migrate(database, TABLES, folder=folder).applied == ["0099_new"]
 
 
 def test_a_file_without_transaction_can_be_run_again(
@@ -131,10 +132,10 @@ def test_a_file_without_transaction_can_be_run_again(
     head = "-- marketflow: no transaction\nCREATE TABLE IF NOT EXISTS store.extra (a int);\n\n"
     new.write_text(head + "SELECT nonsense;\n")
     with pytest.raises(MigrationError, match="nonsense"):
-        migrate(database, folder=folder)
+        migrate(database, TABLES, folder=folder)
     assert ask("SELECT to_regclass('store.extra')::text") == [("store.extra",)]
     new.write_text(head)
-    assert migrate(database, folder=folder).applied == ["0099_new"]
+    assert migrate(database, TABLES, folder=folder).applied == ["0099_new"]
 
 
 def test_the_full_editions_clean_up_runs_here_too(database: str, ask: Ask) -> None:
@@ -163,11 +164,11 @@ def test_the_server_knows_the_full_editions_statements(database: str) -> None:
 def test_mistakes_are_told_with_their_fix(timescale, database: str) -> None:
     wrong = replace_password(database, "wrong")
     with pytest.raises(MigrationError, match="password is wrong"):
-        migrate(wrong)
+        migrate(wrong, TABLES)
     with pytest.raises(MigrationError, match="does not exist; create it"):
-        migrate(timescale.url.rpartition("/")[0] + "/nowhere")
+        migrate(timescale.url.rpartition("/")[0] + "/nowhere", TABLES)
     with pytest.raises(MigrationError, match="is it running"):
-        migrate("postgresql://someone@127.0.0.1:1/x")
+        migrate("postgresql://someone@127.0.0.1:1/x", TABLES)
 
 
 def test_the_command_line(bare_database: str) -> None:

@@ -17,6 +17,7 @@ from marketflow.flows.queries.database import query_database
 from marketflow.infra.migrate import migrate
 from marketflow.infra.reader import ROLE, power
 from marketflow.infra.services.timescale import Timescale
+from marketflow.schemas.tables import TABLES
 from marketflow.sinks.timescale.dsn import with_login
 from tests.support.services.dsn import replace_password
 from tests.support.services.local import new_database, reader_of
@@ -29,7 +30,7 @@ def places(timescale: Timescale) -> Iterator[tuple[str, str]]:
     """DSNs of a database for its owner and for the login that only reads."""
     timescale.up(print)
     with new_database(timescale) as owner:
-        migrate(owner)
+        migrate(owner, TABLES)
         with psycopg.connect(owner, autocommit=True) as connection:
             connection.execute("CREATE SEQUENCE numbers")
             connection.execute("GRANT ALL ON SEQUENCE numbers TO PUBLIC")
@@ -295,7 +296,7 @@ def test_up_again_puts_the_kept_password_back(
     places: tuple[str, str], timescale: Timescale
 ) -> None:
     owner, reader = places
-    migrate(owner, new_reader_password=True)
+    migrate(owner, TABLES, new_reader_password=True)
     with pytest.raises((UsageError, RunFailed), match="password is wrong"):
         query_database("SELECT 1", reader, lambda answer: list(answer.rows()))
     assert timescale.up(print).reader == timescale.reader_url

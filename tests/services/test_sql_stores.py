@@ -81,7 +81,7 @@ def stores(timescale, tmp_path_factory) -> Iterator[tuple[Path, str]]:
     """A lake and the DSN of a database with the same rows, for the login that only reads."""
     lake = tmp_path_factory.mktemp("stores") / "lake"
     with new_database(timescale) as dsn:
-        migrate(dsn)
+        migrate(dsn, TABLES)
         writers = [ParquetWriter(lake), TimescaleWriter(dsn)]
         feed = Feed(np.random.default_rng(21))
         for shard in (0, 1, 2):

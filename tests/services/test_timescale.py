@@ -302,7 +302,7 @@ def test_a_database_put_back_under_a_running_writer_ends_it(database: str, ask: 
 
 def test_nothing_listens_yet(bare_database: str, caplog) -> None:
     """The message names what is waited for; the server is there in time here."""
-    migrate(bare_database)
+    migrate(bare_database, TABLES)
     head, _, name = bare_database.rpartition("/")
     absent = f"{head.rpartition(':')[0]}:1/{name}"
     item = items(15, 1, {"quotes": 5})[0]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from marketflow.flows.catalogue import DEFAULT_FLOW, find
 from marketflow.flows.errors import UsageError
 from marketflow.flows.runtime import recovery
 from marketflow.flows.runtime.partitions import Feed
@@ -25,7 +26,8 @@ from tests.support.services.kafka_writing import ROWS, items, pieces
 from tests.support.services.topics import Cluster
 
 pytestmark = pytest.mark.services
-_SINKS = ("market_data.sinks", "0")
+_FLOW = find(DEFAULT_FLOW)
+_SINKS = (_FLOW.step_id(_FLOW.output), "0")
 _SHARDS = 16
 #: The brokers undo a dead writer's transaction after patience_s and a minute: no test lasts that.
 _QUERY = "?patience_s=840&commit_ms=600000"
@@ -51,7 +53,8 @@ def _run_of_two(folder: Path, sinks: list[str]) -> str:
     run = recovery.identity(folder)
     states = []
     for process in range(2):
-        writers = [RunStats(), *(parse_sink(url).open(f"w{process}", run) for url in sinks)]
+        opened = [parse_sink(url).open(f"w{process}", run) for url in sinks]
+        writers = [RunStats(_FLOW), *opened]
         states.append({_SINKS: pickle.dumps(tuple(writer.snapshot() for writer in writers))})
         for writer in writers[1:]:
             writer.abandon()
@@ -74,12 +77,12 @@ def _left_open(kafka: Cluster, url: str, prefix: str, writer: str, run: str) -> 
 
 
 def _rescaled(folder: Path, url: str, run: str) -> Any:
-    rescale(folder, [url], _SHARDS, 1)
+    rescale(_FLOW, folder, [url], _SHARDS, 1)
     return parse_sink(url).open(recovery.writer_id(folder, 0), run)
 
 
 def _resumed(folder: Path, url: str, run: str) -> Any:
-    shut_out(folder, [url], 2)
+    shut_out(_FLOW, folder, [url], 2)
     return parse_sink(url).open(recovery.writer_id(folder, 0), run)
 
 
@@ -114,7 +117,7 @@ def test_a_run_that_is_alive_is_not_shut_out_by_a_second_start(
         writer.write(items(1)[0])
     arguments = (_SHARDS, 1) if start is rescale else (2,)
     with pytest.raises(UsageError, match=r"is being written by process \d+ \(as l1w1\)"):
-        start(folder, sinks, *arguments)
+        start(_FLOW, folder, sinks, *arguments)
     for writer in alive:
         writer.close()
     assert len(kafka.rows(prefix, "trades")) == ROWS["trades"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from marketflow.flows.runtime import processes
 from marketflow.flows.runtime import run as run_module
 from marketflow.flows.settings import load
 from marketflow.sources.registry import open_reader, parse_source
@@ -74,7 +75,7 @@ def write_feed(path: Path, seed: int = 3) -> None:
     reader.close()
 
 
-class _Stopping(run_module.Here):
+class _Stopping(processes.Here):
     """Stops, as by a signal, once there are rows."""
 
     def __init__(self, job: Any, stop: threading.Event | None = None) -> None:
@@ -107,7 +108,7 @@ def stopped_halfway(
 def stop_halfway(start: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Start a run that is stopped once it has read a third of the messages."""
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "Here", _Stopping)
+        patch.setattr(processes, "Here", _Stopping)
         summary = start()
     assert summary["stopped"]
     assert 0 < summary["messages"] < _EVENTS

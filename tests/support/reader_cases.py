@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from marketflow.flows.market_data import decoders
+from marketflow.flows.runtime.partitions import parse
 from marketflow.schemas.messages.frames import FRAMES as FRAME_COLUMNS
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.sinks.lake.writer import ParquetWriter
@@ -153,7 +153,7 @@ def _lake(folder: Path, messages: int) -> SourceConfig:
     writer = ParquetWriter(folder / "lake")
     writer.write(Feed(np.random.default_rng(1)).item(0, {"trades": messages}))
     writer.close()
-    return decoders.parse(f"parquet:{folder}/lake?table=trades")
+    return parse(f"parquet:{folder}/lake?table=trades")
 
 
 def _simulator(query: str) -> Callable[[Path, int], SourceConfig]:

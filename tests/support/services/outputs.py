@@ -44,7 +44,7 @@ def new_outputs(folder: Path, kafka: Cluster, timescale: Service) -> Outputs:
     with administrator(timescale) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     dsn = timescale.url.rpartition("/")[0] + f"/{name}"
-    migrate(dsn)
+    migrate(dsn, TABLES)
     return Outputs(folder / f"lake-{name}", kafka.tables(PARTITIONS), dsn)
 
 

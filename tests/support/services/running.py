@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from marketflow.flows.catalogue import DEFAULT_FLOW
 from marketflow.infra.services.timescale import Timescale
 from tests.support.logs import keep_log
 from tests.support.services.local import back_up
@@ -65,9 +66,10 @@ class Flow:
     environment: dict[str, str]
     child: subprocess.Popen[str] | None = None
     started_s: float = 0.0
+    flow: str = DEFAULT_FLOW
 
     def start(self) -> None:
-        line = [sys.executable, "-m", "marketflow", "run", "market_data", "--json"]
+        line = [sys.executable, "-m", "marketflow", "run", self.flow, "--json"]
         for source in self.sources:
             line += ["--source", source]
         for sink in self.sinks:

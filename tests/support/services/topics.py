@@ -55,7 +55,7 @@ class Cluster:
         wanted = {f"{prefix}.{name}" for name in names}
         topics = [
             NewTopic(t.name, partitions, 1, config=t.config)
-            for t in declared(prefix, partitions)
+            for t in declared(TABLES, prefix, partitions)
             if t.name in wanted
         ]
         for future in self.admin.create_topics(topics).values():

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from marketflow.flows.catalogue import DEFAULT_FLOW, find
 from marketflow.flows.commands.report import print_summary
 from marketflow.flows.console import Progress, fitted
 from marketflow.flows.runtime.stats import RunStats, merge_progress, merge_summaries
@@ -111,7 +112,7 @@ def _printed(summary: dict[str, Any]) -> str:
 
 
 def test_stale_books_are_named_and_only_faults_are_among_the_faults() -> None:
-    stats = RunStats()
+    stats = RunStats(find(DEFAULT_FLOW))
     stats.write(_quality(("gap", "AAPL"), ("stale", "AAPL"), ("stale", "MSFT"), ("stale", "IBM")))
     stats.write(_quality(("valid", "MSFT")))
     stats.levels["stale_books"] = {3: 2}
@@ -121,10 +122,10 @@ def test_stale_books_are_named_and_only_faults_are_among_the_faults() -> None:
     assert "gap" in faults
     assert "valid" not in faults
     assert faults.count("stale") == 0
-    again = RunStats()
+    again = RunStats(find(DEFAULT_FLOW))
     again.restore(stats.snapshot())
     assert again.summary()["stale"] == stats.summary()["stale"]
-    whole = RunStats()
+    whole = RunStats(find(DEFAULT_FLOW))
     whole.restore(stats.reassign([stats.snapshot()], lambda shard: shard != 3))
     assert whole.summary()["stale"] == []
     assert merge_summaries([stats.summary(), again.summary()])["stale"] == [
@@ -133,10 +134,10 @@ def test_stale_books_are_named_and_only_faults_are_among_the_faults() -> None:
 
 
 def test_a_finished_run_says_that_nothing_is_new() -> None:
-    stats = RunStats()
+    stats = RunStats(find(DEFAULT_FLOW))
     stats.write(_quality(("gap", "AAPL")))
     assert "100 messages in 2.0 s" in _printed(_summary(stats))
-    again = RunStats()
+    again = RunStats(find(DEFAULT_FLOW))
     again.restore(stats.snapshot())
     assert _printed(_summary(again)).startswith("nothing new: this run has read its input to the")
     again.write(_quality(("gap", "AAPL")))
@@ -144,7 +145,7 @@ def test_a_finished_run_says_that_nothing_is_new() -> None:
 
 
 def test_several_processes_show_one_progress() -> None:
-    one, two = RunStats().progress(), RunStats().progress()
+    one, two = RunStats(find(DEFAULT_FLOW)).progress(), RunStats(find(DEFAULT_FLOW)).progress()
     one |= {"messages": 3, "last_event_ns": 7, "compiling": "", "compile_s": 1.0}
     two |= {"messages": 4, "last_event_ns": 5, "compiling": "engine.run", "compile_s": 2.5}
     merged = merge_progress([one, two])

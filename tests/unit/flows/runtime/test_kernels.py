@@ -14,8 +14,11 @@ import numba
 import pytest
 from numba.core import event
 
+from marketflow.flows.catalogue import DEFAULT_FLOW, find
+from marketflow.flows.market_data.compiled import BOOKS, ITCH, ROWS
+from marketflow.flows.recording.line_pump import LINES
 from marketflow.flows.runtime.compiling import COMPILING, Compiling
-from marketflow.flows.runtime.kernels import PARTS, _crews, parts_of
+from marketflow.flows.runtime.kernels import SIMULATORS, _crews, parts_of
 from marketflow.flows.runtime.run import timed
 from marketflow.sources.registry import parse_source
 from tests.support.root import ROOT
@@ -24,11 +27,14 @@ _COLD = """
 import json, logging, sys, time
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 from marketflow.flows.runtime.compiling import COMPILING
-from marketflow.flows.runtime.kernels import PARTS, prepare
-said = prepare(["itch", "lines"], "a test")
-again = prepare(["itch", "lines"], "a test")
-for name in ("itch", "lines"):
-    PARTS[name].warm()
+from marketflow.flows.catalogue import load
+from marketflow.flows.market_data.compiled import ITCH
+from marketflow.flows.recording.line_pump import LINES
+from marketflow.flows.runtime.kernels import prepare
+said = prepare([ITCH, LINES], "a test")
+again = prepare([ITCH, LINES], "a test")
+for part in (ITCH, LINES):
+    load(part.warm)()
 print(json.dumps({"first": said, "again": again, "here": COMPILING.kernels}))
 """
 
@@ -45,30 +51,32 @@ def test_what_was_compiled_beside_is_not_compiled_here(tmp_path: Path) -> None:
     assert found["again"] == 0
     assert found["here"] == 0, done.stderr
     said = done.stderr.splitlines()
-    assert said[0] == f"compiling kernels for a test, once, about {PARTS['lines'].seconds} s"
+    assert said[0] == f"compiling kernels for a test, once, about {LINES.seconds} s"
     assert said[1].startswith("kernels are ready (")
     assert len(said) == 2
 
 
 def test_processes_take_about_as_long_as_each_other() -> None:
-    crews = _crews(["itch", "books", "rows", "simulator"], 2)
-    assert crews == [["books"], ["rows", "simulator", "itch"]]
-    assert _crews(["itch", "books"], 1) == [["books", "itch"]]
-    assert _crews(["itch"], 8) == [["itch"]]
+    simulator = SIMULATORS["itch"]
+    crews = _crews([ITCH, BOOKS, ROWS, simulator], 2)
+    assert crews == [[BOOKS], [ROWS, simulator, ITCH]]
+    assert _crews([ITCH, BOOKS], 1) == [[BOOKS, ITCH]]
+    assert _crews([ITCH], 8) == [[ITCH]]
 
 
 @pytest.mark.parametrize(
     ("source", "sink", "parts"),
     [
-        ("sim:", "null:", ["books", "rows", "simulator", "itch"]),
-        ("sim:?format=binance", "null:", ["books", "rows", "simulator_binance", "binance"]),
+        ("sim:", "null:", ["books", "rows", "itch", "simulator"]),
+        ("sim:?format=binance", "null:", ["books", "rows", "binance", "simulator_binance"]),
         ("kafka://h:1/raw.binance", "null:", ["books", "rows", "binance"]),
         ("kafka://h:1/frames?venue=xnas", "null:", ["books", "rows", "itch"]),
         ("kafka://h:1/raw.okx", "timescale:postgresql://h/d", ["books", "rows", "timescale"]),
     ],
 )
 def test_a_run_prepares_what_it_needs(source: str, sink: str, parts: list[str]) -> None:
-    assert parts_of([parse_source(source)], [sink]) == parts
+    found = parts_of(find(DEFAULT_FLOW), [parse_source(source)], [sink])
+    assert [part.name for part in found] == parts
 
 
 def test_what_compiles_meanwhile_is_said_once_and_counted(

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from marketflow.flows.catalogue import DEFAULT_FLOW, every, find
 from marketflow.flows.errors import UsageError
 from marketflow.flows.runtime import checkpoints
-from marketflow.flows.settings import FREE, Settings
+from marketflow.flows.settings import FREE, load, settings_of
 from marketflow.operators.bars import core as bars
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
 from marketflow.sinks.lake.run import WriterFolder
@@ -316,8 +317,10 @@ def test_a_mended_first_start_may_have_its_folder(tmp_path: Path) -> None:
 def test_every_setting_decides_rows_or_is_free() -> None:
     """A new setting is compared on resume unless it is said to be free of that."""
     decides = {"shards", "tables", "intervals", "late_ms", "depth_interval_ms", "clock_skew_ms"}
-    assert Settings.model_fields.keys() >= FREE | decides
-    assert Settings().deciding_rows().keys() == Settings.model_fields.keys() - FREE
+    for flow in every():
+        fields = settings_of(flow).model_fields.keys()
+        assert load(flow).deciding_rows().keys() == fields - FREE
+    assert settings_of(find(DEFAULT_FLOW)).model_fields.keys() >= FREE | decides
 
 
 def test_the_words_are_in_one_place() -> None:

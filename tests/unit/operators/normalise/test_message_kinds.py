@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from marketflow.flows.catalogue import DEFAULT_FLOW, find
 from marketflow.flows.commands.report import print_summary
 from marketflow.flows.runtime.run import run
 from marketflow.flows.runtime.stats import RunStats
@@ -111,10 +112,10 @@ def test_the_summary_tells_and_people_see_it(tmp_path: Path) -> None:
 
 
 def test_kinds_are_bounded_and_survive_a_restart() -> None:
-    stats = RunStats()
+    stats = RunStats(find(DEFAULT_FLOW))
     for number in range(150):
         stats.write(Rows(-1, {}, {f"{ROWLESS}kind{number}": 1}))
-    again = RunStats()
+    again = RunStats(find(DEFAULT_FLOW))
     again.restore(stats.snapshot())
     again.write(Rows(-1, {}, {f"{ROWLESS}kind0": 1, f"{ROWLESS}kind149": 1}))
     found = again.summary()["rowless_messages"]

@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 
 from marketflow.flows.errors import UsageError
-from marketflow.flows.market_data.decoders import decoder, parse
+from marketflow.flows.market_data.decoders import decoder
 from marketflow.flows.queries.duckdb_lake import open_lake
+from marketflow.flows.runtime.partitions import parse
 from marketflow.flows.runtime.run import run
 from marketflow.sinks.lake.layout import list_files
 from marketflow.sources.errors import SourceError
