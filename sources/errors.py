@@ -1,4 +1,4 @@
-"""What can go wrong with a source, said so that a person can mend it."""
+"""Errors of sources. Their texts name the fix."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ class SourceError(ValueError):
 
 
 class FeedFailed(ConnectionError):  # noqa: N818 - reads as what happened
-    """A server that a feed comes from is gone or refuses: the text says which and how to go on."""
+    """The server of a feed is gone or refuses. The text says which, and how to resume."""

@@ -114,7 +114,7 @@ def _run(
         if order.recovery is not None and order.processes > 1:
             shut_out(flow, order.recovery, order.sinks, order.processes, replaying.aside)
         compiled_s = prepare(parts_of(flow, topics, order.sinks), "the replay", console, stop)
-        crew = crew_of(job, stop)
+        crew = crew_of(job, topics, stop)
         with timed(compiled_s) as clock, Progress("replay", crew.progress, console):
             summary = crew.run()
     return {

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,20 +19,24 @@ from marketflow.flows.runtime.signals import on_signals
 from marketflow.flows.runtime.stats import RunStats, merge_progress, merge_summaries
 from marketflow.flows.runtime.worker import run_process
 from marketflow.schemas.recovery import START_AGAIN
+from marketflow.sources.config import SourceConfig
 
 _STOP_GRACE_S: Final = 60
 
 
-def crew_of(job: Job, stop: threading.Event) -> Here | Crew:
-    """The processes of the job, not started yet."""
-    return Here(job, stop) if job.processes == 1 else Crew(job, stop)
+def crew_of(job: Job, sources: Sequence[SourceConfig], stop: threading.Event) -> Here | Crew:
+    """The processes of the job, not started yet. ``sources``: the configs of its URLs."""
+    return Here(job, sources, stop) if job.processes == 1 else Crew(job, stop)
 
 
 class Here:
     """A run in this very process."""
 
-    def __init__(self, job: Job, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self, job: Job, sources: Sequence[SourceConfig], stop: threading.Event | None = None
+    ) -> None:
         self._job = job
+        self._sources = sources
         self._stop = stop or threading.Event()
         self._stats = RunStats(find(job.flow))
 
@@ -44,7 +49,7 @@ class Here:
 
     def run(self) -> dict[str, Any]:
         with on_signals(self._stop.set):
-            run_process(self._job, self._stop, self._stats)
+            run_process(self._job, self._sources, self._stop, self._stats)
         return self._stats.summary()
 
 

@@ -85,7 +85,7 @@ def run(
             recovery=None if recovery is None else str(recovery),
         )
         compiled_s = prepare(parts_of(found, specs, sinks), ", ".join(names), console, stop)
-        crew = crew_of(job, stop)
+        crew = crew_of(job, specs, stop)
         with timed(compiled_s) as clock, Progress(found.name, crew.progress, console):
             summary = crew.run()
     return {"flow": found.name, **summary, "stopped": crew.stopped, **clock.figures(summary)}

@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -102,9 +103,12 @@ def _checkpoints(
     )
 
 
-def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
+def run_process(
+    job: Job, sources: Sequence[SourceConfig], stop: threading.Event, stats: RunStats
+) -> None:
     """Run until the sources end or ``stop`` is set; ``stats`` counts along.
 
+    ``sources``: the configs of the job's URLs, parsed once per process.
     Raises UsageError or RunFailed with the fix in the text.
     """
     flow = find(job.flow)
@@ -112,7 +116,6 @@ def run_process(job: Job, stop: threading.Event, stats: RunStats) -> None:
     if job.replay is not None:
         plan = job.replay.plan.part(job.process, job.processes)
         job = replace(job, replay=replace(job.replay, plan=plan))
-    sources = [parse(text, check=False) for text in job.sources]
     specs = [feed.spec(sources) for feed in job.feeds]
     folder = Path(job.recovery) if job.recovery else None
     identity = recovery.identity(folder) if folder else None
@@ -190,9 +193,10 @@ def main() -> int:
 
     threading.Thread(target=report, name="report", daemon=True).start()
     try:
-        run_process(job, stop, stats)
-    except (UsageError, RunFailed, OSError) as error:
-        _say(lock, error=str(error), usage=isinstance(error, UsageError))
+        sources = [parse(text, check=False) for text in job.sources]
+        run_process(job, sources, stop, stats)
+    except (UsageError, RunFailed, SourceError, OSError) as error:
+        _say(lock, error=str(error), usage=isinstance(error, UsageError | SourceError))
         return 1
     finally:
         done.set()

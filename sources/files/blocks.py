@@ -1,8 +1,8 @@
-"""The part all file readers share: buffers that start at a message, paths one after the other.
+"""Base of the readers of bytes: buffers that start at a message, paths one after the other.
 
-A subclass says how whole messages are taken from a buffer and what the rest of a file means.
-After the last message of a path with bytes left over, or of a damaged one, comes one TRUNCATED or
-BROKEN frame with those bytes and the reason; then the next path. No message spans two paths.
+A subclass takes whole messages from a buffer, and says what the rest of a file means. A path that
+is damaged, or ends with bytes left over, gives one TRUNCATED or BROKEN frame with those bytes and
+the reason after its last message; then the next path is read. No message spans two paths.
 """
 
 from __future__ import annotations

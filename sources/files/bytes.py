@@ -1,9 +1,9 @@
 """Bytes of one feed that lies in one or several files, plain or compressed.
 
-The compression is told by a file's first bytes (gzip, zstd), never by its name. A :class:`Place`
-in a feed is exact to the byte. Going on at a place seeks in a plain file; in a compressed one
-everything before it in that file is decompressed again (measured: 0.4 GB/s gzip, 1 GB/s zstd);
-earlier files are not touched.
+A file's first bytes decide how it is compressed (gzip, zstd), never its name. A :class:`Place` in a
+feed is exact to the byte. Resuming at a place seeks in a plain file; in a compressed one everything
+before it in that file is decompressed again (measured: 0.4 GB/s gzip, 1 GB/s zstd). Earlier files
+are not touched.
 
 Damage never raises: a compressed file that ends early or does not decompress gives every byte
 that its decompressor still yields, then a :class:`Damage`.

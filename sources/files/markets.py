@@ -1,4 +1,4 @@
-"""Which of Binance's markets a recording is of, told by its first messages.
+"""Which of Binance's markets a recording is of, by its first messages.
 
 USD-M and COIN-M send what spot never does: ``pu`` in depth updates, a named bookTicker, a trade's
 ``X``, mark prices. COIN-M's symbols are of a dollar pair and end in ``_PERP`` or a day; all other

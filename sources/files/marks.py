@@ -1,7 +1,7 @@
-"""Whether the files of a feed are still those that a run began with.
+"""Check that the files of a feed are those that a run began with.
 
-A run that goes on continues at a byte of a file. It must be the same file, which may have grown at
-its end since; a recording that is still being written does.
+A resumed run continues at a byte of a file. It must be the same file, which may have grown at its
+end since: a recording that is still being written does.
 """
 
 from __future__ import annotations

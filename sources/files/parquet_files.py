@@ -1,4 +1,4 @@
-"""Parquet files one after the other as one feed: what its readers have in common."""
+"""Base of the readers of Parquet files, one after the other as one feed."""
 
 from __future__ import annotations
 

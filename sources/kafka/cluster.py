@@ -201,7 +201,7 @@ class Cluster:
         return self.ask(query, START_PATIENCE_S, f"time of {topic}[{partition}] {offset}")
 
     def commit(self, positions: Iterable[tuple[str, int, int]]) -> None:
-        """Tell the group where we are. For lag tools: nothing rests on it, nothing waits for it."""
+        """Commit positions to the group, for tools that watch lag. A run does not rely on them."""
         offsets = [TopicPartition(*position) for position in positions]
         try:
             self._client.commit(offsets=offsets, asynchronous=True)
@@ -218,5 +218,5 @@ class Cluster:
         return {topic: len(found.partitions) for topic, found in known.items()}
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._client.close()

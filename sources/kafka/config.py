@@ -1,4 +1,4 @@
-"""What a ``kafka://`` source URL asks for: which topic, from where to where, and what is in it.
+"""Config of a ``kafka://`` source: which topic, from where to where, and what is in it.
 
 ``kafka://HOST:PORT[,HOST:PORT]/TOPIC?from=…&to=…&venue=…|table=…&group=…``
 
@@ -9,11 +9,11 @@
   run. A time to come ends the feed when it has come. Without it the feed never ends.
 - ``venue``: how raw frames are decoded; a topic ``raw.<venue>`` needs none. ``table``: the topic
   holds rows of that table; a topic ``<prefix>.<table>`` needs none.
-- ``group``: the consumer group that positions are told to, for tools that watch lag.
-- ``letters``: with ``venue``, in a topic of dead letters: only those are taken that were raw frames
-  of this feed (``kafka:raw.kraken``); the frames are read again.
+- ``group``: the consumer group that positions are committed to, for tools that watch lag.
+- ``letters``: with ``venue``, of a topic of dead letters: read only those that were raw frames of
+  this feed (``kafka:raw.kraken``), as frames again.
 - ``registry``: URL of a Schema Registry for Avro rows of others.
-- ``patience_s``: how long an outage of the brokers is waited out.
+- ``patience_s``: longest outage of the brokers that a run waits out.
 - security: see schemas.kafka_address.
 """
 
@@ -50,7 +50,7 @@ _FORMS: Final = "earliest, latest, an offset, p0:o0,p1:o1 or a time such as 2026
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One end of what is read: a word, or an offset, or offsets by partition, or a time (ms)."""
+    """One end of an interval: a word, or an offset, or offsets by partition, or a time (ms)."""
 
     word: str = ""
     offset: int | None = None

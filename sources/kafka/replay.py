@@ -233,6 +233,6 @@ class Replay:
         }
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         for partition in self._partitions:
             partition.close()

@@ -1,7 +1,7 @@
-"""Requests for a resync, read from their topic: what the books ask of a recorder.
+"""Read requests for a resync, by which the books ask a recorder for a full book.
 
-Read from the end of the topic on: a recorder that starts asks for every book anyway. An outage of
-the brokers is waited out; what was asked meanwhile is read afterwards.
+Reading starts at the end of the topic: a recorder that starts asks for every book anyway. Wait out
+an outage of the brokers; requests made meanwhile are read afterwards.
 """
 
 from __future__ import annotations

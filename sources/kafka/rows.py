@@ -28,7 +28,7 @@ from marketflow.sources.kafka.config import KafkaConfig
 
 
 def translator(config: KafkaConfig) -> RowFrames | LetterFrames | None:
-    """What makes frames of the messages of a topic; None where they are frames."""
+    """Translator of the messages of a topic to frames; None where they are frames."""
     if config.letters:
         return LetterFrames(config.letters, config.registry)
     return RowFrames(table(config.table), config.registry) if config.table else None

@@ -1,4 +1,4 @@
-"""Live feeds as batches of frames, for whoever writes them down.
+"""Live feeds as batches of frames, for a writer.
 
 The sockets live in a thread of their own with an event loop; :meth:`Recorder.poll` gives what has
 come, so a slow writer never delays an arrival stamp. Order is kept within a connection, and

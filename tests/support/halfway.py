@@ -78,8 +78,8 @@ def write_feed(path: Path, seed: int = 3) -> None:
 class _Stopping(processes.Here):
     """Stops, as by a signal, once there are rows."""
 
-    def __init__(self, job: Any, stop: threading.Event | None = None) -> None:
-        super().__init__(job, stop)
+    def __init__(self, job: Any, sources: Any, stop: threading.Event | None = None) -> None:
+        super().__init__(job, sources, stop)
         count: Callable[[Any], None] = self._stats.write
 
         def write(rows: Any) -> None:

@@ -1,1 +1,1 @@
-"""What a recorder must know of each venue: declarations, no socket, no clock, no chance."""
+"""Declarations of each venue for a recorder: no socket, no clock, no chance."""

@@ -1,4 +1,4 @@
-"""What a recorder must know of a venue: a page of declarations, no socket, no clock, no chance.
+"""Declarations of a venue for a recorder: no socket, no clock, no chance.
 
 A subclass says which messages subscribe, which address answers with a snapshot, what keeps the
 connection alive. :mod:`sources.websocket.connection` asks and does it; the decoders of
