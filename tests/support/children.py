@@ -28,6 +28,10 @@ class Child(subprocess.Popen[Any]):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.said: list[str] = []
+        # Who is remembered is not collected, and so not reaped either: a killed server would look
+        # alive to the next one that wants its socket.
+        for child in _children:
+            child.poll()
         super().__init__(*arguments, **options)
         _children.append(self)
 
