@@ -47,7 +47,7 @@ from marketflow.operators.formats.dbn import csv_lines as dbn_csv
 from marketflow.operators.formats.dbn import tables as dbn_tables
 from marketflow.operators.formats.dbn.kernels import dbn as kernels
 from marketflow.operators.formats.dbn.names import Names
-from marketflow.operators.formats.dbn.records import Records, fitting
+from marketflow.operators.formats.dbn.records import Records, fitting, late_definitions
 from marketflow.operators.formats.publishers import may_be_negative, publisher
 from marketflow.operators.formats.tables.columns import run_end
 from marketflow.operators.instruments import BookRules, RefusedInstrumentError, Registry
@@ -237,11 +237,16 @@ class DbnDecoder:
             self._reject(batch)(row, RejectReason.MALFORMED, detail, raw, place=first)
 
     def _records(self, batch: _Batch, records: Records) -> None:
-        """Records in order; a symbol mapping holds for those behind it."""
+        """Records in order; a symbol mapping or a definition names only what comes after it, so
+        that names do not depend on where blocks are cut."""
         records = self._long_enough(batch, records)
         first = 0
-        for at in np.flatnonzero(kernels.CLASSES[records.rtypes] == kernels.MAPPING).tolist():
+        mappings = np.flatnonzero(kernels.CLASSES[records.rtypes] == kernels.MAPPING).tolist()
+        for at in sorted({*mappings, *late_definitions(records)}):
             self._run(batch, records.part(first, at))
+            first = at
+            if kernels.CLASSES[records.rtypes[at]] != kernels.MAPPING:
+                continue
             try:
                 (mapping,) = self._objects([records.raw(at)])
                 self._names.add(mapping.instrument_id, mapping.stype_in_symbol)

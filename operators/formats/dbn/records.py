@@ -12,6 +12,7 @@ _SIZES: Final = {18: (40,), 19: (360, 400, 520), 20: (112,), 22: (80, 176), 24: 
 #: Definitions of this DBN version are not shorter.
 _DEFINITION_BYTES: Final = {2: 400}
 _TS_OUT_BYTES: Final = 8
+_DEFINITION: Final = 19
 
 
 def fitting(
@@ -25,7 +26,7 @@ def fitting(
         mine = rtypes == rtype
         if not mine.any():
             continue
-        least = _DEFINITION_BYTES.get(version, sizes[0]) if rtype == 19 else sizes[0]
+        least = _DEFINITION_BYTES.get(version, sizes[0]) if rtype == _DEFINITION else sizes[0]
         good[mine] = lengths[mine] >= least
         for size in sizes:
             good[mine] &= (lengths[mine] < size) | (lengths[mine] >= size + extra)
@@ -65,3 +66,17 @@ class Records(NamedTuple):
         """The bytes of a record."""
         at = int(self.ats[index])
         return self.words[at : at + (int(self.words[at]) & 255) // 2].tobytes()
+
+
+def late_definitions(records: Records) -> list[int]:
+    """Indices of definitions that follow another record of their instrument; of each instrument
+    only its first definition."""
+    definitions = np.flatnonzero(records.rtypes == _DEFINITION)
+    if not len(definitions):
+        return []
+    numbers = records.keys & 0xFFFFFFFF
+    _, own = np.unique(numbers[definitions], return_index=True)
+    _, firsts, group = np.unique(numbers, return_index=True, return_inverse=True)
+    early = definitions[np.sort(own)]
+    late: list[int] = early[firsts[group[early]] < early].tolist()
+    return late

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from marketflow.flows.market_data import decoders as feeds
@@ -100,6 +100,7 @@ def test_no_message_of_a_venue_ends_the_flow(exchange: str, seed: int) -> None:
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32))
+@example(seed=19932)  # a DBN definition behind records of its instrument, in one block
 def test_no_file_ends_the_flow(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     """Every reader with its decoder; cut otherwise, the dead letters are the same."""
     folder = tmp_path_factory.mktemp("poison")
