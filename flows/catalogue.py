@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a flow makes the cores of one process from.
+    """Settings, sources and shards that a flow makes the cores of one process from.
 
     ``sources``: the source of each feed, by its index.
     ``plan``: which shards of a feed this process keeps.
@@ -92,7 +92,7 @@ def _same_venue(venue: str) -> tuple[str | None, frozenset[str]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlowSpec:
-    """What the runtime must know of a flow.
+    """A flow as the runtime sees it.
 
     ``name``: the name of its Dataflow. It is part of the recovery format, like the names of steps.
     ``build``: makes the Dataflow of (source, sink, config). Its input step is called ``input`` and

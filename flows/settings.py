@@ -33,7 +33,7 @@ FREE: Final = frozenset({"epoch_ms", "checkpoint_every", "checkpoints_kept", "ba
 
 
 class Settings(BaseSettings):
-    """What a deployment may set of every flow."""
+    """Settings that every flow has."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 

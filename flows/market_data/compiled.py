@@ -117,7 +117,7 @@ BINANCE: Final = Part(
 
 
 def parts(sources: Sequence[SourceConfig] | None) -> list[Part]:
-    """What a run over these sources needs; None: any run."""
+    """Kernel parts that a run over these sources needs; None: any run."""
     if sources is None:
         return [BOOKS, ROWS, ITCH, BINANCE]
     wanted = [BOOKS, ROWS]

@@ -10,7 +10,7 @@ from marketflow.schemas.units import interval_ns
 
 
 class MarketDataSettings(Settings):
-    """What a deployment may set of market_data."""
+    """Settings of the market_data flow."""
 
     intervals: Names = Field(("1s", "1m", "1h"), description="bar intervals")
     late_ms: int = Field(1000, ge=0, description="how late a trade may still enter its bar")

@@ -1,4 +1,4 @@
-"""What a process of a run does, as plain values: it travels to the process as JSON."""
+"""The job of one process of a run: plain values, sent to the process as JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ReplayPlan:
         return bool(self.checkpoints) or any(span.start < span.show for span in self.spans)
 
     def part(self, process: int, processes: int) -> ReplayPlan:
-        """What a process reads: the partitions whose feed is its own."""
+        """The plan of one process: the partitions whose feeds it reads."""
         return replace(
             self,
             spans=tuple(span for span in self.spans if span.feed % processes == process),
