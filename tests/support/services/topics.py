@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 import pyarrow as pa
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from marketflow.infra.services.kafka import Kafka
@@ -63,8 +63,15 @@ class Cluster:
         return prefix
 
     def grow(self, topic: str, partitions: int) -> None:
-        """More partitions."""
+        """More partitions; the broker tells of them when this returns, which is after the
+        controller has made them."""
         self.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(PATIENCE_S)
+
+        def is_told() -> bool:
+            found = self.admin.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions
+            return len(found) == partitions and all(p.leader >= 0 for p in found.values())
+
+        until(is_told, f"{topic} has {partitions} partitions")
 
     def delete(self, topic: str) -> None:
         """The topic is gone when this returns."""
@@ -84,11 +91,18 @@ class Cluster:
         writer.flush()
 
     def send(self, topic: str, values: Sequence[bytes], partition: int = 0, **more: Any) -> None:
-        """Plain messages, as anybody may write them."""
+        """Plain messages, as anybody may write them; all of them have arrived."""
+        refused: list[str] = []
+
+        def arrived(error: KafkaError | None, _: object) -> None:
+            if error is not None:
+                refused.append(error.str())
+
         producer = Producer({"bootstrap.servers": self.brokers, "linger.ms": 5, "log_level": 0})
         for value in values:
-            producer.produce(topic, value, partition=partition, **more)
+            producer.produce(topic, value, partition=partition, on_delivery=arrived, **more)
         assert producer.flush(PATIENCE_S) == 0
+        assert not refused, refused
 
     def told(self, group: str, topic: str, partitions: int) -> int:
         """Sum of the positions that a group was told."""
