@@ -73,6 +73,11 @@ class Start:
     plan: Callable[[int], ShardPlan]
     cores: Callable[[str, Make], Make]
 
+    def shard(self, index: int) -> int:
+        """What rows of a shard carry, by its index in the run (schemas.shards)."""
+        feed, local = divmod(index, self.settings.shards)
+        return self.plan(feed).shard(local)
+
 
 def _takes_all(source: SourceConfig) -> None:
     """Every source will do."""

@@ -211,7 +211,8 @@ class EventBatch:
 class Rows:
     """Finished rows of one shard on their way to the sinks: record batches by table name.
 
-    ``shard`` < 0 is the feed itself (-1 - feed index): dead letters of normalise.
+    ``shard``: of schemas.shards; below 0 the feed itself: dead letters of normalise. ``index``: of
+    the shard in the run, for keys (below 0: of no shard).
     ``stats`` are counts for the summary: messages, checksums_verified, checksums_failed ...
     ``ended``: the feed's FEED_END passed through this shard.
     ``silent``: made before what a replay shows (operators.mid_history).
@@ -221,6 +222,7 @@ class Rows:
     tables: dict[str, pa.RecordBatch]
     stats: dict[str, int] = field(default_factory=dict)
     ended: bool = False
+    index: int = -1
     silent: bool = False
 
     def silenced(self) -> Rows:

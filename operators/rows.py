@@ -165,10 +165,11 @@ def rows_to_batch(
     """Rows of ``schemas.derived.kernel_rows.row_dtype(table)`` as a batch of
     ``schemas.derived.arrow.schema(table)``.
 
-    ``shard`` fits int16; ``row_sequence`` counts from ``first_row_sequence``. ``dictionaries``
-    holds those of NAME columns other than venue and symbol. DECIMAL columns may also come as
-    words (``<name>_hi``, ``<name>_lo`` at scale 12) instead of a mantissa. A value that its column
-    cannot hold (null where none may be, more than 12 decimals) is a bug of the caller.
+    ``shard``: of schemas.shards. ``row_sequence`` counts from ``first_row_sequence``;
+    ``dictionaries`` holds those of NAME columns other than venue and symbol. DECIMAL columns may
+    also come as words (``<name>_hi``, ``<name>_lo`` at scale 12) instead of a mantissa. A value
+    that its column cannot hold (null where none may be, more than 12 decimals) is a bug of the
+    caller.
     """
     plan = _plan(table, rows.dtype)
     count = len(rows)

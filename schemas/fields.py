@@ -14,7 +14,7 @@ from enum import Enum, IntEnum
 class Kind(Enum):
     """What a column holds. The comment is its Arrow type."""
 
-    INT16 = "int16"
+    SHARD = "shard"  # int64; see schemas.shards
     INT32 = "int32"
     INT64 = "int64"
     UINT8 = "uint8"
@@ -64,9 +64,9 @@ class Table:
 
     ``time_field`` decides the hive ``date`` (its UTC date) and the hypertable dimension;
     ``sort_fields`` is the order inside a lake file; ``identity`` is (shard, row_sequence) for all.
-    ``version`` rises with every change of fields: new ones are appended and nullable, and a
-    required one may become nullable. A null of a CODE column is its first code: rows older than
-    the column are that.
+    ``version`` rises with every change of fields: new ones are appended and nullable, a required
+    one may become nullable, an integer wider. A null of a CODE column is its first code: rows older
+    than the column are that.
     """
 
     name: str

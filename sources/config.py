@@ -36,10 +36,20 @@ class Param:
     example: str
 
 
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a text that is not empty")
+    return text
+
+
+Text = Annotated[str, BeforeValidator(_not_empty)]
+
+
 class SourceConfig(BaseModel):
     """A checked source. ``text``: its URL without secrets.
 
     ``partition``: of a topic, of which each partition is a source of its own; None: the whole.
+    ``id``: tells a feed from others that begin alike (sources.identity).
     """
 
     model_config = ConfigDict(
@@ -49,6 +59,7 @@ class SourceConfig(BaseModel):
     scheme: str
     text: str
     partition: int | None = None
+    id: Annotated[Text, Param("id=second")] = ""
 
     @classmethod
     def parse(cls, url: Url, lake_files: LakeFiles | None = None) -> Self:
@@ -153,14 +164,7 @@ def _stored(what: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _not_empty(text: str) -> str:
-    if not text.strip():
-        raise ValueError("a text that is not empty")
-    return text
-
-
 Day = Annotated[datetime.date, BeforeValidator(_day), Param("date=2019-12-30")]
 DayOrNone = Annotated[datetime.date | None, BeforeValidator(_day), Param("date=2019-12-30")]
 Venue = Annotated[str, _stored("venue"), Param("venue=KRAKEN")]
 Symbol = Annotated[str, _stored("symbol"), Param("symbol=BTC/USD")]
-Text = Annotated[str, BeforeValidator(_not_empty)]

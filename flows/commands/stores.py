@@ -87,21 +87,31 @@ def retention(
 
 def migrate(
     dsn: Annotated[
-        str, typer.Option("--dsn", help="postgresql://user@host/db (password: PGPASSWORD).")
-    ],
+        str | None, typer.Option("--dsn", help="postgresql://user@host/db (password: PGPASSWORD).")
+    ] = None,
+    lake: Annotated[Path | None, typer.Option("--lake", help="Folder of a lake instead.")] = None,
     new_reader_password: Annotated[
         bool, typer.Option("--new-reader-password", help="Another password for sql's login.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring a database up to this release: hypertables, views, indexes. Again: changes nothing.
+    """Bring a database or a lake up to this release. Again: changes nothing.
+
+    A database gets its hypertables, views and indexes; files of a lake of the release before are
+    rewritten, while nobody writes.
 
     Makes the login marketflow_reader, which sql reads with, where the server has none, and shows
     its DSN then.
     """
-    from marketflow.flows.commands.maintenance import migrate_database
+    from marketflow.flows.commands.maintenance import bring_up_lake, migrate_database
+    from marketflow.flows.errors import UsageError
 
-    report = migrate_database(dsn, err, new_reader_password)
+    if lake is not None:
+        report = bring_up_lake(lake, err)
+    elif dsn is not None:
+        report = migrate_database(dsn, err, new_reader_password)
+    else:
+        raise UsageError("say what to migrate: --dsn of a database, or --lake DIR")
     if as_json:
         print_json(report)
 

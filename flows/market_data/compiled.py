@@ -41,7 +41,7 @@ def warm_rows() -> None:
         rows = np.zeros(2, row_dtype(TABLES[name]))
         rows["ts_event"] = 1
         made[name] = rows_to_batch(TABLES[name], rows, instruments, 0, 0)
-    bars = BarsShard(0, BarsConfig(("1s",))).apply(Rows(0, made, ended=True))
+    bars = BarsShard(BarsConfig(("1s",))).apply(Rows(0, made, ended=True))
     with tempfile.TemporaryDirectory(prefix="marketflow-kernels-") as folder:
         writer = parse_sink(f"parquet:{Path(folder) / 'lake'}").open()
         writer.write(Rows(0, {**made, **bars.tables}))

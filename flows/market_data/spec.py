@@ -34,6 +34,7 @@ def make_config(start: Start) -> MarketDataConfig:
         feeds=tuple(source.name for source in start.sources),
         partitions=tuple(source.partition or 0 for source in start.sources),
         shards_per_feed=settings.shards,
+        numbers=tuple(start.plan(feed).number for feed in range(len(start.sources))),
     )
     bars = BarsConfig(
         intervals=settings.intervals if "bars" in wanted else (),
@@ -41,8 +42,8 @@ def make_config(start: Start) -> MarketDataConfig:
     )
     return MarketDataConfig(
         normalise=start.cores("normalise", normaliser),
-        books=start.cores("books", lambda shard: BookShard(shard, books)),
-        bars=start.cores("bars", lambda shard: BarsShard(shard, bars)),
+        books=start.cores("books", lambda index: BookShard(index, books)),
+        bars=start.cores("bars", lambda _: BarsShard(bars)),
         intervals=bars.intervals,
     )
 

@@ -33,7 +33,7 @@ from marketflow.sinks.errors import SinkError
 from marketflow.sinks.lake.layout import check_lake, list_files, oldest_version
 
 SQL_TYPES: Final[dict[Kind, str]] = {
-    Kind.INT16: "SMALLINT",
+    Kind.SHARD: "BIGINT",
     Kind.INT32: "INTEGER",
     Kind.INT64: "BIGINT",
     Kind.UINT8: "UTINYINT",

@@ -26,7 +26,7 @@ _SOME: Final = 10
 _TIME: Final = pl.Datetime("ns", "UTC")
 _DECIMAL: Final = pl.Decimal(28, 12)
 _TYPES: Final[dict[Kind, pl.DataType | type[pl.DataType]]] = {
-    Kind.INT16: pl.Int16,
+    Kind.SHARD: pl.Int64,
     Kind.INT32: pl.Int32,
     Kind.INT64: pl.Int64,
     Kind.UINT8: pl.UInt8,

@@ -26,6 +26,7 @@ from marketflow.flows.runtime.partitions import Feed
 from marketflow.schemas.moments import datetime_at_ms
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sinks import durable
+from marketflow.sources.identity import Beginning, identity
 from marketflow.sources.kafka.cluster import Cluster
 from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaConfig, topic_of
 from marketflow.sources.kafka.replay import Span
@@ -34,8 +35,6 @@ from marketflow.sources.registry import parse_source
 _PLAN: Final = "replay.json"
 #: Parameters of a topic's URL that say what is in it: taken over from the original run.
 _CONTENT: Final = ("venue", "table", "registry")
-#: Rows made from dead letters have shards from here on: no run of ours has so many feeds.
-_LETTER_SHARDS: Final = 1 << 14
 _BOUNDS: Final = ("from", "to", "group")
 
 
@@ -98,10 +97,6 @@ def make_plan(flow: FlowSpec, wanted: Wanted, shards: int) -> ReplayPlan:
         cluster = Cluster(asked.address, asked.group, threading.Event())
         try:
             count = cluster.partitions(asked.topic)
-            if asked.letters and len(feeds) * shards < _LETTER_SHARDS:
-                feeds += [Feed(source)] * (-(-_LETTER_SHARDS // shards) - len(feeds))
-            if run is None or asked.letters:
-                feeds += [Feed(source, partition) for partition in range(count)]
             begun = _begun(texts[source]) if run else EARLIEST
             ends = wanted.ends
             if ends is None:
@@ -109,10 +104,14 @@ def make_plan(flow: FlowSpec, wanted: Wanted, shards: int) -> ReplayPlan:
                 ends = wanted.end is None and ended
             place = _Topic(cluster, asked, wanted, begun, found, ends)
             meant = place.partitions(count)
+            if run is None or asked.letters:
+                feeds += [
+                    Feed(source, partition, number=place.number(partition, shards))
+                    for partition in range(count)
+                ]
             for index, feed in enumerate(feeds):
                 if feed.source == source and feed.partition in meant:
-                    assert feed.partition is not None
-                    spans.append(place.span(index, feed.partition, feed.late, checkpoints))
+                    spans.append(place.span(index, feed, checkpoints))
             arrivals.append(place.arrivals())
             notes += place.notes()
         finally:
@@ -228,17 +227,28 @@ class _Topic:
             )
         return meant
 
-    def span(self, feed: int, partition: int, late: bool, checkpoints: dict[int, str]) -> Span:
+    def number(self, partition: int, shards: int) -> int:
+        """The number of a partition's feed that begins where one of a run would begin now."""
+        low, high = self._cluster.bounds(self._asked.topic, partition)
+        first = max(low, self._begin(partition, self._begun, high) or 0)
+        part = self._asked.of_partition(partition)
+        return identity(part, shards, Beginning(self._topic_id, first)).number
+
+    def span(self, index: int, feed: Feed, checkpoints: dict[int, str]) -> Span:
         """What is read of a partition; names the checkpoint it begins with."""
+        partition = feed.partition
+        assert partition is not None
         low, high = self._cluster.bounds(self._asked.topic, partition)
         self._held[partition] = (low, high)
         end = self._end(partition, high)
-        begun = self._begin(partition, EARLIEST if late else self._begun, high)
+        begun = feed.start
+        if begun is None:
+            begun = self._begin(partition, EARLIEST if feed.late else self._begun, high)
         show = min(self._show(partition, low, high, begun), end)
-        known = checkpoint_files.newest(self._checkpoints, feed, self._topic_id, show)
+        known = checkpoint_files.newest(self._checkpoints, index, self._topic_id, show)
         if known is not None:
             path, start = known
-            checkpoints[feed] = str(path)
+            checkpoints[index] = str(path)
         elif show == low and self._from_the_start():
             start = show
             self._anew = max(self._anew, low - (begun or 0))
@@ -262,7 +272,7 @@ class _Topic:
             self._shown += end - show
             self._first_ms.append(self._arrival(partition, show, low, self._asked.start))
             self._end_ms.append(self._arrival(partition, end, high, self._asked.end))
-        return Span(feed, partition, self._topic_id, start, show, end, self._ends)
+        return Span(index, partition, self._topic_id, start, show, end, self._ends)
 
     def _from_the_start(self) -> bool:
         return self._wanted.start is None or self._asked.start == EARLIEST

@@ -13,18 +13,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from marketflow.flows.errors import RunFailed, UsageError
-from marketflow.schemas.recovery import START_ANEW
 from marketflow.schemas.shards import ShardPlan
 from marketflow.sinks.errors import LakeFailed, SinkError
 from marketflow.sinks.lake.layout import check_lake, is_lake, list_files
 from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import FeedFailed, SourceError
+from marketflow.sources.identity import Beginning, identity
 from marketflow.sources.registry import SCHEMES, parse_source
-
-_MAX_SHARDS: Final = 1 << 15
 
 
 def parse(text: str, *, check: bool = True) -> SourceConfig:
@@ -44,11 +42,15 @@ def _lake_files(folder: Path, table: str) -> list[Path] | None:
 
 
 class Feed(NamedTuple):
-    """A feed by the index of its source; ``late``: the partition may be younger than the run."""
+    """A feed by the index of its source; ``late``: the partition may be younger than the run;
+    ``start``: the offset that its reader begins at, where that was pinned; ``number``: of the feed
+    (schemas.shards), which its rows carry."""
 
     source: int
     partition: int | None = None
     late: bool = False
+    start: int | None = None
+    number: int = 0
 
     def spec(self, specs: Sequence[SourceConfig]) -> SourceConfig:
         """The feed's source."""
@@ -57,7 +59,7 @@ class Feed(NamedTuple):
         spec = specs[self.source]
         if self.partition is None:
             return spec
-        return topic_of(spec).of_partition(self.partition, self.late)
+        return topic_of(spec).of_partition(self.partition, self.late, self.start)
 
     def is_read_by(self, index: int, process: int, processes: int) -> bool:
         """Whether this process reads the feed, whose index this is."""
@@ -66,8 +68,8 @@ class Feed(NamedTuple):
     def plan(self, index: int, shards: int, process: int, processes: int) -> ShardPlan:
         """Which of the feed's shards this process keeps, if it reads it."""
         if self.partition is not None:
-            return ShardPlan(index, shards)
-        return ShardPlan(index, shards, process, processes)
+            return ShardPlan(index, shards, number=self.number)
+        return ShardPlan(index, shards, process, processes, self.number)
 
 
 def list_feeds(
@@ -80,44 +82,69 @@ def list_feeds(
     found = list(known)
     for source, spec in enumerate(specs):
         if SCHEMES[spec.scheme].by_partition:
-            found += _partitions(source, spec, found, bool(known), stop)
-        elif Feed(source) not in found:
-            found.append(Feed(source))
-    if len(found) * shards > _MAX_SHARDS:
-        anew = f"; as the run has begun with {shards}, {START_ANEW} for it" if known else ""
-        raise UsageError(
-            f"{len(found)} feeds with {shards} shards each are more than {_MAX_SHARDS} shards: set "
-            f"fewer shards (a partition needs few), or run the topics apart{anew}"
-        )
+            found += _partitions(source, spec, found, shards, bool(known), stop)
+        elif all(feed.source != source for feed in found):
+            found.append(Feed(source, number=_number(spec, shards)))
+    _check_distinct(found, specs)
     return found
 
 
+def _number(spec: SourceConfig, shards: int) -> int:
+    try:
+        return identity(spec, shards).number
+    except SourceError as error:
+        raise UsageError(str(error)) from None
+
+
+def _check_distinct(feeds: Sequence[Feed], specs: Sequence[SourceConfig]) -> None:
+    """Rows of feeds that begin alike could not be told apart."""
+    first: dict[int, Feed] = {}
+    for feed in feeds:
+        other = first.setdefault(feed.number, feed)
+        if other is not feed:
+            one, two = (each.spec(specs).text for each in (other, feed))
+            raise UsageError(
+                f"{one} and {two} are one feed by their beginning: leave one of them out, or tell "
+                "them apart with id=NAME in one URL"
+            )
+
+
 def _partitions(
-    source: int, spec: SourceConfig, found: Sequence[Feed], resumed: bool, stop: threading.Event
+    source: int,
+    spec: SourceConfig,
+    found: Sequence[Feed],
+    shards: int,
+    resumed: bool,
+    stop: threading.Event,
 ) -> list[Feed]:
     from marketflow.sources.kafka.cluster import START_PATIENCE_S, Cluster
     from marketflow.sources.kafka.config import topic_of
-    from marketflow.sources.kafka.reader import SPARE_PARTITIONS
+    from marketflow.sources.kafka.reader import SPARE_PARTITIONS, first_offset
 
+    listed = {f.partition for f in found if f.source == source}
     try:
         topic = topic_of(spec)
+        if listed and topic.end is not None:
+            return []  # its end was fixed when it began
         # A run that goes on has reached this address before.
         patience_s = topic.patience_s if resumed else min(START_PATIENCE_S, topic.patience_s)
         cluster = Cluster(topic.address, topic.group, stop, patience_s)
         try:
             count = cluster.partitions(topic.topic)
+            wanted = count if topic.end is not None else count + SPARE_PARTITIONS
+            topic_id = cluster.topic_id(topic.topic)
+            added = []
+            for partition in range(wanted):
+                if partition not in listed:
+                    late = resumed or partition >= count
+                    first, start = (0, None) if late else first_offset(cluster, topic, partition)
+                    part = topic.of_partition(partition)
+                    number = identity(part, shards, Beginning(topic_id, first)).number
+                    added.append(Feed(source, partition, late, start, number))
+            return added
         finally:
             cluster.close()
     except SourceError as error:
         raise UsageError(str(error)) from None
     except FeedFailed as error:
         raise RunFailed(str(error)) from None
-    listed = {f.partition for f in found if f.source == source}
-    wanted = count if topic.end is not None else count + SPARE_PARTITIONS
-    if listed and topic.end is not None:
-        return []  # its end was fixed when it began
-    return [
-        Feed(source, partition, late=resumed or partition >= count)
-        for partition in range(wanted)
-        if partition not in listed
-    ]

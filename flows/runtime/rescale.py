@@ -28,6 +28,7 @@ from marketflow.flows.runtime.partitions import Feed
 from marketflow.flows.runtime.recovery import States
 from marketflow.flows.runtime.stats import RunStats
 from marketflow.schemas.recovery import START_ANEW
+from marketflow.schemas.shards import feed_of
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.registry import parse_sink
 from marketflow.sinks.writer import HoldingWriter, Writer, fence_all
@@ -49,7 +50,8 @@ def rescale(
     if before == processes:
         recovery.tidy(folder)
         return
-    _check_movable(folder, recovery.known_feeds(folder), before)
+    feeds = recovery.known_feeds(folder)
+    _check_movable(folder, feeds, before)
     log.warning("%s: from %d to %d processes", folder, before, processes)
     stores = [recovery.states(folder, process) for process in range(before)]
     output = (flow.step_id(flow.output), _ONE_WRITER)
@@ -62,7 +64,7 @@ def rescale(
         ]
     laid: list[States] = []
     for process in range(processes):
-        keeps = _keeper(process, processes, shards)
+        keeps = _keeper(process, processes, feeds)
         begin = [
             writer.reassign(states, keeps)
             for writer, states in zip(crews[0], zip(*settled, strict=True), strict=True)
@@ -86,13 +88,10 @@ def _check_movable(folder: Path, feeds: Sequence[Feed], before: int) -> None:
         )
 
 
-def _feed_of(shard: int, shards: int) -> int:
-    """The feed of a shard; a feed's own rows have a negative one."""
-    return shard // shards if shard >= 0 else -1 - shard
-
-
-def _keeper(process: int, processes: int, shards: int) -> Callable[[int], bool]:
-    return lambda shard: _feed_of(shard, shards) % processes == process
+def _keeper(process: int, processes: int, feeds: Sequence[Feed]) -> Callable[[int], bool]:
+    """Whether rows of a shard are the process's; what is of no feed of the run is the first's."""
+    indices = {feed.number: index for index, feed in enumerate(feeds)}
+    return lambda shard: indices.get(feed_of(shard), 0) % processes == process
 
 
 def _states_of(
@@ -102,15 +101,16 @@ def _states_of(
     by_feed = set(map(flow.step_id, (flow.input, *flow.by_feed)))
     output = flow.step_id(flow.output)
 
-    def feed_of(step: str, key: str) -> int:
-        return int(key) if step in by_feed else _feed_of(int(key), shards)
+    def index_of(step: str, key: str) -> int:
+        """Index of the feed whose state this is."""
+        return int(key) if step in by_feed else int(key) // shards
 
     return {
         (step, key): state
         for old, store in enumerate(stores)
         for (step, key), state in store.items()
         if step != output
-        and (feed := feed_of(step, key)) % len(stores) == old
+        and (feed := index_of(step, key)) % len(stores) == old
         and feed % processes == process
     }
 

@@ -131,8 +131,7 @@ def _values(column: pa.Array, dtype: np.dtype[Any], width: int = 1) -> NDArray[A
 class BarsShard:
     """Bars of one shard. See the module for the rules."""
 
-    def __init__(self, shard: int, config: BarsConfig) -> None:
-        self.shard = shard
+    def __init__(self, config: BarsConfig) -> None:
         self.config = config
         self._windows = config.windows()
         self._limits = kernels.Limits(config.allowed_lateness_ns, config.max_ahead_ns)
@@ -168,14 +167,15 @@ class BarsShard:
         if "bars" in rows.tables:
             batches.append(self._venue_bars(rows.tables["bars"]))
         if parts:
-            batches.append(self._our_bars(parts[0] if len(parts) == 1 else np.concatenate(parts)))
+            ours = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            batches.append(self._our_bars(ours, rows.shard))
         tables = {"bars": joined(batches)} if batches else {}
         stats = {name: n for name, n in zip(STATS, counts.tolist(), strict=True) if n}
-        return Rows(self.shard, tables, stats, rows.ended)
+        return Rows(rows.shard, tables, stats, rows.ended, rows.index)
 
-    def _our_bars(self, bars: NDArray[np.void]) -> pa.RecordBatch:
+    def _our_bars(self, bars: NDArray[np.void], shard: int) -> pa.RecordBatch:
         named = Instruments(NO_INSTRUMENTS.rows, self._kept.names.names())
-        batch = rows_to_batch(_OURS, bars, named, self.shard, self._written, self._interval_names)
+        batch = rows_to_batch(_OURS, bars, named, shard, self._written, self._interval_names)
         self._written += len(bars)
         codes = pa.array(np.full(len(bars), int(BarOrigin.TRADES), np.int8))
         origin = pa.DictionaryArray.from_arrays(codes, _ORIGIN)
@@ -296,7 +296,7 @@ def bars_input(rows: Rows, intervals: Sequence[str]) -> tuple[str, tuple[int, Ro
     ours = intervals and (rows.ended or "trades" in rows.tables)
     if not ours and "bars" not in rows.tables:
         return None
-    return str(rows.shard), (rows.shard, rows)
+    return str(rows.index), (rows.index, rows)
 
 
 def without_bars(rows: Rows) -> Rows:

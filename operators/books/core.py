@@ -28,6 +28,7 @@ from marketflow.operators.books.state import ShardState
 from marketflow.operators.events import EVENT, EventBatch, Instruments, Rows
 from marketflow.operators.rows import rows_to_batch
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
+from marketflow.schemas.shards import shard_number
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import DEPTH_LEVELS
 from marketflow.schemas.units import NS_PER_MS, NS_PER_S
@@ -65,9 +66,9 @@ class BookConfig:
         Rows of deltas kept for snapshots to come. At a cap all that the book has buffered is
         dropped (CAPACITY, once per outage) and buffering starts over. A bracketed group of more
         rows than that is no message but an INCOMPLETE_GROUP.
-    feeds, shards_per_feed, partitions
-        What ``dead_letters`` says of the input: shard s belongs to feed f = s // shards_per_feed,
-        which is ``partitions[f]`` of ``feeds[f]``.
+    feeds, shards_per_feed, partitions, numbers
+        What ``dead_letters`` says of the input: index i belongs to feed f = i // shards_per_feed,
+        which is ``partitions[f]`` of ``feeds[f]`` and numbered ``numbers[f]`` (schemas.shards).
     """
 
     depth_levels: int = DEPTH_LEVELS
@@ -83,6 +84,7 @@ class BookConfig:
     feeds: tuple[str, ...] = ("feed",)
     shards_per_feed: int = 16
     partitions: tuple[int, ...] = (0,)
+    numbers: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         if not 1 <= self.depth_levels <= DEPTH_LEVELS:
@@ -94,19 +96,21 @@ class BookConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: use at least 1")
 
-    def place_of(self, shard: int) -> Place:
-        feed = max(shard, 0) // self.shards_per_feed
-        name = self.feeds[min(feed, len(self.feeds) - 1)]
-        return Place(shard, name, self.partitions[min(feed, len(self.partitions) - 1)])
+    def place_of(self, index: int) -> Place:
+        """Of a shard by its index in the run."""
+        feed, local = divmod(index, self.shards_per_feed)
+        shard = shard_number(self.numbers[feed], local)
+        return Place(shard, self.feeds[feed], self.partitions[feed])
 
 
 class BookShard:
     """The books of one shard. ``apply(batch) -> Rows``; see the module."""
 
-    def __init__(self, shard: int, config: BookConfig) -> None:
-        self.shard = shard
+    def __init__(self, index: int, config: BookConfig) -> None:
+        self.index = index
         self.config = config
-        self._place = config.place_of(shard)
+        self._place = config.place_of(index)
+        self.shard = self._place.shard
         self._kept = ShardState(self._settings(), "depth" in config.tables)
         self._carried: NDArray[np.void] = np.zeros(0, EVENT)
         self._carried_offsets: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -142,7 +146,8 @@ class BookShard:
             if rare.num_rows:
                 first = self._claim(name, rare.num_rows)
                 tables[name] = passing(name, rare, batch.instruments, self.shard, first)
-        return Rows(self.shard, tables, self._stats(), bool(kept.state[es.ENDED]))
+        ended = bool(kept.state[es.ENDED])
+        return Rows(self.shard, tables, self._stats(), ended, self.index)
 
     def _with_carried(
         self, rows: NDArray[np.void], offsets: NDArray[np.int64]

@@ -50,7 +50,7 @@ def dead_letters(
         for _, _, mantissa, scale, what in rejects.tolist()
     ]
     columns = {
-        "shard": pa.array(np.full(n, place.shard, np.int16)),
+        "shard": pa.array(np.full(n, place.shard, np.int64)),
         "row_sequence": pa.array(np.arange(first_row_sequence, first_row_sequence + n)),
         "ts_recv": pa.array(np.ascontiguousarray(rejects["ts"])).cast(arrow.TIME),
         "feed": pa.DictionaryArray.from_arrays(
@@ -79,7 +79,7 @@ def passing(
     if places is not None:
         index = places
     made = {
-        "shard": pa.array(np.full(n, shard, np.int16)),
+        "shard": pa.array(np.full(n, shard, np.int64)),
         "row_sequence": pa.array(np.arange(first_row_sequence, first_row_sequence + n)),
         "venue": pa.DictionaryArray.from_arrays(pa.array(names.venue_of[index]), names.venues),
         "symbol": pa.DictionaryArray.from_arrays(pa.array(names.symbol_of[index]), names.symbols),

@@ -21,7 +21,7 @@ from marketflow.schemas.tables.market_data import DEPTH_LEVELS
 
 # What a plan line does.
 SEQUENCE: Final = 0  # first_sequence + row
-SHARD: Final = 1  # the shard, int16
+SHARD: Final = 1  # the shard, int64
 COPY_8: Final = 2
 COPY_4: Final = 3
 COPY_1: Final = 4
@@ -53,7 +53,7 @@ VALUES: Final = 4
 NULLS: Final = 5
 LAYOUT_WIDTH: Final = 6
 
-_WIDTHS: Final = np.array([8, 2, 8, 4, 1, 0, 8, 16, 16, 4, 4, 0, 0, 0], np.int64)
+_WIDTHS: Final = np.array([8, 8, 8, 4, 1, 0, 8, 16, 16, 4, 4, 0, 0, 0], np.int64)
 _NO_PRICE: Final = units.NO_PRICE
 _NO_ID: Final = int(IdKind.NONE)
 _ALIGNMENT: Final = 64
@@ -282,8 +282,7 @@ def fill(
                 arena.words[(spot[DATA_AT] >> 3) + row] = first_sequence + row
         elif op == SHARD:
             for row in range(count):
-                arena.octets[spot[DATA_AT] + 2 * row] = np.uint8(shard & 255)
-                arena.octets[spot[DATA_AT] + 2 * row + 1] = np.uint8((shard >> 8) & 255)
+                arena.words[(spot[DATA_AT] >> 3) + row] = shard
         elif op == NULLABLE_8:
             _fill_nullable(line, spot, source, arena, count)
         elif op == DECIMAL:

@@ -18,7 +18,7 @@ from marketflow.operators.normalise.feed import FeedDecoder, SelectiveDecoder
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
-from marketflow.schemas.shards import ShardPlan
+from marketflow.schemas.shards import ShardPlan, own_shard
 from marketflow.schemas.tables.market_data import DEAD_LETTERS
 from marketflow.schemas.units import END_OF_TIME_NS
 
@@ -68,7 +68,7 @@ class Normaliser:
                 tables["dead_letters"] = self._identify(_in_order_of(frames, dead))
         else:
             stats = {}
-        return Normalised(parts, Rows(-1 - self.plan.feed_index, tables, stats))
+        return Normalised(parts, Rows(own_shard(self.plan.number), tables, stats))
 
     def _follow(self, instruments: Instruments) -> None:
         """Extend the shard table by the instruments that are new."""
@@ -96,7 +96,7 @@ class Normaliser:
             batch = EventBatch(
                 rows[begin:end], events.instruments, tables=rare, offsets=events.offsets
             )
-            parts.append((self.plan.shard(local), batch))
+            parts.append((self.plan.index(local), batch))
         return parts
 
     def _split_tables(
@@ -116,7 +116,7 @@ class Normaliser:
         first = self._dead_letters
         self._dead_letters += n
         added = {
-            "shard": pa.array(np.full(n, -1 - self.plan.feed_index, np.int16)),
+            "shard": pa.array(np.full(n, own_shard(self.plan.number), np.int64)),
             "row_sequence": pa.array(np.arange(first, first + n, dtype=np.int64)),
             "feed": pa.DictionaryArray.from_arrays(
                 pa.array(np.zeros(n, np.int32)), pa.array([self.feed_name], pa.string())

@@ -26,7 +26,6 @@ _NOTHING: Final[dict[str, int]] = {}
 MAX_TEXT_BYTES: Final = 1 << 14
 _WHOLE: Final = {
     Kind.UINT8: range(2**8),
-    Kind.INT16: range(-(2**15), 2**15),
     Kind.INT32: range(-(2**31), 2**31),
     Kind.INT64: range(-(2**63), 2**63),
 }

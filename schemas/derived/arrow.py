@@ -17,7 +17,7 @@ NAME = pa.dictionary(pa.int32(), pa.string())
 CODE = pa.dictionary(pa.int8(), pa.string())
 
 _TYPES: dict[Kind, pa.DataType] = {
-    Kind.INT16: pa.int16(),
+    Kind.SHARD: pa.int64(),
     Kind.INT32: pa.int32(),
     Kind.INT64: pa.int64(),
     Kind.UINT8: pa.uint8(),

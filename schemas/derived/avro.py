@@ -27,7 +27,7 @@ def _decimal(precision: int) -> dict[str, Any]:
 
 
 _TYPES: Final[dict[Kind, Any]] = {
-    Kind.INT16: "int",
+    Kind.SHARD: "long",
     Kind.INT32: "int",
     Kind.INT64: "long",
     Kind.UINT8: "int",

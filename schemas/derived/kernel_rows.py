@@ -37,8 +37,8 @@ def _columns(field: Field) -> list[tuple[str, str] | tuple[str, str, tuple[int]]
     match field.kind:
         case Kind.TIME | Kind.INT64 | Kind.DECIMAL:
             return [(name, "<i8")]
-        case Kind.INT16:
-            return [(name, "<i2")]
+        case Kind.SHARD:
+            return [(name, "<i8")]
         case Kind.INT32 | Kind.NAME:
             return [(name, "<i4")]
         case Kind.UINT8:

@@ -31,7 +31,7 @@ CHUNKS: Final = {
 _DECIMAL = f"numeric({units.PRICE_PRECISION},{units.COLUMN_SCALE})"
 
 _TYPES: Final[dict[Kind, str]] = {
-    Kind.INT16: "smallint",
+    Kind.SHARD: "bigint",
     Kind.INT32: "integer",
     Kind.INT64: "bigint",
     Kind.UINT8: "smallint",

@@ -74,11 +74,6 @@ class Message(NamedTuple):
     ts_ms: int
 
 
-def partition_of_shard(shard: int, partitions: int) -> int:
-    """Kafka partition of a shard (a feed's own rows have negative shards)."""
-    return shard % partitions
-
-
 def partition_of_connection(connection: str, partitions: int) -> int:
     """Kafka partition of a connection's raw frames: never to change, as schemas.shards."""
     digest = blake2b(connection.encode(), digest_size=8).digest()

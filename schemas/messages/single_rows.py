@@ -38,7 +38,7 @@ _STEPS: Final = Decimal(10) ** units.COLUMN_SCALE
 _STAMP: Final = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 _LISTS: Final = {Kind.DECIMALS: Kind.DECIMAL, Kind.COUNTS: Kind.INT32}
 _INTEGERS: Final = {
-    Kind.INT16: (-(2**15), 2**15 - 1),
+    Kind.SHARD: (-(2**53), 2**53 - 1),
     Kind.INT32: (-(2**31), 2**31 - 1),
     Kind.INT64: (-(2**63), 2**63 - 1),
     Kind.UINT8: (0, 255),
@@ -63,16 +63,23 @@ def local_schema_id(table: Table) -> int:
 
     Within a version only codes are appended, which leaves what was written readable.
     """
-    digest = blake2b(
-        f"{avro.NAMESPACE}.{table.name}.{table.version}".encode(), digest_size=4
-    ).digest()
-    return int.from_bytes(digest, "big") >> 1
+    return _local_id(table, table.version)
+
+
+def _local_id(table: Table, version: int) -> int:
+    name = f"{avro.NAMESPACE}.{table.name}.{version}"
+    return int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big") >> 1
 
 
 @cache
 def local_schemas() -> dict[int, str]:
-    """Every schema this release knows by its local id."""
-    return {local_schema_id(table): avro_text(table) for table in TABLES.values()}
+    """Every schema this release knows by its local id. The version before had a narrower shard,
+    which are the same bytes."""
+    return {
+        _local_id(table, version): avro_text(table)
+        for table in TABLES.values()
+        for version in (table.version - 1, table.version)
+    }
 
 
 @cache

@@ -17,7 +17,7 @@ MONEY: Final = "price × size"
 
 def _identity() -> tuple[Field, ...]:
     return (
-        Field("shard", Kind.INT16, "shard that wrote the row; below 0: the feed itself"),
+        Field("shard", Kind.SHARD, "feed and shard that the row is of; below 0: the feed itself"),
         Field("row_sequence", Kind.INT64, "gapless per table and shard, from 0", non_negative=True),
     )
 
@@ -47,7 +47,7 @@ _SEQUENCE = Field(
 
 BOOK_EVENTS = Table(
     "book_events",
-    1,
+    2,
     "Every change of a book, as the venue told it.",
     "ts_event",
     (
@@ -65,7 +65,7 @@ BOOK_EVENTS = Table(
 
 TRADES = Table(
     "trades",
-    1,
+    2,
     "Executions, with busts and corrections as rows of their own.",
     "ts_event",
     (
@@ -83,7 +83,7 @@ TRADES = Table(
 
 QUOTES = Table(
     "quotes",
-    1,
+    2,
     "Best prices, sizes and state: a row per change, at the end of a group.",
     "ts_event",
     (
@@ -101,7 +101,7 @@ QUOTES = Table(
 
 DEPTH = Table(
     "depth",
-    1,
+    2,
     "Top levels of the book, best first.",
     "ts_event",
     (
@@ -130,7 +130,7 @@ DEPTH = Table(
 
 BARS = Table(
     "bars",
-    2,
+    3,
     "Open, high, low, close by event time; bounds [ts_open, ts_close). Ours and the venue's own.",
     "ts_open",
     (
@@ -177,7 +177,7 @@ BARS = Table(
 
 MARKET_STATUS = Table(
     "market_status",
-    1,
+    2,
     "Trading status of an instrument or a whole market.",
     "ts_event",
     (
@@ -190,7 +190,7 @@ MARKET_STATUS = Table(
 
 IMBALANCES = Table(
     "imbalances",
-    1,
+    2,
     "Auction imbalance messages.",
     "ts_event",
     (
@@ -208,7 +208,7 @@ IMBALANCES = Table(
 
 STATISTICS = Table(
     "statistics",
-    1,
+    2,
     "Values a venue publishes besides its book.",
     "ts_event",
     (
@@ -222,7 +222,7 @@ STATISTICS = Table(
 
 FUNDING = Table(
     "funding",
-    1,
+    2,
     "Funding of perpetual contracts.",
     "ts_event",
     (
@@ -239,7 +239,7 @@ FUNDING = Table(
 
 INSTRUMENTS = Table(
     "instruments",
-    1,
+    2,
     "What a venue says of an instrument.",
     "ts_event",
     (
@@ -264,7 +264,7 @@ INSTRUMENTS = Table(
 
 QUALITY_EVENTS = Table(
     "quality_events",
-    1,
+    2,
     "What was wrong with a feed, where and until when.",
     "ts_event",
     (
@@ -292,7 +292,7 @@ QUALITY_EVENTS = Table(
 
 DEAD_LETTERS = Table(
     "dead_letters",
-    1,
+    2,
     "Input that could not be taken, whole and with its place.",
     "ts_recv",
     (

@@ -35,8 +35,9 @@ import pyarrow as pa
 from marketflow.schemas.fields import Table
 from marketflow.schemas.messages import resync
 from marketflow.schemas.messages import single_rows as wire_rows
-from marketflow.schemas.messages.kafka import Message, partition_of_shard
+from marketflow.schemas.messages.kafka import Message
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW
+from marketflow.schemas.shards import partition_of_shard
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import QUALITY_EVENTS
 from marketflow.schemas.topic_wait import wait_for_topic

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -117,16 +117,17 @@ def count_before(root: Path, table: str, day: date) -> int:
 
 
 @contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """One compaction or back-fill at a time, after what the last one left is put right."""
-    check_lake(root)
+def alone(root: Path, check: Callable[[Path], None] = check_lake) -> Iterator[None]:
+    """One compaction, back-fill or migration at a time, after what the last one left is put
+    right."""
+    check(root)
     try:
         with (own_folder(root) / "compact.lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise SinkError(
-                    f"another compaction or back-fill of {root} is running: wait for it"
+                    f"another compaction, back-fill or migration of {root} is running: wait for it"
                 ) from None
             sweep(own_folder(root))
             _recover(root)

@@ -40,7 +40,7 @@ _NO_STATISTICS: Final = frozenset(
 )
 _DELTA: Final = frozenset({Kind.INT64, Kind.TIME})
 _DICTIONARY: Final = frozenset(
-    {Kind.DECIMAL, Kind.NAME, Kind.CODE, Kind.INT16, Kind.INT32, Kind.UINT8, Kind.TEXT}
+    {Kind.DECIMAL, Kind.NAME, Kind.CODE, Kind.SHARD, Kind.INT32, Kind.UINT8, Kind.TEXT}
 )
 _LISTS: Final = frozenset({Kind.DECIMALS, Kind.COUNTS})
 

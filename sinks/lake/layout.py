@@ -32,7 +32,8 @@ from marketflow.schemas.tables import TABLES
 from marketflow.sinks.durable import Survives, replace
 from marketflow.sinks.errors import SinkError, disk_failed
 
-FORMAT: Final = 1
+#: 2: shards are numbers of schemas.shards; before they were counted within a run.
+FORMAT: Final = 2
 OWN_FOLDER: Final = "_marketflow"
 _MARKER: Final = "lake.json"
 _JOURNAL: Final = "compact.json"
@@ -90,9 +91,7 @@ def prepare_lake(root: Path) -> None:
         return
     try:
         own_folder(root).mkdir(parents=True, exist_ok=True)
-        versions = {table.name: table.version for table in TABLES.values()}
-        marker = {"format": FORMAT, "tables": versions}
-        write_json(own_folder(root) / _MARKER, marker, durable=True)
+        raise_format(root)
     except OSError as error:
         raise disk_failed("cannot make the lake", root, error) from error
 
@@ -126,6 +125,16 @@ def is_lake(root: Path) -> bool:
 
 def check_lake(root: Path) -> None:
     """Raise SinkError with the remedy unless ``root`` is a lake this release reads."""
+    check_known(root)
+    if format_of(root) < FORMAT:
+        raise SinkError(
+            f"{root} is a lake of format {format_of(root)}, this release reads {FORMAT}: bring it "
+            f"up once with marketflow migrate --lake {root}"
+        )
+
+
+def check_known(root: Path) -> None:
+    """Raise SinkError unless ``root`` is a lake of this release or one before."""
     _check_path(root)
     marker = own_folder(root) / _MARKER
     if not root.exists():
@@ -142,6 +151,24 @@ def check_lake(root: Path) -> None:
             f"{root} is a lake of format {version}, this release knows up to {FORMAT}: use the "
             "release that wrote it or a newer one"
         )
+
+
+def format_of(root: Path) -> int:
+    """The lake's format."""
+    return int((read_json(own_folder(root) / _MARKER) or {})["format"])
+
+
+def raise_format(root: Path) -> None:
+    """Mark the lake as one of this release, whose files all are."""
+    versions = {table.name: table.version for table in TABLES.values()}
+    marker = {"format": FORMAT, "tables": versions}
+    write_json(own_folder(root) / _MARKER, marker, durable=True)
+
+
+def files_of(root: Path, table: str) -> list[Path]:
+    """Every file of a table, whoever it belongs to."""
+    partitions = list_partitions(root, table)
+    return [path for place in partitions for path in _parquet_files(root / place.folder)]
 
 
 def oldest_version(root: Path, table: str) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,8 @@ from marketflow.sinks.lake.pending import PendingRows, keep
 from marketflow.sinks.lake.run import WriterFolder
 from marketflow.sinks.marks import Marks
 
-_SHARDS: Final = 1 << 16
+#: By table and shard: row_sequence of rows that are there.
+Taken = dict[tuple[str, int], list[NDArray[np.int64]]]
 
 
 class Target(NamedTuple):
@@ -50,24 +51,25 @@ def roll_back(
 
     Returns the next file number. Raises LakeFailed or SinkError.
     """
-    kept: dict[str, list[NDArray[np.int64]]] = {}
+    taken: Taken = {}
     doomed: list[tuple[Partition, Path]] = []
     next_file = target.first_file
     for number, partition, path in files_of_run(root, writer, run):
         if number < target.first_file:
             continue
         shards, sequences = _identity_columns(path)
-        if _below(target.marks, partition.table, shards, sequences).all():
-            kept.setdefault(partition.table, []).append(_identity(shards, sequences))
+        wanted = _below(target.marks, partition.table, shards, sequences)
+        if wanted.all():
+            _take(taken, partition.table, shards, sequences, wanted)
             next_file = number + 1
         else:
             doomed.append((partition, path))
     if target.use_log:
         for partition, rows in _logged(log, target.position, pending).items():
-            _add(pending, partition, rows, target.marks, kept)
+            _add(pending, partition, rows, target.marks, taken)
     for partition, path in doomed:
         rows = to_bare(shape(partition.table), read_file(path, partition.table), pending.names)
-        _add(pending, partition, rows, target.marks, kept)
+        _add(pending, partition, rows, target.marks, taken)
     if log.exists or pending.partitions:
         log.begin(pending_records(pending))
     for pending_partition in pending.partitions.values():
@@ -102,41 +104,53 @@ def _add(
     partition: Partition,
     rows: Bare,
     marks: Marks | None,
-    taken: dict[str, list[NDArray[np.int64]]],
+    taken: Taken,
 ) -> None:
     """Make rows pending: those below the marks that are not taken yet; they are taken now."""
     form = shape(partition.table)
     shards, sequences = filled(rows[form.shard]), filled(rows[form.row_sequence])
-    identity = _identity(shards, sequences)
-    wanted = _below(marks, partition.table, shards, sequences)
-    for others in taken.get(partition.table, ()):
-        wanted &= np.isin(identity, others, invert=True)
+    below = _below(marks, partition.table, shards, sequences)
+    wanted = _take(taken, partition.table, shards, sequences, below)
     if wanted.any():
-        taken.setdefault(partition.table, []).append(identity[wanted])
         pending.add(partition, keep(rows, wanted))
 
 
-def _identity(shards: NDArray[np.int16], sequences: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(shard, row_sequence) as one integer."""
-    return sequences * _SHARDS + (shards.astype(np.int64) + _SHARDS // 2)
+def _take(
+    taken: Taken,
+    table: str,
+    shards: NDArray[np.int64],
+    sequences: NDArray[np.int64],
+    wanted: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Which of the wanted rows were not taken yet; they are now."""
+    fresh = np.zeros(len(shards), np.bool_)
+    for shard in np.unique(shards[wanted]).tolist():
+        own = np.flatnonzero(wanted & (shards == shard))
+        before = taken.setdefault((table, shard), [])
+        for others in before:
+            own = own[np.isin(sequences[own], others, invert=True)]
+        before.append(sequences[own])
+        fresh[own] = True
+    return fresh
 
 
 def _below(
     marks: Marks | None,
     table: str,
-    shards: NDArray[np.int16],
+    shards: NDArray[np.int64],
     sequences: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
     """Which rows were written before the snapshot with these marks."""
     if marks is None:
         return np.ones(len(shards), np.bool_)
-    limits = np.zeros(_SHARDS, np.int64)
-    for shard, limit in marks.get(table, {}).items():
-        limits[shard + _SHARDS // 2] = limit
-    return sequences < limits[shards.astype(np.int64) + _SHARDS // 2]
+    own = marks.get(table, {})
+    found, place = np.unique(shards, return_inverse=True)
+    limits = np.array([own.get(shard, 0) for shard in found.tolist()], np.int64)
+    below: NDArray[np.bool_] = sequences < limits[place]
+    return below
 
 
-def _identity_columns(path: Path) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+def _identity_columns(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     try:
         with pq.ParquetFile(path) as file:
             found = file.read(columns=["shard", "row_sequence"])

@@ -26,7 +26,7 @@ HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
 
 _FIXED_BYTES: Final = {
-    Kind.INT16: 2,
+    Kind.SHARD: 8,
     Kind.INT32: 4,
     Kind.INT64: 8,
     Kind.UINT8: 2,  # PostgreSQL has no one-byte integer
@@ -190,7 +190,7 @@ def _column(field: Field, column: pa.Array, words: Words) -> _Column:
             return _fixed(column.cast(pa.int8()), 1)
         case Kind.CODE:
             return _fixed(column, 2)
-        case Kind.INT16 | Kind.INT32 | Kind.INT64 | Kind.UINT8:
+        case Kind.SHARD | Kind.INT32 | Kind.INT64 | Kind.UINT8:
             return _fixed(column, _FIXED_BYTES[field.kind])
         case Kind.DECIMAL | Kind.SUM:
             halves, valid = _halves(column), _valid(column)

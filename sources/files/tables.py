@@ -156,7 +156,7 @@ def _check_type(path: Path, field: Field, found: pa.DataType) -> None:
             fits = fits or pa.types.is_decimal(found) or pa.types.is_integer(found)
         case Kind.TIME:
             fits = fits or pa.types.is_timestamp(found) or pa.types.is_integer(found)
-        case Kind.ID | Kind.INT64 | Kind.INT32 | Kind.INT16 | Kind.UINT8:
+        case Kind.ID | Kind.INT64 | Kind.INT32 | Kind.SHARD | Kind.UINT8:
             fits = fits or pa.types.is_integer(found)
         case Kind.BOOL:
             fits = fits or pa.types.is_boolean(found)

@@ -140,10 +140,19 @@ class KafkaConfig(SourceConfig):
     def name(self) -> str:
         return f"{self.scheme}:{self.topic}"
 
-    def of_partition(self, partition: int, late: bool = False) -> KafkaConfig:
-        """One partition of the topic as a source of its own."""
-        text = f"{self.text} partition {partition}"
-        return self.model_copy(update={"text": text, "partition": partition, "late": late})
+    def of_partition(
+        self, partition: int, late: bool = False, start: int | None = None
+    ) -> KafkaConfig:
+        """One partition of the topic as a source of its own. ``start``: the offset that ``from``
+        meant when the run began."""
+        update = {
+            "text": f"{self.text} partition {partition}",
+            "partition": partition,
+            "late": late,
+        }
+        if start is not None:
+            update["start"] = Bound(offset=start)
+        return self.model_copy(update=update)
 
 
 def topic_of(config: SourceConfig) -> KafkaConfig:

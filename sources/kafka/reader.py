@@ -26,6 +26,7 @@ from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sources.errors import SourceError
+from marketflow.sources.kafka.cluster import Cluster
 from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaConfig
 from marketflow.sources.kafka.consumer import REMEDY, ConsumerPool
 from marketflow.sources.kafka.librdkafka import Part, Place
@@ -38,6 +39,43 @@ Position = tuple[str, int, int | None, bool]
 
 _UNTIL_S: Final = 1.0
 _NOTHING: Final = pa.RecordBatch.from_pylist([], schema=FRAMES)
+
+
+def first_offset(cluster: Cluster, config: KafkaConfig, partition: int) -> tuple[int, int | None]:
+    """Offset of the first message of a partition, as ``from`` says now; and the one to pin: none
+    where that is the first the topic has, for retention goes on."""
+    place = (config.topic, partition)
+    first = offset_of(cluster, config.start, place, *cluster.bounds(*place))
+    return first, None if config.start == EARLIEST else first
+
+
+def offset_of(cluster: Cluster, bound: Bound, place: Place, low: int, high: int) -> int:
+    """Where ``from`` points to in a partition, which has ``low`` to ``high``."""
+    if bound.word:
+        return low if bound == EARLIEST else high
+    if bound.time_ms is not None:
+        found = cluster.at_time(*place, bound.time_ms)
+        return high if found is None else found
+    offset = given_offset("from", bound, place)
+    if not low <= offset <= high:
+        raise SourceError(
+            f"kafka: from: offset {offset} is not in {place[0]}, partition {place[1]}, which has "
+            f"{low} to {high}"
+        )
+    return offset
+
+
+def given_offset(name: str, bound: Bound, place: Place) -> int:
+    """The offset of a partition that ``from`` or ``to`` gives."""
+    if bound.offset is not None:
+        return bound.offset
+    offset = dict(bound.offsets).get(place[1])
+    if offset is None:
+        raise SourceError(
+            f"kafka: {name} gives no offset for partition {place[1]} of {place[0]}: give one for "
+            "every partition"
+        )
+    return offset
 
 
 class KafkaReader:
@@ -88,9 +126,11 @@ class KafkaReader:
             return -1, None
         low, high = self._fetcher.cluster.bounds(topic, partition)
         if position is None or position[1] < 0:
-            start = (
-                low if late or position is not None else self._offset(self._config.start, low, high)
-            )
+            if late or position is not None:
+                start = low
+            else:
+                cluster = self._fetcher.cluster
+                start = offset_of(cluster, self._config.start, self.place, low, high)
             end = self._config.end
             return start, None if end is None else self._last(end, low, high)
         topic_id, offset, last, _ = position
@@ -112,33 +152,6 @@ class KafkaReader:
             )
         return offset, last
 
-    def _offset(self, bound: Bound, low: int, high: int) -> int:
-        """Where ``from`` points to in this partition."""
-        topic, partition = self.place
-        if bound.word:
-            return low if bound == EARLIEST else high
-        if bound.time_ms is not None:
-            found = self._fetcher.cluster.at_time(topic, partition, bound.time_ms)
-            return high if found is None else found
-        offset = self._offset_of("from", bound)
-        if not low <= offset <= high:
-            raise SourceError(
-                f"kafka: from: offset {offset} is not in {topic}, partition {partition}, which has "
-                f"{low} to {high}"
-            )
-        return offset
-
-    def _offset_of(self, name: str, bound: Bound) -> int:
-        if bound.offset is not None:
-            return bound.offset
-        offset = dict(bound.offsets).get(self.place[1])
-        if offset is None:
-            raise SourceError(
-                f"kafka: {name} gives no offset for partition {self.place[1]} of {self.place[0]}: "
-                "give one for every partition"
-            )
-        return offset
-
     def _last(self, bound: Bound, low: int, high: int) -> int | None:
         """Where the feed ends; None while a time is still to come."""
         if bound.word:
@@ -148,7 +161,7 @@ class KafkaReader:
             if found is None and bound.time_ms <= time.time_ns() // NS_PER_MS:
                 return high
             return found
-        return self._offset_of("to", bound)
+        return given_offset("to", bound, self.place)
 
     # -- reading ------------------------------------------------------------------------------
 

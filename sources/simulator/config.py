@@ -10,6 +10,8 @@ from marketflow.sources.errors import SourceError
 from marketflow.sources.url import Url
 
 MAX_SYMBOLS: Final = 10_000
+#: Of the bytes that the same parameters give: part of a feed's identity.
+VERSION: Final = 1
 
 
 class SimulatorConfig(SourceConfig):

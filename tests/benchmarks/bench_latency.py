@@ -30,7 +30,7 @@ def _through(ticks: int, kind: str, table: str) -> np.ndarray:
     config = MarketDataConfig(
         normalise=lambda feed: Normaliser("live", BinanceFeed("spot"), ShardPlan(feed)),
         books=lambda shard: BookShard(shard, BookConfig()),
-        bars=lambda shard: BarsShard(shard, BarsConfig(_INTERVALS)),
+        bars=lambda _: BarsShard(BarsConfig(_INTERVALS)),
         intervals=_INTERVALS,
     )
     with venue(ticks + _WARM_TICKS, _GAP_MS, kind) as line:
@@ -54,7 +54,7 @@ def _alone(ticks: int, kind: str) -> float:
             if shard not in shards:
                 shards[shard] = (
                     BookShard(shard, BookConfig()),
-                    BarsShard(shard, BarsConfig(_INTERVALS)),
+                    BarsShard(BarsConfig(_INTERVALS)),
                 )
             book, bars = shards[shard]
             bars.apply(book.apply(batch))

@@ -16,7 +16,7 @@ from typing import Any
 
 from marketflow.schemas import codes
 from marketflow.schemas.codes import words
-from marketflow.schemas.fields import Table
+from marketflow.schemas.fields import Kind, Table
 from marketflow.schemas.tables import TABLES
 
 RECORD = Path(__file__).with_name("schema_history.json")
@@ -78,7 +78,9 @@ def _unlike(name: str, old: list[str], fields: list[str]) -> list[str]:
 
 
 def _widened(was: str, now: str) -> bool:
-    """Whether a field is as it was, or may be null now: all data on record can still be read."""
+    """Whether a field is as it was, may be null now or is a wider integer: all data on record can
+    still be read."""
+    was = was.replace(" int16 ", f" {Kind.SHARD.value} ")
     return now in (was, was.removesuffix(_NULL[False]) + _NULL[True])
 
 

@@ -23,7 +23,7 @@ BATCH_ROWS = 700
 
 
 def bars_of(trades: list[Trade], intervals: tuple[str, ...]) -> list[dict]:
-    shard = BarsShard(0, BarsConfig(intervals))
+    shard = BarsShard(BarsConfig(intervals))
     batches: list[pa.RecordBatch] = []
     for start in range(0, len(trades), BATCH_ROWS):
         stop = start + BATCH_ROWS

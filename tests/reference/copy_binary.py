@@ -16,7 +16,7 @@ from marketflow.schemas.fields import Field, Kind, Table
 
 _EPOCH_2000_US = 946_684_800_000_000
 _EXACT = Context(prec=80)
-_WIDTHS = {Kind.INT16: ">h", Kind.INT32: ">i", Kind.INT64: ">q", Kind.UINT8: ">h", Kind.BOOL: ">?"}
+_WIDTHS = {Kind.SHARD: ">q", Kind.INT32: ">i", Kind.INT64: ">q", Kind.UINT8: ">h", Kind.BOOL: ">?"}
 
 
 def tuples(table: Table, batch: pa.RecordBatch) -> bytes:

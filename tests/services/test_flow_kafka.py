@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 from marketflow.schemas.messages import kafka as wire
+from marketflow.schemas.shards import feed_of
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import TRADES
 from tests.reference.kafka import read_messages
@@ -108,7 +109,7 @@ def test_killed_and_split_it_ends_as_undisturbed(kafka: Cluster, tmp_path: Path)
     source = f"kafka://{kafka.brokers}/{topic}?venue=binance&to=latest"
     working_s = run(command(source, [f"parquet:{tmp_path / 'calm'}"]))["seconds"]
     expected = lake(tmp_path / "calm")
-    assert len({row["shard"] // 16 for row in expected["quotes"]}) > 1
+    assert len({feed_of(row["shard"]) for row in expected["quotes"]}) > 1
     prefix = kafka.tables(2)
     sinks = [f"kafka://{kafka.brokers}/{prefix}?commit_ms=10", f"parquet:{tmp_path / 'rough'}"]
     rough = command(source, sinks, "--recovery", str(tmp_path / "recovery"), "--processes", "2")

@@ -126,7 +126,7 @@ def test_poison_is_one_dead_letter_each(kafka: Cluster, max_rows: int) -> None:
     bad_price = msgspec.json.encode({**json.loads(jsons[3]), "price": "1e99"})
     values: list[Any] = [
         avro[0], avro[1], b"\0\0\0\0\1unknown id", avro[2], jsons[0], bad_price, jsons[1],
-        b"garbage", b"", None, arrow, arrow[:-300], _of_version(rows, "2"), arrow, jsons[2],
+        b"garbage", b"", None, arrow, arrow[:-300], _of_version(rows, "3"), arrow, jsons[2],
     ]  # fmt: skip
     kafka.send(topic, values)
     reading = Reading(f"kafka://{kafka.brokers}/{topic}?table=trades&to=latest", max_rows=max_rows)
@@ -140,7 +140,7 @@ def test_poison_is_one_dead_letter_each(kafka: Cluster, max_rows: int) -> None:
     }
     for offset, why in (
         (2, "Avro schema id 1 is of no table"), (5, "trades.price"), (7, "neither Arrow, Avro"),
-        (8, "an empty message"), (9, "an empty message"), (12, "version 2 of trades"),
+        (8, "an empty message"), (9, "an empty message"), (12, "version 3 of trades"),
     ):  # fmt: skip
         assert why in broken[offset]
     decoder = TableDecoder("trades")

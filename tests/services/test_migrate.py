@@ -8,12 +8,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pytest
 
 from marketflow.infra import migrate as migrate_module
 from marketflow.infra.migrate import MigrationError, migrate
 from marketflow.schemas.derived import sql
+from marketflow.schemas.shards import renumbered
 from marketflow.schemas.tables import TABLES
 from tests.support.services.dsn import replace_password
 
@@ -190,3 +192,43 @@ def test_the_command_line(bare_database: str) -> None:
     assert done.returncode == 1
     assert "password is wrong" in done.stderr
     assert "sesame" not in done.stderr
+
+
+def _older(folder: Path, below: str) -> Path:
+    """The migrations that come before ``below``."""
+    folder.mkdir()
+    for path in migrate_module.FOLDER.glob("*.sql"):
+        if path.name < below:
+            (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+_OLD_ROW = (
+    "INSERT INTO store.trades (shard, row_sequence, ts_event, ts_event_ns, venue, symbol, price, "
+    "size, notional, aggressor_side, status) VALUES (%s, %s, now(), 0, 'V', 'S', 1, 1, 1, 0, 0)"
+)
+
+
+def test_shards_of_the_release_before_get_numbers(bare_database: str, tmp_path: Path) -> None:
+    """As those of a lake do (schemas.shards); views and their readers are as before."""
+    migrate(bare_database, folder=_older(tmp_path / "older", "0010"))
+    old = [(-3, 0), (-1, 0), (0, 0), (0, 1), (17, 0), (4095, 5)]
+    with psycopg.connect(bare_database, autocommit=True) as connection:
+        for row in old:
+            connection.execute(_OLD_ROW, row)
+        assert "0011_shards" in migrate(bare_database).applied
+        shards = np.array([shard for shard, _ in old], np.int64)
+        expected = list(zip(renumbered(shards).tolist(), [at for _, at in old], strict=True))
+        query = "SELECT shard, row_sequence FROM trades ORDER BY 1, 2"
+        assert connection.execute(query).fetchall() == expected
+        assert migrate(bare_database).applied == []
+
+
+def test_rows_that_are_there_twice_are_not_renumbered(bare_database: str, tmp_path: Path) -> None:
+    migrate(bare_database, folder=_older(tmp_path / "older", "0010"))
+    with psycopg.connect(bare_database, autocommit=True) as connection:
+        for _ in range(2):
+            connection.execute(_OLD_ROW, (3, 7))
+        with pytest.raises(MigrationError, match=r"1 rows twice by shard .*make a new one"):
+            migrate(bare_database)
+        assert connection.execute("SELECT shard FROM trades").fetchall() == [(3,), (3,)]

@@ -99,7 +99,7 @@ class Feed:
                 return pa.array([rng.bytes(7) for _ in range(rows)], pa.large_binary())
             case Kind.DECIMALS | Kind.COUNTS:
                 return self._lists(field, rows)
-            case Kind.UINT8 | Kind.INT16 | Kind.INT32 | Kind.INT64:
+            case Kind.UINT8 | Kind.SHARD | Kind.INT32 | Kind.INT64:
                 return pa.array(rng.integers(0, 100, rows), arrow_type(field))
 
     def _lists(self, field: Field, rows: int) -> pa.Array:

@@ -24,7 +24,7 @@ from marketflow.operators.events import Rows
 from marketflow.operators.mid_history import is_shown
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.messages.frames import FrameKind
-from marketflow.schemas.shards import ShardPlan
+from marketflow.schemas.shards import ShardPlan, own_shard
 from marketflow.schemas.tables.market_data import STATISTICS
 
 FLOW: Final = "tests.support.counting:COUNTING"
@@ -74,9 +74,9 @@ class Sorter:
             mine = locals_ == local
             if mine.any():
                 part = Part(offsets[mine], numbers[mine], times[mine], sizes[mine])
-                parts.append((self._plan.shard(local), part))
+                parts.append((self._plan.index(local), part))
         stats = {"messages": data.num_rows} if self._plan.keeps_feed else {}
-        return Sorted(parts, Rows(-1 - self._plan.feed_index, {}, stats))
+        return Sorted(parts, Rows(own_shard(self._plan.number), {}, stats))
 
     def snapshot(self) -> Any:
         return self._number
@@ -134,7 +134,7 @@ def make_config(start: Start) -> Config:
     weight = start.settings.weight
     return Config(
         start.cores("sort", lambda feed: Sorter(start.plan(feed))),
-        start.cores("count", lambda shard: Counter(shard, weight)),
+        start.cores("count", lambda index: Counter(start.shard(index), weight)),
     )
 
 

@@ -21,6 +21,7 @@ from marketflow.infra.topics import declared
 from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.messages import single_rows as wire_rows
+from marketflow.schemas.shards import partition_of_shard
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.raw.topic import RawTopicWriter
 from marketflow.sources.kafka.config import topic_of
@@ -155,7 +156,7 @@ class Cluster:
                 for row in decoded(table, message.value()):
                     key = (row["shard"], row["row_sequence"])
                     assert key not in found, f"{table} {key} is there twice"
-                    assert row["shard"] % partitions == partition
+                    assert partition_of_shard(row["shard"], partitions) == partition
                     assert row["row_sequence"] == newest.get(row["shard"], -1) + 1, key
                     newest[row["shard"]] = row["row_sequence"]
                     found[key] = row

@@ -56,7 +56,7 @@ class Core:
         for shard, events in parts:
             if shard not in self._books:
                 self._books[shard] = BookShard(shard, BookConfig())
-                self._bars[shard] = BarsShard(shard, BarsConfig(("1s", "1d")))
+                self._bars[shard] = BarsShard(BarsConfig(("1s", "1d")))
             rows = self._books[shard].apply(events)
             self._keep(rows.tables)
             self._keep(self._bars[shard].apply(rows).tables)

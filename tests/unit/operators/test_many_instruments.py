@@ -161,7 +161,7 @@ class Flow:
             elif step == "books":
                 core = BookShard(index, BookConfig())
             else:
-                core = BarsShard(index, self.bars)
+                core = BarsShard(self.bars)
             if self.folder is not None:
                 core = AsideCore(core, self.folder, step, index)
             self.cores[key] = core

@@ -42,7 +42,7 @@ def as_dicts(batches: list[pa.RecordBatch]) -> list[dict]:
 def run(
     items: list[Rows], config: BarsConfig = CONFIG, restart: bool = False
 ) -> tuple[list[dict], Counter[str], str]:
-    shard = BarsShard(3, config)
+    shard = BarsShard(config)
     batches, stats = [], Counter()
     for item in items:
         result = shard.apply(item)
@@ -50,7 +50,7 @@ def run(
         stats.update(result.stats)
         if restart:
             state = pickle.loads(pickle.dumps(shard.snapshot()))
-            shard = BarsShard(3, config)
+            shard = BarsShard(config)
             shard.restore(state)
     return as_dicts(batches), stats, shard.state_hash()
 
@@ -65,7 +65,7 @@ def slow(trades: list[Trade], ended: bool, config: BarsConfig = CONFIG) -> SlowB
 
 
 def numbered(bars: list[dict]) -> list[dict]:
-    return [{"shard": 3, "row_sequence": i, **bar} for i, bar in enumerate(bars)]
+    return [{"shard": 0, "row_sequence": i, **bar} for i, bar in enumerate(bars)]
 
 
 TRADE = st.builds(
@@ -158,7 +158,7 @@ def test_a_date_far_ahead_of_arrival_ends_no_bars() -> None:
 
 def test_sums_that_no_column_holds_leave_the_trade_out() -> None:
     huge = Decimal("9999999999999999.5")
-    shard = BarsShard(3, BarsConfig(("1s",)))
+    shard = BarsShard(BarsConfig(("1s",)))
     big = [one(0.1, price=huge, size=Decimal(9 * 10**9)) for _ in range(3)]
     result = [shard.apply(trade_rows(big)), shard.apply(trade_rows([one(0.2)], ended=True))]
     assert result[0].stats == {"bars_trades_beyond": 2}
@@ -175,7 +175,7 @@ def test_instruments_survive_new_dictionaries_and_slices() -> None:
 
 
 def test_snapshots_are_copies() -> None:
-    shard = BarsShard(0, CONFIG)
+    shard = BarsShard(CONFIG)
     shard.apply(trade_rows([one(0)]))
     state, before = shard.snapshot(), shard.state_hash()
     shard.apply(trade_rows([one(0.1)]))
@@ -185,11 +185,11 @@ def test_snapshots_are_copies() -> None:
 
 
 def test_a_snapshot_of_other_settings_is_refused_with_the_remedy() -> None:
-    state = BarsShard(0, CONFIG).snapshot()
+    state = BarsShard(CONFIG).snapshot()
     with pytest.raises(ValueError, match="keep the settings"):
-        BarsShard(0, BarsConfig(("1m",))).restore(state)
+        BarsShard(BarsConfig(("1m",))).restore(state)
     with pytest.raises(ValueError, match="empty --recovery"):
-        BarsShard(0, CONFIG).restore((99, *state[1:]))
+        BarsShard(CONFIG).restore((99, *state[1:]))
 
 
 def test_settings_that_cannot_work_name_the_fix() -> None:
@@ -236,11 +236,11 @@ def test_the_step_runs_in_a_flow() -> None:
     flow = Dataflow("bars_flow")
     rows = op.input("in", flow, TestingSource(items))
     traded = op.filter_map("trades", rows, lambda item: bars_input(item, CONFIG.intervals))
-    bars = core_step("bars", traded, lambda shard: BarsShard(shard, CONFIG))
+    bars = core_step("bars", traded, lambda _: BarsShard(CONFIG))
     op.output("out", bars, TestingSink(out))
     run_main(flow)
     found = [bar for rows in out for bar in as_dicts(list(rows.tables.values()))]
-    assert [{**bar, "shard": 3} for bar in found] == numbered(slow(trades, True).bars)
+    assert [{**bar, "shard": 0} for bar in found] == numbered(slow(trades, True).bars)
 
 
 def test_bars_of_the_venue_are_numbered_with_ours() -> None:
@@ -249,13 +249,13 @@ def test_bars_of_the_venue_are_numbered_with_ours() -> None:
         Trade("A", "X", START + n * NS_PER_S, None, Decimal(1), Decimal(1), "buy", "normal")
         for n in (0, 99)
     ]
-    (ours,) = BarsShard(0, BarsConfig(("1m",))).apply(trade_rows([first], True)).tables.values()
+    (ours,) = BarsShard(BarsConfig(("1m",))).apply(trade_rows([first], True)).tables.values()
     numbers, words = pa.array([0], pa.int64()), arrow.dictionary(BARS.field("origin"))
     origin = pa.DictionaryArray.from_arrays(pa.array([1], pa.int8()), words)
     theirs = ours.set_column(1, ours.schema.field(1), numbers)
     theirs = theirs.set_column(len(BARS.fields) - 1, ours.schema.field("origin"), origin)
     for intervals in (("1m",), ()):
-        shard = BarsShard(0, BarsConfig(intervals))
+        shard = BarsShard(BarsConfig(intervals))
         both = Rows(0, {"bars": theirs, **trade_rows([first, second]).tables})
         found = [
             (bar["row_sequence"], bar["origin"])

@@ -98,7 +98,7 @@ def test_unknown_versions_and_other_tables_are_refused() -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, newer.schema) as writer:
         writer.write_batch(newer)
-    with pytest.raises(WireError, match="version 2 of trades; this release reads up to 1"):
+    with pytest.raises(WireError, match="version 3 of trades; this release reads up to 2"):
         wire.from_arrow(TRADES, sink.getvalue())
     with pytest.raises(WireError, match="rows of trades, wanted quotes"):
         wire.from_arrow(TABLES["quotes"], wire.to_arrow(TRADES, rows))
@@ -123,7 +123,7 @@ def test_a_row_that_its_table_cannot_hold_is_refused_by_name() -> None:
         ("ts_event", "yesterday", "no time such as"),
         ("status", "fine", "no code"),
         ("symbol", None, "trades without symbol"),
-        ("shard", 40000, "no int16"),
+        ("shard", 2**53, "no shard"),
         ("sequence", True, "no int64"),
     ):
         with pytest.raises(WireError, match=why):
@@ -184,16 +184,17 @@ def test_a_column_of_another_name(name: bytes, letter: bytes) -> None:
 
 def test_ids_and_partitions_never_change() -> None:
     assert wire_rows.local_schema_id(TRADES) == _TRADES_ID
-    assert len(wire_rows.local_schemas()) == len(TABLES)
+    assert len(wire_rows.local_schemas()) == 2 * len(TABLES)
+    assert _TRADES_ID_BEFORE in wire_rows.local_schemas()
     assert [wire.partition_of_connection(name, 4) for name in ("", "0", "binance-1", "ü")] == [
         wire.partition_of_connection(name, 8) % 4 for name in ("", "0", "binance-1", "ü")
     ]
     assert wire.partition_of_connection("binance-1", 1 << 30) == _KEPT
-    assert [wire.partition_of_shard(shard, 4) for shard in (0, 5, 15, -1, -4)] == [0, 1, 3, 3, 0]
 
 
 _KEPT = 450318466
-_TRADES_ID = 550166367
+_TRADES_ID = 1008893454
+_TRADES_ID_BEFORE = 550166367
 
 
 def test_frames_as_messages() -> None:
