@@ -7,8 +7,8 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 SETUP := pyproject.toml infra/setup.sh infra/setup.lock
 
-# Whole files to as many processes as there are cores, in the order of tests/support/parallel.py.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Whole files to processes, as many and in the order that tests/support/parallel.py says.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test lint bench lock clean setup
 

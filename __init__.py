@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["book_at", "run", "scan", "sql"]
+__all__ = ["book_at", "feeds", "run", "scan", "sql"]
 
 #: A moment: ISO text, a date (its start), a datetime (UTC where it names no zone), or int ns.
 Moment = str | date | datetime | int
@@ -77,6 +77,12 @@ def sql(
     if (lake is None) == (dsn is None):
         raise UsageError("say where: sql(query, lake=DIR) or sql(query, dsn=DSN)")
     return query_frame(query, None if lake is None else Path(lake), dsn, floats)
+
+
+def feeds(*, lake: str | Path | None = None, dsn: str | None = None) -> pl.DataFrame:
+    """What was loaded into a lake or a database: a row for each feed that a run claimed, with its
+    source, state (running, complete, cut off), rows by table (JSON), event times and settings."""
+    return sql("SELECT * FROM feeds ORDER BY started, feed", lake=lake, dsn=dsn)
 
 
 def book_at(symbol: str, ts: Moment, *, lake: str | Path, venue: str | None = None) -> pl.DataFrame:

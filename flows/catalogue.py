@@ -91,6 +91,10 @@ def _nothing_compiled(sources: Sequence[SourceConfig] | None) -> Sequence[Part]:
     return ()
 
 
+def _named_venue(source: SourceConfig) -> str | None:
+    return getattr(source, "venue", None) or None
+
+
 def _same_venue(venue: str) -> tuple[str | None, frozenset[str]]:
     return venue or None, frozenset()
 
@@ -113,6 +117,7 @@ class FlowSpec:
     ``kernels``: what is compiled ahead of a run over these sources; None: of any run.
     ``levels``: stats of its rows (operators.events.Rows) that are a level, not a sum.
     ``clock``: the table whose newest row says how far the feeds are; None: no table does.
+    ``venue_of``: the venue of a source's rows, where there is one and it is known beforehand.
     """
 
     name: str
@@ -128,6 +133,7 @@ class FlowSpec:
     kernels: Callable[[Sequence[SourceConfig] | None], Sequence[Part]] = _nothing_compiled
     levels: frozenset[str] = frozenset()
     clock: str | None = None
+    venue_of: Callable[[SourceConfig], str | None] = _named_venue
     input: str = "feed"
     output: str = "sinks"
 

@@ -27,12 +27,12 @@ SETTINGS: Final = tuple(
     dict.fromkeys((*COMMON_SETTINGS, *(name for flow in FLOWS.values() for name in flow.settings)))
 )
 #: Flags of ``run`` that are no settings of the flow itself.
-RUN_FLAGS: Final = ("source", "sink", "processes", "recovery", "strict", "json")
+RUN_FLAGS: Final = ("source", "sink", "processes", "recovery", "replace", "strict", "json")
 #: Flags that mean the same wherever they stand.
 COMMON_FLAGS: Final = ("lake", "dsn", "brokers")
 #: The database's login that only reads, which ``--dsn`` of READING prefers: sql refuses others.
 READER_DSN: Final = "reader_dsn"
-READING: Final = ("sql",)
+READING: Final = ("sql", "feeds")
 #: Variables that no flag has: secrets, and where services and tests find their files.
 _OTHERS: Final = (
     *(f"KAFKA_{name.upper()}" for name in SECURITY_PARAMS),

@@ -17,7 +17,7 @@ from psycopg import sql
 
 ROLE: Final = "marketflow_reader"
 #: Views beside those of the tables (infra/migrations).
-BAR_VIEWS: Final = ("trade_bars_1m", "trade_bars_1d")
+OTHER_VIEWS: Final = ("trade_bars_1m", "trade_bars_1d", "feeds")
 
 _KNOWN: Final = f"SELECT 1 FROM pg_roles WHERE rolname = '{ROLE}'"
 _RIGHTS: Final = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS"
@@ -68,7 +68,10 @@ def let_read(
         password = secrets.token_urlsafe(16)
         make_reader(connection, password)
     database = sql.Identifier(connection.info.dbname)
-    views = sql.SQL(", ").join(map(sql.Identifier, (*tables, *BAR_VIEWS)))
+    # Where an earlier release's files are applied, views of later ones are not there yet.
+    there = "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL"
+    others = [name for (name,) in connection.execute(there, (list(OTHER_VIEWS),))]
+    views = sql.SQL(", ").join(map(sql.Identifier, (*tables, *others)))
     role = sql.Identifier(ROLE)
     connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))
     connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(views, role))

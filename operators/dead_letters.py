@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.dead_letters import RAW_BYTES, cut_note
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.tables.market_data import DEAD_LETTERS
@@ -45,7 +45,9 @@ class DeadLetters:
     def __len__(self) -> int:
         return len(self._letters)
 
-    def add(self, ts_recv: int, offset: int, reason: RejectReason, detail: str, raw: bytes) -> None:
+    def add(
+        self, ts_recv: int, offset: int, reason: DeadLetterReason, detail: str, raw: bytes
+    ) -> None:
         """``ts_recv``: arrival, or the feed's latest known time; ``offset``: of the frame."""
         detail = _plain(detail)
         if len(raw) > RAW_BYTES:

@@ -25,7 +25,7 @@ from marketflow.operators.events import (
     SnapshotRule,
 )
 from marketflow.operators.names import NameTable, Packed, grown
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.names import name_fault
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
 from marketflow.schemas.shards import shard_of
@@ -39,7 +39,7 @@ _VERSION: Final = 3
 class RefusedInstrumentError(Exception):
     """An instrument that is not taken: what names it becomes a dead letter of this reason."""
 
-    def __init__(self, reason: RejectReason, detail: str) -> None:
+    def __init__(self, reason: DeadLetterReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
@@ -170,11 +170,11 @@ class Registry:
         """Why an instrument is not taken as the next one after ``known``."""
         fault = name_fault("venue", key[0]) or name_fault("symbol", key[1])
         if fault is not None:
-            return RefusedInstrumentError(RejectReason.UNKNOWN_INSTRUMENT, fault)
+            return RefusedInstrumentError(DeadLetterReason.UNKNOWN_INSTRUMENT, fault)
         if known < self.most:
             return None
         return RefusedInstrumentError(
-            RejectReason.TOO_MANY_INSTRUMENTS,
+            DeadLetterReason.TOO_MANY_INSTRUMENTS,
             f"the feed names more than {self.most} instruments (max_instruments)",
         )
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from marketflow.operators.kernels import numbers
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.units import COLUMN_SCALE
 
 #: Text as sent, a JSON value left raw (its quotes are taken off), or a whole JSON number.
@@ -47,7 +47,7 @@ def _text(number: bytes | int | msgspec.Raw) -> str:
     return data.decode("latin-1")
 
 
-def reason_of(code: int, garbage: RejectReason) -> RejectReason:
+def reason_of(code: int, garbage: DeadLetterReason) -> DeadLetterReason:
     """Why a number with that code (not OK) is refused."""
     assert code != numbers.OK
-    return RejectReason.OUT_OF_RANGE if code == numbers.OUT_OF_RANGE else garbage
+    return DeadLetterReason.OUT_OF_RANGE if code == numbers.OUT_OF_RANGE else garbage

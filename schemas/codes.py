@@ -105,7 +105,7 @@ class QualityKind(IntEnum):
     LINE_RECOVERED = 21  # consequence: the line is back (ts_event..ts_until = outage)
 
 
-class RejectReason(IntEnum):
+class DeadLetterReason(IntEnum):
     """Why input became a dead letter."""
 
     TRUNCATED = 0  # message shorter than its own length says, or cut by the end of the file

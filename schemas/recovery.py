@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 START_ANEW: Final = (
-    "start anew with an empty --recovery folder and empty sinks (the old ones would hold every row "
-    "twice)"
+    "start anew with an empty --recovery folder and empty sinks (a lake or a database may stay: "
+    "--replace puts the new rows in place of the old)"
 )
 OTHER_RELEASE: Final = f"finish the run with the release that wrote it, or {START_ANEW}"
 START_AGAIN: Final = (

@@ -87,6 +87,17 @@ def feed_of(shard: int) -> int:
     return (shard if shard >= 0 else ~shard) >> _LOCAL_BITS
 
 
+def feeds_of(shards: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The feeds that shards are of: :func:`feed_of` of each."""
+    numbers: NDArray[np.int64] = np.where(shards >= 0, shards, ~shards) >> _LOCAL_BITS
+    return numbers
+
+
+def bounds_of_feed(feed: int) -> tuple[int, int, int]:
+    """What rows of a feed carry as ``shard``: from, to, and the own shard."""
+    return feed << _LOCAL_BITS, (feed << _LOCAL_BITS) + MAX_SHARDS - 1, own_shard(feed)
+
+
 def local_of(shard: int) -> int:
     """The shard within its feed; that of a feed's own rows has none."""
     assert shard >= 0, shard

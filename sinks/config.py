@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from marketflow.sinks.errors import SinkError, did_you_mean
+from marketflow.sinks.lineage import Claim, Lineage
 from marketflow.sinks.overlap import Arrived, Interval
 from marketflow.sinks.redaction import redacted
 from marketflow.sinks.writer import Writer
@@ -50,7 +51,7 @@ class SinkConfig(Options, ABC):
     ``text``: the URL, which may hold a password; show :attr:`shown`.
     """
 
-    #: Rows of an interval can be replaced (back-fill).
+    #: Rows of an interval can be replaced (back-fill), and those of a feed.
     can_replace: ClassVar[bool] = False
     #: Kernels of its own that a run compiles before it begins (flows).
     kernels: ClassVar[tuple[str, ...]] = ()
@@ -89,13 +90,23 @@ class SinkConfig(Options, ABC):
     @abstractmethod
     def _writer(self, opening: Opening) -> Writer: ...
 
+    def lineage(self) -> Lineage | None:
+        """What the store knows of its feeds, for one run; None: it keeps no rows of its own."""
+        return None
+
+    def replace_feeds(self, key: str, claim: Claim, reached: Mapping[int, int]) -> dict[str, int]:
+        """Put the feeds of a complete run, written aside, in place of all that other runs had
+        loaded of them, and make them the run's: ``rows_replaced`` and ``rows_written``; again: no
+        change. ``reached``: by feed, where it ended. Raises as the writer."""
+        return {"rows_replaced": 0, "rows_written": 0}
+
     def holds(self, interval: Interval, written: Collection[str]) -> str | None:
         """First table with rows of the interval, or with rows that may be of it, where ``written``
         are to be written. None: there is none, or the sink cannot tell. Raises as the writer."""
         return None
 
-    def prepare_back_fill(self, key: str) -> None:
-        """Make room for the rows of a back-fill beside the store. Raises as the writer."""
+    def prepare_back_fill(self, key: str, numbers: Collection[int]) -> None:
+        """Make room beside the store for new rows of these feeds. Raises as the writer."""
 
     def back_fill(self, key: str, arrived: Arrived) -> dict[str, int]:
         """Put in the rows of a complete back-fill: ``rows_replaced`` and ``rows_written``; again:

@@ -16,6 +16,7 @@ from marketflow.sinks.config import (
 )
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.jsonl import JsonlWriter
+from marketflow.sinks.lineage import place_of
 from marketflow.sinks.null import NullWriter
 from marketflow.sinks.writer import Writer
 
@@ -49,8 +50,9 @@ class JsonlConfig(SinkConfig):
     def _writer(self, opening: Opening) -> Writer:
         """Each process has its own file: the first the named one, others with their id."""
         path = self.path
-        if path is not None and opening.writer != FIRST_WRITER:
-            path = path.with_name(f"{path.stem}.{opening.writer}{path.suffix}")
+        own = place_of(opening.writer)
+        if path is not None and own not in (FIRST_WRITER, "p0"):
+            path = path.with_name(f"{path.stem}.{own}{path.suffix}")
         return JsonlWriter(path)
 
 

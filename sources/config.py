@@ -69,13 +69,14 @@ class SourceConfig(BaseModel):
 
     @classmethod
     def params(cls) -> dict[str, str]:
-        """Parameters that a URL may have, each with an example."""
-        return {
+        """Parameters that a URL may have, each with an example; what all have comes last."""
+        found = {
             field.alias or name: mark.example
             for name, field in cls.model_fields.items()
             for mark in field.metadata
             if isinstance(mark, Param)
         }
+        return {**{name: found[name] for name in found if name != "id"}, "id": found["id"]}
 
     @classmethod
     def of(cls, url: Url, handled: Collection[str] = (), **more: Any) -> Self:

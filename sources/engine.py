@@ -103,7 +103,7 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
         self._parts = max(parts, len(specs))
         self._limits = limits
         self._pool: ConsumerPool | None = None
-        self._measured: list[MeasuredReader | None] = []
+        self._readers: dict[int, Reader] = {}
 
     @property
     def restart(self) -> str | None:
@@ -141,16 +141,32 @@ class FeedSource(FixedPartitionedSource[tuple[str, pa.RecordBatch], _Snapshot]):
                     f"now: resume with the same --source in the same order, or {START_ANEW}"
                 )
         reader = open_reader(spec, position, self._limits, self._shared)
-        self._measured.append(reader if isinstance(reader, MeasuredReader) else None)
+        self._readers[index] = reader
         return _Feed(for_part, spec.text, reader, self._stop)
+
+    def reached(self) -> dict[int, int]:
+        """By feed, the position after what was read: an offset, or bytes; nothing where a reader
+        has none."""
+        return {i: at for i, reader in self._readers.items() if (at := _place(reader)) is not None}
 
     def progress(self) -> dict[str, int]:
         """``read`` of ``to_read``; nothing where a feed does not know. Any thread may ask."""
-        found = [None if reader is None else reader.progress() for reader in self._measured]
+        found = [
+            reader.progress() if isinstance(reader, MeasuredReader) else None
+            for reader in list(self._readers.values())
+        ]
         if not found or None in found:
             return {}
         done, whole = map(sum, zip(*filter(None, found), strict=True))
         return {"read": done, "to_read": whole}
+
+
+def _place(reader: Reader) -> int | None:
+    """How far a reader has come, as a number."""
+    if isinstance(reader, CommittingReader):
+        return int(reader.position()[1])  # of a partition
+    measured = reader.progress() if isinstance(reader, MeasuredReader) else None
+    return None if measured is None else measured[0]
 
 
 class _ReplayPart(StatefulSourcePartition[tuple[str, pa.RecordBatch], "Position"]):
@@ -205,6 +221,10 @@ class ReplaySource(FixedPartitionedSource[tuple[str, pa.RecordBatch], "Position"
 
         self._replay = Replay(self._spans, self._speed, self._stop, resume_state, self._limits)
         return _ReplayPart(self._replay, self._stop)
+
+    def reached(self) -> dict[int, int]:
+        """By feed, the offset where its interval ends."""
+        return {span.feed: span.end for span, _ in self._spans}
 
     def progress(self) -> dict[str, Any]:
         """See sources.kafka.replay.Replay.progress; nothing before the start. Any thread may

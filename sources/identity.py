@@ -72,6 +72,7 @@ def _deciding(config: SourceConfig) -> dict[str, str]:
     # A simulator's settings are its beginning.
     names = ("id",) if isinstance(config, SimulatorConfig) else _DECIDING
     values = {name: getattr(config, name, None) for name in names}
+    values["book"] = len(config.files[1])  # of LOBSTER: with books, or without
     return {name: _text(value) for name, value in values.items() if value}
 
 
@@ -97,18 +98,60 @@ def _begin(config: SourceConfig, beginning: Beginning | None) -> dict[str, Any]:
     if isinstance(config, SimulatorConfig):
         return {"simulator": VERSION, "settings": list(config.made_with)}
     paths, _ = config.files
-    if not paths:
-        return {}
-    return {"head": blake2b(_head(paths[0]), digest_size=_DIGEST_BYTES).hexdigest()}
+    return {"head": _digest(_head(paths[0]))} if paths else {}
+
+
+def parts(
+    config: SourceConfig, shards: int, beginning: Beginning | None = None
+) -> list[dict[str, Any]]:
+    """What a feed reads, part by part, as plain values by which a store knows it again
+    (sinks.lineage). SourceError if a file cannot be read.
+
+    A file: ``path`` as it was named, digest of its ``head`` and of how many ``bytes``; of a Parquet
+    file that of its ``footer``. A partition: ``topic``, ``partition``, ``start``. A simulated feed:
+    its ``simulator``.
+    """
+    mark = {"id": config.id} if config.id else {}
+    if beginning is not None:
+        place = {"topic": beginning.topic_id, "partition": config.partition}
+        return [{**place, "start": beginning.offset, **mark}]
+    if isinstance(config, SimulatorConfig):
+        return [{"simulator": identity(config, shards).digest, **mark}]
+    found: list[dict[str, Any]] = []
+    for path in config.files[0]:
+        first = _head(path)
+        if not first:
+            continue
+        known: dict[str, Any] = {"footer": _digest(first)}
+        if not _is_parquet(path):
+            known = {"head": _digest(first), "bytes": len(first)}
+        found.append({"path": str(path), **known, **mark})
+    return found
+
+
+def prefix(part: Mapping[str, Any], size: int) -> str | None:
+    """Digest of the first ``size`` bytes of a part of a file; None if it is no longer there."""
+    try:
+        return _digest(_head(Path(part["path"]))[:size])
+    except SourceError:
+        return None
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_PARQUET)) == _PARQUET
 
 
 def _head(path: Path) -> bytes:
     """The bytes by which a file is known."""
-    try:
-        from marketflow.sources.files.bytes import head
+    from marketflow.sources.files.bytes import head
 
-        first = head(path, HEAD_BYTES)
-        return _footer(path) if first.startswith(_PARQUET) else first
+    try:
+        return _footer(path) if _is_parquet(path) else head(path, HEAD_BYTES)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
 

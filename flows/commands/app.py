@@ -89,12 +89,18 @@ def run(
         str | None,
         typer.Option(help="Such as 1h: states for replays that begin in mid-history."),
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put the feeds in place of those that are there.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option(help="Exit 1 when there were dead letters or a book ended stale.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a flow from its sources to its sinks until they end or a signal stops it.
+
+    A feed is in a store once (see feeds): what is there already is refused, or replaced as a whole
+    with --replace.
 
     Sources: itch:PATH?date=YYYY-MM-DD · lobster:MESSAGES?book=BOOK&symbol=S&date=… · dbn:PATH ·
     binance:PATH?market=spot|us|usdm|coinm · capture:PATH · csv:/parquet:PATH?table=T ·
@@ -121,7 +127,14 @@ def run(
         checkpoint_every=checkpoint_every,
     )
     summary = run_flow(
-        flow, source, sink, processes=processes, recovery=recovery, settings=chosen, console=err
+        flow,
+        source,
+        sink,
+        processes=processes,
+        recovery=recovery,
+        replace=replace,
+        settings=chosen,
+        console=err,
     )
     if as_json:
         print_json(summary)

@@ -116,6 +116,24 @@ def migrate(
         print_json(report)
 
 
+def feeds(lake: Lake = None, dsn: Dsn = None, as_json: Json = False) -> None:
+    """What was loaded into a lake or a database: each feed with its state, rows and times.
+
+    Running: a run that lives reads it. Complete: it was read to its end. Cut off: the run was
+    stopped or killed before; it goes on with its --recovery. All columns: --json, or
+    sql "SELECT * FROM feeds".
+    """
+    from rich.console import Console
+
+    from marketflow.flows.commands.feeds import known_feeds, print_feeds
+
+    found = known_feeds(lake or LAKE, dsn)
+    if as_json:
+        print_json(found)
+    else:
+        print_feeds(found, Console())
+
+
 def services(
     action: Annotated[str, typer.Argument(help="up, down, status, env or reset.")],
     only: Annotated[
@@ -163,4 +181,4 @@ def topics(
         print_topics(outcomes, err)
 
 
-COMMANDS = (compact, retention, migrate, services, topics)
+COMMANDS = (feeds, compact, retention, migrate, services, topics)

@@ -75,6 +75,22 @@ def raw_venue(config: SourceConfig) -> str:
     return ""
 
 
+def venue_of(config: SourceConfig) -> str | None:
+    """The venue of a source's rows, where there is one and it is known beforehand."""
+    from marketflow.operators.venues.binance.decoder import VENUES as BINANCE_VENUES
+
+    match config:
+        case ItchConfig() | SimulatorConfig(format="itch"):
+            return ITCH
+        case BinanceConfig():
+            return BINANCE_VENUES[config.market]
+        case SimulatorConfig():
+            return BINANCE_VENUES["spot"]
+        case KafkaConfig() | ParquetConfig() if raw := raw_venue(config):
+            return rows_of(raw)[0]
+    return getattr(config, "venue", None) or None
+
+
 def _itch(day: date, shards: int) -> FeedDecoder:
     from marketflow.operators.formats.itch.decoder import ItchDecoder
 

@@ -62,4 +62,5 @@ SPEC: Final = FlowSpec(
     kernels=compiled.parts,
     levels=frozenset({"stale_books", "books", "orders", "levels", "memory_bytes"}),
     clock="trades",
+    venue_of=decoders.venue_of,
 )

@@ -26,6 +26,7 @@ from typing import Final
 import duckdb
 
 from marketflow.flows.errors import UsageError
+from marketflow.flows.queries.feeds import FEEDS, define_feeds
 from marketflow.schemas.codes import words
 from marketflow.schemas.fields import Field, Kind, Table
 from marketflow.schemas.tables import TABLES
@@ -68,6 +69,7 @@ def open_lake(folder: Path | str) -> duckdb.DuckDBPyConnection:
     _check(root)
     con = _database(root)
     _define(con, root, TABLES.values())
+    define_feeds(con, root)
     return con
 
 
@@ -89,7 +91,10 @@ def lake_cursor(root: Path, query: str) -> Iterator[duckdb.DuckDBPyConnection]:
         con = database.cursor()
     try:
         con.begin()
-        _define(con, root, _named(query))
+        names = _words(query)
+        _define(con, root, _named(names))
+        if FEEDS in names or _asks_what_there_is(names):
+            define_feeds(con, root)
         yield con
     finally:
         con.close()
@@ -106,6 +111,7 @@ def open_nowhere() -> duckdb.DuckDBPyConnection:
     """The same views without any rows or files: what a lake would say of a query."""
     con = _database(None)
     _define(con, None, TABLES.values())
+    define_feeds(con, None)
     return con
 
 
@@ -145,11 +151,18 @@ def _define(con: duckdb.DuckDBPyConnection, root: Path | None, tables: Iterable[
         con.execute(f"CREATE TEMP VIEW {table.name} AS {select}")
 
 
-def _named(query: str) -> list[Table]:
+def _words(query: str) -> set[str]:
+    return set(re.findall(r"\w+", query.lower()))
+
+
+def _asks_what_there_is(names: set[str]) -> bool:
+    return any(_CATALOG.fullmatch(name) for name in names)
+
+
+def _named(names: set[str]) -> list[Table]:
     """Tables that the query can name, or all where it asks what there is."""
-    words = set(re.findall(r"\w+", query.lower()))
-    every = any(_CATALOG.fullmatch(word) for word in words)
-    return [table for table in TABLES.values() if every or table.name in words]
+    every = _asks_what_there_is(names)
+    return [table for table in TABLES.values() if every or table.name in names]
 
 
 def _files_of(table: Table) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -127,6 +127,16 @@ def print_query(
             query_database(query, dsn, use)
 
     print_answer(ask, form, out, console, rows)
+
+
+def query_rows(query: str, lake: Path | None, dsn: str | None) -> list[dict[str, Any]]:
+    """The result as exact JSON values, from the database of ``dsn`` or else from the lake."""
+    if lake is not None and dsn is None:
+        return _ask(query, lake, lambda con, relation: list(_answer(con, relation).rows()))
+    assert dsn is not None
+    from marketflow.flows.queries.database import query_database
+
+    return query_database(query, dsn, lambda answer: list(answer.rows()))
 
 
 def query_frame(query: str, lake: Path | None, dsn: str | None, floats: bool) -> pl.DataFrame:

@@ -21,11 +21,13 @@ from marketflow.flows.catalogue import FlowSpec
 from marketflow.flows.errors import UsageError
 from marketflow.flows.runtime import checkpoints as checkpoint_files
 from marketflow.flows.runtime.checkpoints import Checkpoint
+from marketflow.flows.runtime.claims import feed_claim, to_plain
 from marketflow.flows.runtime.job import ReplayPlan
 from marketflow.flows.runtime.partitions import Feed
 from marketflow.schemas.moments import datetime_at_ms
 from marketflow.schemas.units import NS_PER_MS
 from marketflow.sinks import durable
+from marketflow.sinks.lineage import FeedClaim
 from marketflow.sources.identity import Beginning, identity
 from marketflow.sources.kafka.cluster import Cluster
 from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaConfig, topic_of
@@ -43,8 +45,7 @@ class Wanted:
     """What was asked for. ``topics`` may have parameters (``trades_raw?venue=binance``); ``start``
     and ``end`` as in sources.kafka.config, None: all there is; ``ends``: whether the feeds are over
     at the end, None: if the end is not given (and the original run's feeds were); ``original``:
-    the recovery folder of the run that is replayed; ``replaces``: the rows are for a store that
-    holds others already, and may be followed by more."""
+    the recovery folder of the run that is replayed; ``replaces``: others' rows, and more follow."""
 
     brokers: str
     topics: tuple[str, ...]
@@ -79,12 +80,14 @@ def keep_plan(recovery: Path, plan: ReplayPlan) -> ReplayPlan:
 
 def make_plan(flow: FlowSpec, wanted: Wanted, shards: int) -> ReplayPlan:
     """Ask the cluster and the checkpoints. SourceError, UsageError, or FeedFailed in an outage."""
-    run = None if wanted.original is None else checkpoint_files.read_note(wanted.original)
-    found = [] if wanted.original is None else checkpoint_files.find(wanted.original)
-    texts = [] if run is None else [str(text) for text in run["sources"]]
-    feeds = [] if run is None else [Feed(*feed) for feed in run["feeds"]]
+    original = wanted.original
+    run = None if original is None else checkpoint_files.read_note(original)
+    found = [] if original is None else checkpoint_files.find(original)
+    texts = [str(text) for text in run["sources"]] if run else []
+    feeds = [Feed(*feed) for feed in run["feeds"]] if run else []
     urls: dict[int, str] = {}
     spans: list[Span] = []
+    claims: list[FeedClaim] = []
     checkpoints: dict[int, str] = {}
     notes: list[str] = []
     arrivals = []
@@ -105,27 +108,21 @@ def make_plan(flow: FlowSpec, wanted: Wanted, shards: int) -> ReplayPlan:
             place = _Topic(cluster, asked, wanted, begun, found, ends)
             meant = place.partitions(count)
             if run is None or asked.letters:
-                feeds += [
-                    Feed(source, partition, number=place.number(partition, shards))
-                    for partition in range(count)
-                ]
+                for partition in range(count):
+                    part, beginning = place.part(partition)
+                    number = identity(part, shards, beginning).number
+                    feeds.append(Feed(source, partition, number=number))
             for index, feed in enumerate(feeds):
                 if feed.source == source and feed.partition in meant:
                     spans.append(place.span(index, feed, checkpoints))
+                    claims.append(place.claim(flow, feed, spans[-1], shards))
             arrivals.append(place.arrivals())
             notes += place.notes()
         finally:
             cluster.close()
-    any_url = next(iter(urls.values()))
-    sources = [urls.get(i, any_url) for i in range(len(texts) or len(urls))]
-    return ReplayPlan(
-        tuple(sources),
-        tuple(feeds),
-        tuple(spans),
-        checkpoints,
-        tuple(notes),
-        tuple(arrivals),
-    )
+    sources = [urls.get(i, asked.text) for i in range(len(texts) or len(urls))]
+    found_out = (tuple(notes), tuple(arrivals), tuple(to_plain(claims)))
+    return ReplayPlan(tuple(sources), tuple(feeds), tuple(spans), checkpoints, *found_out)
 
 
 def _topic_of(text: str) -> str:
@@ -227,19 +224,27 @@ class _Topic:
             )
         return meant
 
-    def number(self, partition: int, shards: int) -> int:
-        """The number of a partition's feed that begins where one of a run would begin now."""
+    def part(self, partition: int) -> tuple[KafkaConfig, Beginning]:
+        """A partition, and where a run would begin to read it now."""
         low, high = self._cluster.bounds(self._asked.topic, partition)
         first = max(low, self._begin(partition, self._begun, high) or 0)
-        part = self._asked.of_partition(partition)
-        return identity(part, shards, Beginning(self._topic_id, first)).number
+        return self._asked.of_partition(partition), Beginning(self._topic_id, first)
+
+    def claim(self, flow: FlowSpec, feed: Feed, span: Span, shards: int) -> FeedClaim:
+        """What is claimed of a partition: its feed, as the run began it, and what is shown."""
+        part, beginning = self.part(span.partition)
+        if feed.late or feed.start is not None:
+            beginning = Beginning(self._topic_id, feed.start or 0)
+        whole = feed_claim(flow, part, shards, beginning)
+        (place,) = whole.parts
+        shown = {**place, "start": span.show, "end": span.end}
+        return replace(whole, number=feed.number, parts=(shown,), position=span.show)
 
     def span(self, index: int, feed: Feed, checkpoints: dict[int, str]) -> Span:
         """What is read of a partition; names the checkpoint it begins with."""
         partition = feed.partition
         assert partition is not None
-        low, high = self._cluster.bounds(self._asked.topic, partition)
-        self._held[partition] = (low, high)
+        low, high = self._held[partition] = self._cluster.bounds(self._asked.topic, partition)
         end = self._end(partition, high)
         begun = feed.start
         if begun is None:

@@ -7,10 +7,9 @@ knows its end.
 
 from __future__ import annotations
 
-import json
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,25 @@ from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.replay.plan import Wanted, keep_plan, make_plan, read_plan
 from marketflow.flows.runtime import checkpoints, run_identity
 from marketflow.flows.runtime import recovery as recovery_folder
+from marketflow.flows.runtime.claims import claim_of, claimed, failing, from_plain
 from marketflow.flows.runtime.job import Job, Replay, ReplayPlan
 from marketflow.flows.runtime.kernels import parts_of, prepare
 from marketflow.flows.runtime.processes import crew_of
+from marketflow.flows.runtime.replacement import check_replaces, put_in_place
 from marketflow.flows.runtime.rescale import shut_out
 from marketflow.flows.runtime.run import check_sinks, timed
 from marketflow.flows.runtime.signals import on_signals
 from marketflow.flows.settings import Settings
 from marketflow.schemas.recovery import START_ANEW
-from marketflow.sinks import durable
+from marketflow.sinks.config import SinkConfig
 from marketflow.sinks.errors import SinkError
+from marketflow.sinks.lineage import Claim, check_back_fill, new_run
 from marketflow.sinks.overlap import Arrived, Interval
 from marketflow.sinks.redaction import redacted
 from marketflow.sinks.registry import parse_sink
 from marketflow.sources.errors import FeedFailed, SourceError
 from marketflow.sources.registry import parse_source
 
-_RAN = "replayed.json"
 #: Rows that a back-fill has put in are replaced by the next one.
 _REPLACE_ANEW = "begin the back-fill anew with another --recovery folder"
 _SPEED = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)x")
@@ -89,35 +90,84 @@ def replay(
     plan = _plan(flow, order, settings, tables)
     for text in plan.notes:
         console.print(text, style="yellow", markup=False, soft_wrap=True)
-    if order.recovery is None or not order.replace:
-        return _run(flow, order, settings, Replay(plan, speed, tables), console)
-    key = recovery_folder.identity(order.recovery)
-    return _back_fill(flow, order, settings, Replay(plan, speed, tables, key), console)
+    run = new_run() if order.recovery is None else recovery_folder.identity(order.recovery)
+    claim = claim_of(run, flow, settings, from_plain(plan.claims))
+    stores = [parse_sink(text) for text in order.sinks]
+    replaying = Replay(plan, speed, tables)
+    if not order.replace:
+        with claimed(claim, stores) as held:
+            summary, reached = _read(flow, order, settings, replaying, run, console)
+            if not summary["stopped"]:
+                held.complete(reached)
+            return summary
+    assert order.recovery is not None
+    arrived = _arrived(plan)
+    with failing():
+        for store in stores:
+            if (lineage := store.lineage()) is not None:
+                check_back_fill(store.shown, lineage.entries(), claim)
+                lineage.release()
+
+    def put_in(store: SinkConfig, reached: dict[int, int]) -> dict[str, int]:
+        report = store.back_fill(run, arrived)
+        _adopt(store, claim, reached)
+        return report
+
+    return put_in_place(
+        order.recovery,
+        stores,
+        run,
+        claim.numbers,
+        lambda: _read(flow, order, settings, replaying, run, console),
+        put_in,
+    )
 
 
-def _run(
-    flow: FlowSpec, order: Order, settings: Settings, replaying: Replay, console: Console
-) -> dict[str, Any]:
+def _adopt(store: SinkConfig, claim: Claim, reached: dict[int, int]) -> None:
+    """Claim what nobody had: a back-fill leaves a feed to the run that began it."""
+    lineage = store.lineage()
+    if lineage is None:
+        return
+    theirs = {entry.number for entry in lineage.entries() if entry.run != claim.run}
+    ours = tuple(feed for feed in claim.feeds if feed.number not in theirs)
+    if ours:
+        lineage.claim(replace(claim, feeds=ours))
+        lineage.complete(claim.run, reached)
+    lineage.release()
+
+
+def _read(
+    flow: FlowSpec,
+    order: Order,
+    settings: Settings,
+    replaying: Replay,
+    run: str,
+    console: Console,
+) -> tuple[dict[str, Any], dict[int, int]]:
+    """The summary of the replay, and by feed how far it was read."""
+    aside = run if order.replace else None
     job = Job(
         order.flow,
         replaying.plan.sources,
         order.sinks,
         settings.model_dump(mode="json"),
         replaying.plan.feeds,
+        run,
         processes=order.processes,
         recovery=None if order.recovery is None else str(order.recovery),
         replay=replaying,
+        aside=aside,
     )
     topics = [parse_source(text) for text in replaying.plan.sources]
     stop = threading.Event()
     with on_signals(stop.set):
         if order.recovery is not None and order.processes > 1:
-            shut_out(flow, order.recovery, order.sinks, order.processes, replaying.aside)
+            shut_out(flow, order.recovery, order.sinks, order.processes, aside)
         compiled_s = prepare(parts_of(flow, topics, order.sinks), "the replay", console, stop)
         crew = crew_of(job, topics, stop)
         with timed(compiled_s) as clock, Progress("replay", crew.progress, console):
             summary = crew.run()
-    return {
+    told = {
         "flow": flow.name,
         **summary,
         "speed": order.speed,
@@ -125,32 +175,8 @@ def _run(
         "stopped": crew.stopped,
         **clock.figures(summary),
     }
-
-
-def _back_fill(
-    flow: FlowSpec, order: Order, settings: Settings, replaying: Replay, console: Console
-) -> dict[str, Any]:
-    """Replay beside the stores, then put the rows in: each part again after a kill does what is
-    left of it."""
-    assert order.recovery is not None
-    assert replaying.aside is not None
-    ran = order.recovery / _RAN
-    try:
-        if not ran.is_file():
-            for text in order.sinks:
-                parse_sink(text).prepare_back_fill(replaying.aside)
-            summary = _run(flow, order, settings, replaying, console)
-            if summary["stopped"]:
-                return {**summary, "rows_replaced": 0, "rows_written": 0}
-            with recovery_folder.failing(order.recovery):
-                durable.replace(ran, json.dumps(summary).encode())
-        summary = json.loads(ran.read_text())
-        arrived = _arrived(replaying.plan)
-        reports = [parse_sink(text).back_fill(replaying.aside, arrived) for text in order.sinks]
-    except SinkError as error:
-        raise UsageError(str(error)) from None
-    totals = {name: sum(report[name] for report in reports) for name in reports[0]}
-    return {**summary, **totals}
+    feeds = replaying.plan.feeds
+    return told, {feeds[index].number: at for index, at in crew.reached.items()}
 
 
 def _arrived(plan: ReplayPlan) -> Arrived:
@@ -197,18 +223,9 @@ def _check(order: Order) -> None:
                 f"{name} {text}: an offset means something else in every topic; give a time such "
                 "as 2026-03-02T14:30:00Z, or replay the topics one by one"
             )
-    if order.replace and order.recovery is None:
-        raise UsageError(
-            "--replace needs --recovery DIR, an empty or new folder: a back-fill that is killed "
-            "goes on there"
-        )
     try:
-        for text in order.sinks:
-            if order.replace and not parse_sink(text).can_replace:
-                raise UsageError(
-                    f"--replace: rows of {text.partition(':')[0]}: cannot be replaced; only those "
-                    "of parquet: and timescale: can"
-                )
+        if order.replace:
+            check_replaces(order.sinks, order.recovery)
         check_sinks(order.sinks, order.processes)
     except SinkError as error:
         raise UsageError(str(error)) from None

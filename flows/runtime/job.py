@@ -20,7 +20,7 @@ class ReplayPlan:
     that is not replayed has the URL of one that is); ``checkpoints``: by feed, the file that it
     begins with; ``notes``: what the user should know; ``arrivals``: by topic, the venue ("": not
     known), when its messages arrived, from (ms) and before (None: open), and whether that is exact
-    (times were given, no offsets)."""
+    (times were given, no offsets); ``claims``: of the spans (flows.runtime.claims)."""
 
     sources: tuple[str, ...]
     feeds: tuple[Feed, ...]
@@ -28,6 +28,7 @@ class ReplayPlan:
     checkpoints: dict[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     arrivals: tuple[tuple[str, int | None, int | None, bool], ...] = ()
+    claims: tuple[dict[str, Any], ...] = ()
 
     @property
     def midway(self) -> bool:
@@ -67,33 +68,36 @@ class ReplayPlan:
             {int(feed): path for feed, path in values["checkpoints"].items()},
             tuple(values["notes"]),
             tuple(tuple(arrived) for arrived in values["arrivals"]),
+            tuple(values["claims"]),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A run that replays: what, how fast (None: as fast as it goes), which of the tables; and the
-    key of the back-fill that the rows are for, if they are for one."""
+    """A run that replays: what, how fast (None: as fast as it goes), which of the tables."""
 
     plan: ReplayPlan
     speed: float | None
     tables: tuple[str, ...]
-    aside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one process does. ``flow``: as the catalogue finds it; ``settings``: plain values."""
+    """What one process does. ``flow``: as the catalogue finds it; ``settings``: plain values.
+    ``run``: identity of the run. ``aside``: the rows are written beside the stores' own, by this
+    key, to be put in when the run is complete."""
 
     flow: str
     sources: tuple[str, ...]
     sinks: tuple[str, ...]
     settings: dict[str, Any]
     feeds: tuple[Feed, ...]
+    run: str
     process: int = 0
     processes: int = 1
     recovery: str | None = None
     replay: Replay | None = None
+    aside: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -15,13 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from marketflow.flows.catalogue import FlowSpec
 from marketflow.flows.errors import RunFailed, UsageError
+from marketflow.flows.runtime import claims
 from marketflow.schemas.shards import ShardPlan
 from marketflow.sinks.errors import LakeFailed, SinkError
 from marketflow.sinks.lake.layout import check_lake, is_lake, list_files
+from marketflow.sinks.lineage import FeedClaim
 from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import FeedFailed, SourceError
-from marketflow.sources.identity import Beginning, identity
+from marketflow.sources.identity import Beginning
 from marketflow.sources.registry import SCHEMES, parse_source
 
 
@@ -72,79 +75,89 @@ class Feed(NamedTuple):
         return ShardPlan(index, shards, process, processes, self.number)
 
 
+class Listed(NamedTuple):
+    """A feed, and what is claimed of it in the stores."""
+
+    feed: Feed
+    claim: FeedClaim
+
+
 def list_feeds(
-    specs: Sequence[SourceConfig], known: Sequence[Feed], shards: int, stop: threading.Event
-) -> list[Feed]:
+    flow: FlowSpec,
+    specs: Sequence[SourceConfig],
+    known: Sequence[Listed],
+    shards: int,
+    stop: threading.Event,
+) -> list[Listed]:
     """``known`` (of the run that goes on; empty for a new one) and every feed that is new.
 
     Asks the clusters. Raises UsageError or RunFailed with the fix in the text.
     """
     found = list(known)
-    for source, spec in enumerate(specs):
-        if SCHEMES[spec.scheme].by_partition:
-            found += _partitions(source, spec, found, shards, bool(known), stop)
-        elif all(feed.source != source for feed in found):
-            found.append(Feed(source, number=_number(spec, shards)))
-    _check_distinct(found, specs)
-    return found
-
-
-def _number(spec: SourceConfig, shards: int) -> int:
     try:
-        return identity(spec, shards).number
-    except SourceError as error:
-        raise UsageError(str(error)) from None
-
-
-def _check_distinct(feeds: Sequence[Feed], specs: Sequence[SourceConfig]) -> None:
-    """Rows of feeds that begin alike could not be told apart."""
-    first: dict[int, Feed] = {}
-    for feed in feeds:
-        other = first.setdefault(feed.number, feed)
-        if other is not feed:
-            one, two = (each.spec(specs).text for each in (other, feed))
-            raise UsageError(
-                f"{one} and {two} are one feed by their beginning: leave one of them out, or tell "
-                "them apart with id=NAME in one URL"
-            )
-
-
-def _partitions(
-    source: int,
-    spec: SourceConfig,
-    found: Sequence[Feed],
-    shards: int,
-    resumed: bool,
-    stop: threading.Event,
-) -> list[Feed]:
-    from marketflow.sources.kafka.cluster import START_PATIENCE_S, Cluster
-    from marketflow.sources.kafka.config import topic_of
-    from marketflow.sources.kafka.reader import SPARE_PARTITIONS, first_offset
-
-    listed = {f.partition for f in found if f.source == source}
-    try:
-        topic = topic_of(spec)
-        if listed and topic.end is not None:
-            return []  # its end was fixed when it began
-        # A run that goes on has reached this address before.
-        patience_s = topic.patience_s if resumed else min(START_PATIENCE_S, topic.patience_s)
-        cluster = Cluster(topic.address, topic.group, stop, patience_s)
-        try:
-            count = cluster.partitions(topic.topic)
-            wanted = count if topic.end is not None else count + SPARE_PARTITIONS
-            topic_id = cluster.topic_id(topic.topic)
-            added = []
-            for partition in range(wanted):
-                if partition not in listed:
-                    late = resumed or partition >= count
-                    first, start = (0, None) if late else first_offset(cluster, topic, partition)
-                    part = topic.of_partition(partition)
-                    number = identity(part, shards, Beginning(topic_id, first)).number
-                    added.append(Feed(source, partition, late, start, number))
-            return added
-        finally:
-            cluster.close()
+        for source, spec in enumerate(specs):
+            own = [place for place, listed in enumerate(found) if listed.feed.source == source]
+            if SCHEMES[spec.scheme].by_partition:
+                found += _partitions(flow, source, spec, found, shards, bool(known), stop)
+            elif own:
+                feed, claim = found[own[0]]
+                found[own[0]] = Listed(feed, claims.refreshed(claim, spec, shards))
+            else:
+                claim = claims.feed_claim(flow, spec, shards)
+                found.append(Listed(Feed(source, number=claim.number), claim))
     except SourceError as error:
         raise UsageError(str(error)) from None
     except FeedFailed as error:
         raise RunFailed(str(error)) from None
+    _check_distinct([listed.claim for listed in found])
+    return found
+
+
+def _check_distinct(feeds: Sequence[FeedClaim]) -> None:
+    """Rows of feeds that begin alike could not be told apart."""
+    first: dict[int, FeedClaim] = {}
+    for feed in feeds:
+        other = first.setdefault(feed.number, feed)
+        if other is not feed:
+            raise UsageError(
+                f"{other.source} and {feed.source} are one feed by their beginning: leave one of "
+                "them out, or tell them apart with id=NAME in one URL"
+            )
+
+
+def _partitions(
+    flow: FlowSpec,
+    source: int,
+    spec: SourceConfig,
+    found: Sequence[Listed],
+    shards: int,
+    resumed: bool,
+    stop: threading.Event,
+) -> list[Listed]:
+    from marketflow.sources.kafka.cluster import START_PATIENCE_S, Cluster
+    from marketflow.sources.kafka.config import topic_of
+    from marketflow.sources.kafka.reader import SPARE_PARTITIONS, first_offset
+
+    listed = {feed.partition for feed, _ in found if feed.source == source}
+    topic = topic_of(spec)
+    if listed and topic.end is not None:
+        return []  # its end was fixed when it began
+    # A run that goes on has reached this address before; a patience that was asked for holds.
+    waits = resumed or "patience_s" in topic.model_fields_set
+    patience_s = topic.patience_s if waits else min(START_PATIENCE_S, topic.patience_s)
+    cluster = Cluster(topic.address, topic.group, stop, patience_s)
+    try:
+        count = cluster.partitions(topic.topic)
+        wanted = count if topic.end is not None else count + SPARE_PARTITIONS
+        topic_id = cluster.topic_id(topic.topic)
+        added = []
+        for partition in range(wanted):
+            if partition not in listed:
+                late = resumed or partition >= count
+                first, start = (0, None) if late else first_offset(cluster, topic, partition)
+                part = topic.of_partition(partition)
+                claim = claims.feed_claim(flow, part, shards, Beginning(topic_id, first))
+                added.append(Listed(Feed(source, partition, late, start, claim.number), claim))
+        return added
+    finally:
+        cluster.close()

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from marketflow.flows.catalogue import find
@@ -52,6 +52,11 @@ class Here:
             run_process(self._job, self._sources, self._stop, self._stats)
         return self._stats.summary()
 
+    @property
+    def reached(self) -> dict[int, int]:
+        """By feed, how far it was read."""
+        return self._stats.reached()
+
 
 @dataclass(slots=True)
 class _Worker:
@@ -60,6 +65,7 @@ class _Worker:
     child: subprocess.Popen[str]
     progress: dict[str, Any]
     summary: dict[str, Any] | None = None
+    reached: dict[int, int] = field(default_factory=dict)
     error: str | None = None
     usage: bool = False
 
@@ -87,6 +93,15 @@ class Crew:
             for reader in readers:
                 reader.join()
         return self._result()
+
+    @property
+    def reached(self) -> dict[int, int]:
+        """By feed, how far it was read. A file is read by every process."""
+        found: dict[int, int] = {}
+        for worker in self._workers:
+            for feed, position in worker.reached.items():
+                found[feed] = max(position, found.get(feed, 0))
+        return found
 
     def _interrupt(self) -> None:
         self.stopped = True
@@ -149,5 +164,7 @@ def _listen(worker: _Worker) -> None:
         event = json.loads(line)
         worker.progress = event.get("progress", worker.progress)
         worker.summary = event.get("summary", worker.summary)
+        reached = event.get("reached", {})
+        worker.reached |= {int(feed): position for feed, position in reached.items()}
         worker.error = event.get("error", worker.error)
         worker.usage = event.get("usage", worker.usage)

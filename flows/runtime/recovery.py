@@ -15,7 +15,6 @@ import json
 import re
 import shutil
 import sqlite3
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,11 +22,13 @@ from typing import Any, Final
 
 from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.runtime import aside, engine, run_identity
+from marketflow.flows.runtime.claims import from_plain, to_plain
 from marketflow.flows.runtime.engine_stderr import engine_noise
-from marketflow.flows.runtime.partitions import Feed
+from marketflow.flows.runtime.partitions import Feed, Listed
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
 from marketflow.sinks import durable
 from marketflow.sinks.durable import sweep
+from marketflow.sinks.lineage import new_run, writer_of
 from marketflow.sources.config import SourceConfig
 
 _NOTE: Final = "run.json"
@@ -73,9 +74,11 @@ def prepare(
     processes: int,
     specs: Sequence[SourceConfig] = (),
     anew: str = START_ANEW,
+    run: str | None = None,
 ) -> None:
     """Make the folder for this run, or check that it is this run's; notes the files of its sources
-    as they are now. Raises as :func:`goes_on`, and RunFailed where the disk refuses."""
+    as they are now. ``run``: the identity of a new one (None: any). Raises as :func:`goes_on`, and
+    RunFailed where the disk refuses."""
     files = run_identity.marks_of(specs)
     if goes_on(folder, identity, specs, anew):
         sweep(folder, _NOTE)
@@ -88,7 +91,7 @@ def prepare(
         for process in range(processes):
             _make_store(_store(folder, process, 0))
         identity = {"format": run_identity.FORMAT, **identity, "files": files}
-        _write(folder, {**identity, "processes": processes, "id": uuid.uuid4().hex})
+        _write(folder, {**identity, "processes": processes, "id": run or new_run()})
 
 
 @contextmanager
@@ -151,14 +154,17 @@ def processes_of(folder: Path) -> int:
     return int(_read(folder)["processes"])
 
 
-def known_feeds(folder: Path) -> list[Feed]:
-    """The feeds that this run had so far; none before its first start."""
-    return [Feed(*feed) for feed in _read(folder).get("feeds", [])]
+def known_feeds(folder: Path) -> list[Listed]:
+    """The feeds that this run had so far, and their claims; none before its first start."""
+    note = _read(folder)
+    feeds = [Feed(*feed) for feed in note.get("feeds", [])]
+    return [Listed(*pair) for pair in zip(feeds, from_plain(note.get("claims", [])), strict=True)]
 
 
-def keep_feeds(folder: Path, feeds: Sequence[Feed]) -> None:
+def keep_feeds(folder: Path, feeds: Sequence[Listed]) -> None:
     """Note the feeds that the run has from now on."""
-    _keep(folder, "feeds", feeds)
+    _keep(folder, "feeds", [feed for feed, _ in feeds])
+    _keep(folder, "claims", to_plain([claim for _, claim in feeds]))
 
 
 def _unfinished(folder: Path) -> list[Path]:
@@ -178,10 +184,9 @@ def identity(folder: Path) -> str:
     return str(_read(folder)["id"])
 
 
-def writer_id(folder: Path | None, process: int) -> str:
-    """Whose files and rows a process's sinks write: of this layout alone."""
-    layout = 0 if folder is None else _read(folder).get("layout", 0)
-    return f"l{layout}w{process}" if layout else f"w{process}"
+def writer_id(folder: Path, process: int) -> str:
+    """Whose files and rows a process's sinks write: of this run and layout alone."""
+    return writer_of(identity(folder), process, _read(folder).get("layout", 0))
 
 
 def _check(folder: Path, wanted: dict[str, Any], anew: str) -> dict[str, Any]:

@@ -40,9 +40,15 @@ _ONE_WRITER = "0"
 
 
 def rescale(
-    flow: FlowSpec, folder: Path, sinks: Sequence[str], shards: int, processes: int
+    flow: FlowSpec,
+    folder: Path,
+    sinks: Sequence[str],
+    shards: int,
+    processes: int,
+    aside: str | None = None,
 ) -> None:
-    """Bring the recovery folder to ``processes``; nothing where it has that many.
+    """Bring the recovery folder to ``processes``; nothing where it has that many. ``aside``: the
+    key of rows that are beside the stores.
 
     Raises UsageError where feeds cannot move, RunFailed or the sinks' own errors (servers away).
     """
@@ -50,12 +56,12 @@ def rescale(
     if before == processes:
         recovery.tidy(folder)
         return
-    feeds = recovery.known_feeds(folder)
+    feeds = [feed for feed, _ in recovery.known_feeds(folder)]
     _check_movable(folder, feeds, before)
     log.warning("%s: from %d to %d processes", folder, before, processes)
     stores = [recovery.states(folder, process) for process in range(before)]
     output = (flow.step_id(flow.output), _ONE_WRITER)
-    crews = [_writers(flow, folder, sinks, process) for process in range(before)]
+    crews = [_writers(flow, folder, sinks, process, aside) for process in range(before)]
     with _held(crews):
         fence_all(crews)
         settled = [

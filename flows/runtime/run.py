@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -22,16 +22,19 @@ from marketflow.flows.console import Progress
 from marketflow.flows.errors import UsageError
 from marketflow.flows.runtime import checkpoints, run_identity
 from marketflow.flows.runtime import recovery as recovery_folder
+from marketflow.flows.runtime.claims import claim_of, claimed
 from marketflow.flows.runtime.compiling import COMPILING
 from marketflow.flows.runtime.job import Job
 from marketflow.flows.runtime.kernels import parts_of, prepare
-from marketflow.flows.runtime.partitions import Feed, list_feeds, parse
+from marketflow.flows.runtime.partitions import Listed, list_feeds, parse
 from marketflow.flows.runtime.processes import crew_of
+from marketflow.flows.runtime.replacement import check_replaces, put_in_place
 from marketflow.flows.runtime.rescale import rescale, shut_out
 from marketflow.flows.runtime.signals import on_signals
 from marketflow.flows.settings import Settings
 from marketflow.sinks.config import SinkConfig
 from marketflow.sinks.errors import SinkError
+from marketflow.sinks.lineage import new_run
 from marketflow.sinks.registry import parse_sink
 from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import SourceError
@@ -45,12 +48,14 @@ def run(
     *,
     processes: int = 1,
     recovery: Path | str | None = None,
+    replace: bool = False,
     settings: Settings | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Run ``flow`` to the end of its sources; returns the summary of ``run --json``.
 
     ``flow``: a name of the catalogue, or ``package.module:NAME`` of a FlowSpec.
+    ``replace``: when all is read, the feeds come in place of what other runs had loaded of them.
     Raises UsageError (wrong use) or RunFailed, with the fix in the text.
     """
     found = find(flow)
@@ -69,26 +74,90 @@ def run(
     check_sinks(sinks, processes)
     if settings.checkpoint_every and recovery is None:
         raise UsageError("--checkpoint-every needs --recovery DIR: checkpoints are kept there")
-    folder = None if recovery is None else Path(recovery)
-    console = console or Console(stderr=True, quiet=True)
-    names = list(dict.fromkeys(spec.name.partition(":")[0] for spec in specs))
-    stop = threading.Event()
-    with on_signals(stop.set):
-        feeds = _feeds(folder, found, specs, sinks, settings, processes)
+    if replace:
+        check_replaces(sinks, None if recovery is None else Path(recovery))
+    order = _Order(
+        found, specs, tuple(sources), tuple(sinks), processes,
+        None if recovery is None else Path(recovery), replace, settings,
+        console or Console(stderr=True, quiet=True), threading.Event(),
+    )  # fmt: skip
+    with on_signals(order.stop.set):
+        return _claimed_run(flow, order, stores)
+
+
+class _Order(NamedTuple):
+    """A run as it was asked for, checked."""
+
+    flow: FlowSpec
+    specs: list[SourceConfig]
+    sources: tuple[str, ...]
+    sinks: tuple[str, ...]
+    processes: int
+    folder: Path | None
+    replace: bool
+    settings: Settings
+    console: Console
+    stop: threading.Event
+
+    def identity(self) -> dict[str, Any]:
+        """What a recovery folder compares."""
+        texts = [spec.text for spec in self.specs]
+        more = {"replace": True} if self.replace else {}
+        return run_identity.of_run(self.flow.name, texts, self.sinks, self.settings, **more)
+
+
+def _claimed_run(flow: str, order: _Order, stores: Sequence[SinkConfig]) -> dict[str, Any]:
+    """Claim the feeds, read them, and say that they are complete."""
+    folder, found = order.folder, order.flow
+    run, known = new_run(), list[Listed]()
+    if folder is not None and recovery_folder.goes_on(folder, order.identity(), order.specs):
+        run, known = recovery_folder.identity(folder), recovery_folder.known_feeds(folder)
+    listed = list_feeds(found, order.specs, known, order.settings.shards, order.stop)
+    claim = claim_of(run, found, order.settings, [claim for _, claim in listed])
+    with claimed(claim, stores, replaces=order.replace) as held:
+        if folder is not None:
+            _prepare_folder(folder, order, run, listed)
         job = Job(
             flow,
-            tuple(sources),
-            tuple(sinks),
-            settings.model_dump(mode="json"),
-            tuple(feeds),
-            processes=processes,
-            recovery=None if recovery is None else str(recovery),
+            order.sources,
+            order.sinks,
+            order.settings.model_dump(mode="json"),
+            tuple(feed for feed, _ in listed),
+            run,
+            processes=order.processes,
+            recovery=None if folder is None else str(folder),
+            aside=run if order.replace else None,
         )
-        compiled_s = prepare(parts_of(found, specs, sinks), ", ".join(names), console, stop)
-        crew = crew_of(job, specs, stop)
-        with timed(compiled_s) as clock, Progress(found.name, crew.progress, console):
-            summary = crew.run()
-    return {"flow": found.name, **summary, "stopped": crew.stopped, **clock.figures(summary)}
+        if not order.replace:
+            summary, reached = _read(job, order)
+            if not summary["stopped"]:
+                held.complete(reached)
+            return summary
+        assert folder is not None
+        return put_in_place(
+            folder,
+            stores,
+            run,
+            (),
+            lambda: _read(job, order),
+            lambda store, reached: store.replace_feeds(run, claim, reached),
+        )
+
+
+def _read(job: Job, order: _Order) -> tuple[dict[str, Any], dict[int, int]]:
+    """The summary of a run, and by feed how far it was read."""
+    names = list(dict.fromkeys(spec.name.partition(":")[0] for spec in order.specs))
+    parts = parts_of(order.flow, order.specs, order.sinks)
+    compiled_s = prepare(parts, ", ".join(names), order.console, order.stop)
+    crew = crew_of(job, order.specs, order.stop)
+    with (
+        timed(compiled_s) as clock,
+        Progress(order.flow.name, crew.progress, order.console),
+    ):
+        summary = crew.run()
+    figures = clock.figures(summary)
+    reached = {job.feeds[index].number: position for index, position in crew.reached.items()}
+    return {"flow": order.flow.name, **summary, "stopped": crew.stopped, **figures}, reached
 
 
 class timed:  # noqa: N801 - a context manager
@@ -133,34 +202,24 @@ def check_sinks(sinks: Sequence[str], processes: int) -> None:
             raise UsageError(str(error)) from None
 
 
-def _feeds(
-    folder: Path | None,
-    flow: FlowSpec,
-    specs: Sequence[SourceConfig],
-    sinks: Sequence[str],
-    settings: Settings,
-    processes: int,
-) -> list[Feed]:
-    """The feeds of the run, whose recovery folder is made or checked. What is wrong with a first
-    start is found before the folder is made, so that the mended one may have it."""
-    if folder is None:
-        return list_feeds(specs, [], settings.shards, threading.Event())
-    sources = [spec.text for spec in specs]
-    identity = run_identity.of_run(flow.name, sources, sinks, settings)
-    known: list[Feed] = []
-    if recovery_folder.goes_on(folder, identity, specs):
-        known = recovery_folder.known_feeds(folder)
-    feeds = list_feeds(specs, known, settings.shards, threading.Event())
-    recovery_folder.prepare(folder, identity, processes, specs)
-    rescale(flow, folder, sinks, settings.shards, processes)
-    recovery_folder.keep_feeds(folder, feeds)
+def _prepare_folder(folder: Path, order: _Order, run: str, listed: Sequence[Listed]) -> None:
+    """Make or check the recovery folder of the run. What is wrong with a first start was found
+    before, so that the mended one may have the folder."""
+    flow, settings, processes = order.flow, order.settings, order.processes
+    recovery_folder.prepare(folder, order.identity(), processes, order.specs, run=run)
+    aside = run if order.replace else None
+    rescale(flow, folder, order.sinks, settings.shards, processes, aside)
+    recovery_folder.keep_feeds(folder, listed)
     if settings.checkpoint_every:
-        note = {"sources": sources, "feeds": feeds, "settings": settings.deciding_rows()}
+        note = {
+            "sources": [spec.text for spec in order.specs],
+            "feeds": [feed for feed, _ in listed],
+            "settings": settings.deciding_rows(),
+        }
         with recovery_folder.failing(folder):
             checkpoints.note(folder, note)
     if processes > 1:
-        shut_out(flow, folder, sinks, processes)
-    return feeds
+        shut_out(flow, folder, order.sinks, processes, aside)
 
 
 def _check_apart(source: SourceConfig, sinks: Sequence[SinkConfig]) -> None:

@@ -47,6 +47,8 @@ class RunStats:
         self.earlier_messages = 0
         #: What a source tells of itself besides.
         self.more_progress: Callable[[], dict[str, Any]] = dict
+        #: By feed, how far it was read.
+        self.reached: Callable[[], dict[int, int]] = dict
 
     def write(self, rows: Rows) -> None:
         """Count one item of the flow."""

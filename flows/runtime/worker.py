@@ -36,6 +36,7 @@ from marketflow.schemas.shards import ShardPlan
 from marketflow.schemas.units import interval_ns
 from marketflow.sinks.engine import WriterSink
 from marketflow.sinks.errors import SinkError
+from marketflow.sinks.lineage import writer_of
 from marketflow.sinks.registry import parse_sink
 from marketflow.sources.config import SourceConfig
 from marketflow.sources.engine import FeedSource, ReplaySource
@@ -77,12 +78,12 @@ def _source(
     if job.replay is not None:
         spans = [(span, topic_of(specs[span.feed])) for span in job.replay.plan.spans]
         replaying = ReplaySource(spans, job.replay.speed, stop, limits)
-        stats.more_progress = replaying.progress
+        stats.more_progress, stats.reached = replaying.progress, replaying.reached
         return replaying
     read = [feed.is_read_by(i, job.process, job.processes) for i, feed in enumerate(job.feeds)]
     mine = [spec if ours else None for spec, ours in zip(specs, read, strict=True)]
     source = FeedSource(mine, stop, limits=limits)
-    stats.more_progress = source.progress
+    stats.more_progress, stats.reached = source.progress, source.reached
     return source
 
 
@@ -118,11 +119,10 @@ def run_process(
         job = replace(job, replay=replace(job.replay, plan=plan))
     specs = [feed.spec(sources) for feed in job.feeds]
     folder = Path(job.recovery) if job.recovery else None
-    identity = recovery.identity(folder) if folder else None
-    writer = recovery.writer_id(folder, job.process)
+    identity = job.run if folder else None
+    writer = recovery.writer_id(folder, job.process) if folder else writer_of(job.run, job.process)
     midway = job.replay is not None and job.replay.plan.midway
-    aside = None if job.replay is None else job.replay.aside
-    writers = [parse_sink(text).open(writer, identity, midway, aside) for text in job.sinks]
+    writers = [parse_sink(text).open(writer, identity, midway, job.aside) for text in job.sinks]
     tables = settings.tables if job.replay is None else job.replay.tables
     sink = WriterSink([stats, *writers], tables=frozenset(tables))
     packed = all(SCHEMES[source.scheme].packed for source in sources)
@@ -200,7 +200,7 @@ def main() -> int:
         return 1
     finally:
         done.set()
-    _say(lock, summary=stats.summary(), stopped=stop.is_set())
+    _say(lock, summary=stats.summary(), reached=stats.reached(), stopped=stop.is_set())
     return 0
 
 

@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from marketflow.operators.books.kernels import state as es
 from marketflow.operators.events import Instruments
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import DEAD_LETTERS
 from marketflow.schemas.units import NO_PRICE, text_of
 
 _WHY: Final = {
-    es.WHAT_PRICE: (RejectReason.OUT_OF_RANGE, "price fits neither the book nor the column"),
-    es.WHAT_SIZE: (RejectReason.OUT_OF_RANGE, "size fits neither the book nor the column"),
-    es.WHAT_TOTAL: (RejectReason.OUT_OF_RANGE, "the level's total would not fit"),
-    es.WHAT_NOTIONAL: (RejectReason.OUT_OF_RANGE, "price * size does not fit"),
-    es.WHAT_NEGATIVE: (RejectReason.NEGATIVE_SIZE, "size is below zero"),
+    es.WHAT_PRICE: (DeadLetterReason.OUT_OF_RANGE, "price fits neither the book nor the column"),
+    es.WHAT_SIZE: (DeadLetterReason.OUT_OF_RANGE, "size fits neither the book nor the column"),
+    es.WHAT_TOTAL: (DeadLetterReason.OUT_OF_RANGE, "the level's total would not fit"),
+    es.WHAT_NOTIONAL: (DeadLetterReason.OUT_OF_RANGE, "price * size does not fit"),
+    es.WHAT_NEGATIVE: (DeadLetterReason.NEGATIVE_SIZE, "size is below zero"),
 }
 
 

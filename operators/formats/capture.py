@@ -15,7 +15,7 @@ from marketflow.operators.instruments import MAX_INSTRUMENTS
 from marketflow.operators.normalise.feed import Decoded, FrameColumns, JsonFeed
 from marketflow.operators.venues import DECODERS, VENUES
 from marketflow.operators.venues.binance.feed import Binance, BinanceFeed
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
 from marketflow.schemas.shards import DEFAULT_SHARDS
@@ -91,7 +91,7 @@ class CaptureFeed:
             dead_letters.add(
                 frame.ts_recv,
                 int(columns.offsets[i]),
-                RejectReason.UNKNOWN_MESSAGE,
+                DeadLetterReason.UNKNOWN_MESSAGE,
                 "no header before it names a venue we know: " + ", ".join(DECODERS),
                 frame.payload,
             )

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketflow.operators.events import EventKind
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.kernel import bare_kernel
 from marketflow.schemas.units import COLUMN_SCALE, INT64_MAX, PRICE_LIMIT
 
@@ -43,10 +43,10 @@ LIMITS: Final = np.array(
 
 _EXPONENT_CAP: Final = 100_000
 _LEVEL: Final = int(EventKind.LEVEL)
-_BAD_PRICE: Final = int(RejectReason.BAD_PRICE)
-_BAD_SIZE: Final = int(RejectReason.BAD_SIZE)
-_NEGATIVE_SIZE: Final = int(RejectReason.NEGATIVE_SIZE)
-_OUT_OF_RANGE: Final = int(RejectReason.OUT_OF_RANGE)
+_BAD_PRICE: Final = int(DeadLetterReason.BAD_PRICE)
+_BAD_SIZE: Final = int(DeadLetterReason.BAD_SIZE)
+_NEGATIVE_SIZE: Final = int(DeadLetterReason.NEGATIVE_SIZE)
+_OUT_OF_RANGE: Final = int(DeadLetterReason.OUT_OF_RANGE)
 
 Parsed = tuple[Any, int, int]
 
@@ -221,8 +221,8 @@ def level_numbers(
     price: tuple[int, int],
     size: tuple[int, int],
 ) -> tuple[int, int, int, int, int]:
-    """Price, its scale, size, its scale and the RejectReason (-1: none) of one level. No price of
-    the venues whose levels are text is below zero; what 0 means is the book's to say."""
+    """Price, its scale, size, its scale and the DeadLetterReason (-1: none) of one level. No price
+    of the venues whose levels are text is below zero; what 0 means is the book's to say."""
     mantissa, scale, code = parse_number(text, price[0], price[1])
     if code != OK:
         return 0, 0, 0, 0, _OUT_OF_RANGE if code == OUT_OF_RANGE else _BAD_PRICE
@@ -250,7 +250,7 @@ def scan_levels(
 
     ``columns`` says what each inner element is; ``rows[begin]`` is the open group's BEGIN, whose
     times, sequence, instrument, frame and flags the levels share. Room for them must be there.
-    A level that cannot be taken goes as (start, end, RejectReason) into ``bad`` as far as that
+    A level that cannot be taken goes as (start, end, DeadLetterReason) into ``bad`` as far as that
     has room. Returns the next free row (-1: not such an array, and rows may be scribbled on)
     and the number of bad levels.
     """

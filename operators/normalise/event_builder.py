@@ -24,8 +24,8 @@ from marketflow.operators.normalise.passthrough import BadValueError, PassingRow
 from marketflow.operators.numbers import Number, exact, reason_of
 from marketflow.schemas.codes import (
     AggressorSide,
+    DeadLetterReason,
     QualityKind,
-    RejectReason,
     RowFlag,
     Side,
     TradeStatus,
@@ -244,7 +244,7 @@ class EventBuilder:
         if not found:
             return
         for low, high, reason in self._bad[:found].tolist():
-            self.dead(RejectReason(reason), f"{Side(side).name.lower()} level", data[low:high])
+            self.dead(DeadLetterReason(reason), f"{Side(side).name.lower()} level", data[low:high])
 
     def level(self, side: Side, price: Number, size: Number, count: int = 0) -> None:
         """One L2 level of the open group; size 0 removes it."""
@@ -278,12 +278,12 @@ class EventBuilder:
         if taken is None:
             return
         if status != TradeStatus.BUST and not (taken[0] and taken[2]):
-            reason = RejectReason.BAD_SIZE if taken[0] else RejectReason.BAD_PRICE
+            reason = DeadLetterReason.BAD_SIZE if taken[0] else DeadLetterReason.BAD_PRICE
             self._dead_value(reason, "trade of size 0" if taken[0] else "trade", price, size)
             return
         identity = _id(trade_id)
         if identity is None:
-            self.dead(RejectReason.BAD_ID, f"trade id {trade_id!r} has no exact 128-bit form")
+            self.dead(DeadLetterReason.BAD_ID, f"trade id {trade_id!r} has no exact 128-bit form")
             return
         self.out.single(
             self.frame,
@@ -353,7 +353,7 @@ class EventBuilder:
         order, trade = _id(order_id), _id(trade_id)
         if order is None or trade is None:
             bad = order_id if order is None else trade_id
-            self.dead(RejectReason.BAD_ID, f"id {bad!r} has no exact 128-bit form")
+            self.dead(DeadLetterReason.BAD_ID, f"id {bad!r} has no exact 128-bit form")
             return
         self.out.member(self._begin, int(kind), int(side), taken, order, trade, 0)
 
@@ -370,7 +370,7 @@ class EventBuilder:
         except BadValueError as error:
             self.dead(error.reason, f"{table}: {error.detail}")
 
-    def dead(self, reason: RejectReason, detail: str, raw: bytes | None = None) -> None:
+    def dead(self, reason: DeadLetterReason, detail: str, raw: bytes | None = None) -> None:
         """A dead letter for the current frame; ``raw`` defaults to its payload."""
         ts_recv = self._ts_recv or self.latest()
         self._dead_letters.add(
@@ -383,16 +383,16 @@ class EventBuilder:
         mantissa, scale, code = (NO_PRICE, 0, 0) if price is None else exact(price)
         quantity = digits = 0
         if code != numbers.OK:
-            reason = reason_of(code, RejectReason.BAD_PRICE)
+            reason = reason_of(code, DeadLetterReason.BAD_PRICE)
         else:
             if size is not None:
                 quantity, digits, code = exact(size)
             if code != numbers.OK:
-                reason = reason_of(code, RejectReason.BAD_SIZE)
+                reason = reason_of(code, DeadLetterReason.BAD_SIZE)
             elif quantity < 0:
-                reason = RejectReason.NEGATIVE_SIZE
+                reason = DeadLetterReason.NEGATIVE_SIZE
             elif mantissa < 0 and price is not None:
-                reason = RejectReason.BAD_PRICE
+                reason = DeadLetterReason.BAD_PRICE
             else:
                 return mantissa, scale, quantity, digits
         self._dead_value(reason, what, price, size)
@@ -405,11 +405,11 @@ class EventBuilder:
             return taken
         if not taken[2]:
             return NO_VALUE
-        self._dead_value(RejectReason.BAD_PRICE, what, price, size)
+        self._dead_value(DeadLetterReason.BAD_PRICE, what, price, size)
         return None
 
     def _dead_value(
-        self, reason: RejectReason, what: str, price: Number | None, size: Number | None
+        self, reason: DeadLetterReason, what: str, price: Number | None, size: Number | None
     ) -> None:
         raw = f'["{_text(price)}","{_text(size)}"]'
         self.dead(reason, what, raw.encode("utf-8", "backslashreplace"))

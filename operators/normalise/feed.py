@@ -18,7 +18,7 @@ from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.guard import verdict
 from marketflow.operators.normalise.message_kinds import kind_of
 from marketflow.operators.plain_state import plain_copy
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.messages.frames import FRAMES, FrameKind
 from marketflow.schemas.messages.lines import LINE_PREFIX, from_line_note
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
@@ -117,8 +117,8 @@ class VenueDecoder:
     def message(self, frame: Frame, out: EventBuilder) -> None:
         """Decode one frame of kind DATA, HTTP, CONNECT, DISCONNECT, SENT or HEADER into ``out``.
 
-        A message that is not understood: ``out.dead(RejectReason..., detail)``. An exception undoes
-        every row of the frame and makes it a dead letter (operators.normalise.guard).
+        A message that is not understood: ``out.dead(DeadLetterReason..., detail)``. An exception
+        undoes every row of the frame and makes it a dead letter (operators.normalise.guard).
         """
         raise NotImplementedError
 
@@ -253,14 +253,16 @@ class JsonFeed:
             case FrameKind.END:
                 out.feed_row(EventKind.FEED_END)
             case FrameKind.TRUNCATED:
-                out.dead(RejectReason.TRUNCATED, frame.note or "the feed ends inside a message")
+                out.dead(DeadLetterReason.TRUNCATED, frame.note or "the feed ends inside a message")
             case FrameKind.BROKEN:
-                out.dead(RejectReason.INVALID_ENCODING, frame.note or "cannot be unpacked")
+                out.dead(DeadLetterReason.INVALID_ENCODING, frame.note or "cannot be unpacked")
             case FrameKind.LINE:
                 self._line(frame, out)
             case FrameKind.GAP | FrameKind.FILLED | FrameKind.LOST | FrameKind.START:
                 # The venue's own sequence, checked book by book, says the same and more.
-                out.dead(RejectReason.UNKNOWN_MESSAGE, "a hole of a feed that numbers no messages")
+                out.dead(
+                    DeadLetterReason.UNKNOWN_MESSAGE, "a hole of a feed that numbers no messages"
+                )
             case FrameKind.CONNECT | FrameKind.DISCONNECT:
                 self._lost(frame, out)
                 out.keep()
@@ -274,7 +276,7 @@ class JsonFeed:
         try:
             note = from_line_note(frame.payload)
         except ValueError as error:
-            out.dead(RejectReason.MALFORMED, f"a note on a line: {error}")
+            out.dead(DeadLetterReason.MALFORMED, f"a note on a line: {error}")
             return
         instrument = self.registry.index(LINE_PREFIX + note.line)
         out.line(instrument, note.kind, note.sequence, note.behind)

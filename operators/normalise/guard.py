@@ -14,24 +14,24 @@ import msgspec
 from marketflow.operators.instruments import RefusedInstrumentError
 from marketflow.operators.normalise.passthrough import BadValueError
 from marketflow.operators.normalise.timestamps import TimestampError
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 
 #: These say nothing about the input.
 _NOT_OF_THE_INPUT: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
 
 
-def verdict(error: BaseException) -> tuple[RejectReason, str]:
+def verdict(error: BaseException) -> tuple[DeadLetterReason, str]:
     """Reason and detail of the dead letter of what threw ``error``; throws it again where it says
     nothing about the input (an interrupt, no memory)."""
     match error:
         case RefusedInstrumentError() | BadValueError():
             return error.reason, error.detail
         case TimestampError():
-            return RejectReason.BAD_TIMESTAMP, str(error)
+            return DeadLetterReason.BAD_TIMESTAMP, str(error)
         case msgspec.DecodeError() | UnicodeError() | RecursionError():
-            return RejectReason.MALFORMED, str(error)
+            return DeadLetterReason.MALFORMED, str(error)
         case struct.error():
-            return RejectReason.OUT_OF_RANGE, "an integer does not fit 64 bits"
+            return DeadLetterReason.OUT_OF_RANGE, "an integer does not fit 64 bits"
     if isinstance(error, _NOT_OF_THE_INPUT):
         raise error
-    return RejectReason.MALFORMED, f"the decoder gave up: {type(error).__name__}: {error}"
+    return DeadLetterReason.MALFORMED, f"the decoder gave up: {type(error).__name__}: {error}"

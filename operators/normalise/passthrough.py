@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from marketflow.operators.kernels import numbers
 from marketflow.operators.numbers import exact, reason_of
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.fields import Field, Kind, Table
 from marketflow.schemas.tables import table as table_of
@@ -35,7 +35,7 @@ _IDENTITY: Final = frozenset({"shard", "row_sequence", "venue", "symbol"})
 class BadValueError(Exception):
     """A value that the column cannot hold: the row becomes a dead letter."""
 
-    def __init__(self, reason: RejectReason, detail: str) -> None:
+    def __init__(self, reason: DeadLetterReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
@@ -63,21 +63,21 @@ def _value(field: Field, value: Any) -> Any:
         mantissa, scale, code = exact(value)
         size = field.non_negative
         if code != numbers.OK:
-            garbage = RejectReason.BAD_SIZE if size else RejectReason.BAD_PRICE
+            garbage = DeadLetterReason.BAD_SIZE if size else DeadLetterReason.BAD_PRICE
             raise BadValueError(reason_of(code, garbage), f"{field.name} {value!r}")
         if size and mantissa < 0:
-            raise BadValueError(RejectReason.NEGATIVE_SIZE, f"{field.name} {value!r}")
+            raise BadValueError(DeadLetterReason.NEGATIVE_SIZE, f"{field.name} {value!r}")
         return to_decimal(mantissa, scale)
     if field.kind is Kind.TIME:
         if not 0 <= value < END_OF_TIME_NS:
-            raise BadValueError(RejectReason.BAD_TIMESTAMP, f"{field.name} {value}")
+            raise BadValueError(DeadLetterReason.BAD_TIMESTAMP, f"{field.name} {value}")
         return value or None
     if field.kind is Kind.CODE:
         assert isinstance(value, IntEnum), field.name
         return int(value)
     if field.kind in _WHOLE:
         if value not in _WHOLE[field.kind]:
-            raise BadValueError(RejectReason.OUT_OF_RANGE, f"{field.name} {value!r}")
+            raise BadValueError(DeadLetterReason.OUT_OF_RANGE, f"{field.name} {value!r}")
         return value
     return value if field.kind is Kind.BOOL else _text(field, str(value))
 
@@ -86,10 +86,10 @@ def _text(field: Field, text: str) -> str:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise BadValueError(RejectReason.INVALID_ENCODING, field.name) from None
+        raise BadValueError(DeadLetterReason.INVALID_ENCODING, field.name) from None
     if size > MAX_TEXT_BYTES:
         detail = f"{field.name} has {size} bytes, more than {MAX_TEXT_BYTES}"
-        raise BadValueError(RejectReason.OUT_OF_RANGE, detail)
+        raise BadValueError(DeadLetterReason.OUT_OF_RANGE, detail)
     return text
 
 
@@ -129,7 +129,7 @@ class PassingRows:
         assert not given, f"{name} has no field {', '.join(given)}"
         if row[0] is None:
             raise BadValueError(
-                RejectReason.BAD_TIMESTAMP, "neither event nor arrival time is known"
+                DeadLetterReason.BAD_TIMESTAMP, "neither event nor arrival time is known"
             )
         self._tables.setdefault(name, []).append((instrument, *row))
 

@@ -27,7 +27,7 @@ from marketflow.operators.events import BookType, Continuity, EventKind, Snapsho
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame, VenueDecoder
 from marketflow.operators.normalise.timestamps import ms_ns
-from marketflow.schemas.codes import AggressorSide, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 
 #: conf flag: a nested array that is not the first of its channel is a bulk of updates.
@@ -190,14 +190,14 @@ class Bitfinex(VenueDecoder):
                     channel.book = precision
                 else:
                     detail = f"second book {precision} of {event.symbol}: {kept} is kept"
-                    out.dead(RejectReason.UNKNOWN_MESSAGE, detail)
+                    out.dead(DeadLetterReason.UNKNOWN_MESSAGE, detail)
         elif event.event == "conf":
             connection.flags = event.flags
         elif event.event == "unsubscribed":
             connection.channels.pop(event.chanId, None)
         elif event.event not in _SILENT_EVENTS:
             detail = f"event {event.event!r} {event.msg}".strip()
-            out.dead(RejectReason.UNKNOWN_MESSAGE, detail)
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, detail)
 
     def _array(self, frame: Frame, out: EventBuilder) -> None:
         """Everything but events:
@@ -206,7 +206,7 @@ class Bitfinex(VenueDecoder):
         """
         items = _array.decode(frame.payload)
         if len(items) < 2:
-            out.dead(RejectReason.MALFORMED, "an array of less than two elements")
+            out.dead(DeadLetterReason.MALFORMED, "an array of less than two elements")
             return
         payload = bytes(items[1])
         tag = payload[1:-1].decode() if payload.startswith(b'"') else ""
@@ -220,7 +220,7 @@ class Bitfinex(VenueDecoder):
         channel = connection.channels.get(channel_id)
         if channel is None:
             detail = f"channel {channel_id} was never subscribed on this connection"
-            out.dead(RejectReason.UNKNOWN_INSTRUMENT, detail)
+            out.dead(DeadLetterReason.UNKNOWN_INSTRUMENT, detail)
         elif channel.book and tag != "cs":
             self._book(connection, channel, items[at], sequence, ts_event, out)
         elif channel.name == "trades":
@@ -228,7 +228,7 @@ class Bitfinex(VenueDecoder):
         elif channel.name == "ticker":
             self._ticker(channel, items[at], ts_event, out)
         elif channel.name not in _SILENT_CHANNELS and channel.name != "book":
-            out.dead(RejectReason.UNKNOWN_MESSAGE, f"channel {channel.name!r}")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"channel {channel.name!r}")
 
     def _follow(
         self, connection: Connection, sequence: int | None, ts_event: int, out: EventBuilder
@@ -271,7 +271,7 @@ class Bitfinex(VenueDecoder):
         nested = not items or bytes(items[0]).startswith(b"[")
         rows = [_array.decode(item) for item in items] if nested else [items]
         if any(len(row) < BOOK_COLUMNS for row in rows):
-            out.dead(RejectReason.MALFORMED, f"a book row of less than {BOOK_COLUMNS} columns")
+            out.dead(DeadLetterReason.MALFORMED, f"a book row of less than {BOOK_COLUMNS} columns")
             return
         snapshot = nested and not (channel.primed and connection.flags & BULK_UPDATES)
         channel.primed |= snapshot
@@ -307,7 +307,7 @@ class Bitfinex(VenueDecoder):
         if tag in ("tu", "ftu"):
             return
         if tag not in ("te", "fte", ""):
-            out.dead(RejectReason.UNKNOWN_MESSAGE, f"{tag!r} on a channel of trades")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"{tag!r} on a channel of trades")
             return
         items = _array.decode(payload)
         rows = [items] if tag else [_array.decode(item) for item in items]
@@ -315,7 +315,7 @@ class Bitfinex(VenueDecoder):
         known = self.trades.get(channel.symbol, -1)
         for row in reversed(rows):
             if len(row) < TRADE_COLUMNS:
-                out.dead(RejectReason.MALFORMED, "a trade of less than four columns")
+                out.dead(DeadLetterReason.MALFORMED, "a trade of less than four columns")
                 continue
             trade_id = _number.decode(row[0])
             # A new subscription repeats trades that came before the connection was lost.
@@ -347,7 +347,7 @@ class Bitfinex(VenueDecoder):
             return
         values = _array.decode(payload)
         if len(values) < TICKER_COLUMNS:
-            out.dead(RejectReason.MALFORMED, f"a ticker of less than {TICKER_COLUMNS} columns")
+            out.dead(DeadLetterReason.MALFORMED, f"a ticker of less than {TICKER_COLUMNS} columns")
             return
         instrument = out.instrument(channel.symbol)
         for column, kind in TICKER_KINDS.items():

@@ -24,7 +24,7 @@ from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import us_ns
 from marketflow.operators.venues.base.listing import Facts, ListedVenue, increment
-from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, MarketStatus, Side
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NS_PER_US
 
@@ -116,7 +116,7 @@ class Bitstamp(ListedVenue):
                 self.top_pairs.add(pair)
                 self._group(pair, message.data, out, snapshot=True)
         elif not channel.startswith(_SILENT_CHANNELS):
-            out.dead(RejectReason.UNKNOWN_MESSAGE, f"event {event!r} on channel {channel!r}")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"event {event!r} on channel {channel!r}")
 
     def _http(self, frame: Frame, out: EventBuilder) -> None:
         """``/api/v2/order_book/ethusd``:
@@ -175,7 +175,7 @@ class Bitstamp(ListedVenue):
         trade = _trade.decode(data)
         aggressor = _AGGRESSORS.get(trade.type)
         if aggressor is None:
-            out.dead(RejectReason.BAD_SIDE, f"trade type {trade.type} is neither 0 nor 1")
+            out.dead(DeadLetterReason.BAD_SIDE, f"trade type {trade.type} is neither 0 nor 1")
             return
         out.trade(
             self.instrument(out, pair),

@@ -25,7 +25,7 @@ from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import ms_ns
 from marketflow.operators.venues.base.listing import Facts
 from marketflow.operators.venues.base.one_book import OneBookVenue
-from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, MarketStatus, Side
 from marketflow.schemas.messages.frames import FrameKind
 
 SPOT: Final = "BYBIT"
@@ -184,7 +184,7 @@ class Bybit(OneBookVenue):
         if not message.topic:
             if not message.success or not message.op:
                 detail = f"answer {message.op!r} {message.ret_msg}"
-                out.dead(RejectReason.UNKNOWN_MESSAGE, detail.rstrip())
+                out.dead(DeadLetterReason.UNKNOWN_MESSAGE, detail.rstrip())
             return
         venue = self.venues.get(frame.connection, SPOT)
         kind, _, rest = message.topic.partition(".")
@@ -202,7 +202,7 @@ class Bybit(OneBookVenue):
                 one = Liquidation(old.updatedTime, old.symbol, old.side, old.size, old.price)
                 self._liquidations(venue, [one], out)
             case _ if kind not in _SILENT_TOPICS:
-                out.dead(RejectReason.UNKNOWN_MESSAGE, f"topic {message.topic!r}")
+                out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"topic {message.topic!r}")
 
     def _http(self, frame: Frame) -> None:
         """``/v5/market/instruments-info?category=linear``:
@@ -267,7 +267,7 @@ class Bybit(OneBookVenue):
         for trade in _trades.decode(message.data):
             aggressor = _AGGRESSORS.get(trade.S)
             if aggressor is None:
-                out.dead(RejectReason.BAD_SIDE, f"trade {trade.i} of side {trade.S!r}")
+                out.dead(DeadLetterReason.BAD_SIDE, f"trade {trade.i} of side {trade.S!r}")
                 continue
             out.trade(
                 self.instrument(out, trade.s, venue),
@@ -333,7 +333,7 @@ class Bybit(OneBookVenue):
         for row in rows:
             position = _AGGRESSORS.get(row.S)
             if position is None:
-                out.dead(RejectReason.BAD_SIDE, f"liquidation of side {row.S!r}")
+                out.dead(DeadLetterReason.BAD_SIDE, f"liquidation of side {row.S!r}")
                 continue
             out.row(
                 "statistics",

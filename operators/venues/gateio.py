@@ -25,7 +25,7 @@ from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import decimal_ms_ns, ms_ns
 from marketflow.operators.venues.base.listing import Facts, ListedVenue, increment
-from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, MarketStatus, Side
 from marketflow.schemas.messages.frames import FrameKind
 
 _ORDER_BOOK_URL: Final = re.compile(r"/spot/order_book\?(?:.*&)?currency_pair=([^&]+)")
@@ -147,11 +147,11 @@ class Gateio(ListedVenue):
         channel = message.channel
         if bytes(message.error) != b"null":
             error = bytes(message.error).decode()
-            out.dead(RejectReason.UNKNOWN_MESSAGE, f"error on channel {channel}: {error}")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"error on channel {channel}: {error}")
         elif message.event in _ANSWERS or channel in _SILENT_CHANNELS:
             return
         elif message.event != "update":
-            out.dead(RejectReason.UNKNOWN_MESSAGE, f"event {message.event!r} on {channel!r}")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"event {message.event!r} on {channel!r}")
         elif channel == "spot.order_book_update":
             self._update(message.result, out)
         elif channel == "spot.trades":
@@ -165,7 +165,7 @@ class Gateio(ListedVenue):
         elif channel == "spot.order_book":
             self._top_levels(message.result, out)
         else:
-            out.dead(RejectReason.UNKNOWN_MESSAGE, f"channel {channel!r}")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"channel {channel!r}")
 
     def _http(self, frame: Frame, out: EventBuilder) -> None:
         """``/api/v4/spot/order_book?currency_pair=FAST_USDT&limit=100&with_id=true``:
@@ -223,13 +223,13 @@ class Gateio(ListedVenue):
         update = _update.decode(data)
         parts = update.s.split(".")
         if len(parts) != 3:
-            out.dead(RejectReason.MALFORMED, f"stream {update.s!r} is not ob.PAIR.DEPTH")
+            out.dead(DeadLetterReason.MALFORMED, f"stream {update.s!r} is not ob.PAIR.DEPTH")
             return
         self._changes(parts[1], update, out)
 
     def _changes(self, pair: str, update: Update, out: EventBuilder) -> None:
         if update.U is None and not update.full:
-            out.dead(RejectReason.MALFORMED, "an update without its first id U")
+            out.dead(DeadLetterReason.MALFORMED, "an update without its first id U")
             return
         self.update_pairs.add(pair)
         instrument = self.instrument(out, pair)
@@ -274,7 +274,7 @@ class Gateio(ListedVenue):
         trade = _trade.decode(data)
         aggressor = _AGGRESSORS.get(trade.side)
         if aggressor is None:
-            out.dead(RejectReason.BAD_SIDE, f"side {trade.side!r}")
+            out.dead(DeadLetterReason.BAD_SIDE, f"side {trade.side!r}")
             return
         out.trade(
             self.instrument(out, trade.currency_pair),

@@ -25,7 +25,7 @@ from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import ms_ns
 from marketflow.operators.venues.base.listing import Facts, ListedVenue, increment
-from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, MarketStatus, Side
 from marketflow.schemas.messages.frames import FrameKind
 
 #: Largest message unpacked; 5,000 levels are below 1 MB. Keeps a bomb from filling the memory.
@@ -145,7 +145,7 @@ class Huobi(ListedVenue):
         if payload[:2] == _GZIP_MAGIC:
             unpacked = unpack(payload)
             if unpacked is None:
-                out.dead(RejectReason.INVALID_ENCODING, "broken or oversized gzip frame")
+                out.dead(DeadLetterReason.INVALID_ENCODING, "broken or oversized gzip frame")
                 return
             payload = unpacked
         message = _message.decode(payload)
@@ -156,9 +156,9 @@ class Huobi(ListedVenue):
         elif message.rep:
             self._snapshot(message, out)
         elif message.status == "error":
-            out.dead(RejectReason.UNKNOWN_MESSAGE, f"venue reports: {message.err}")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"venue reports: {message.err}")
         elif message.ping is None and message.status != "ok":
-            out.dead(RejectReason.UNKNOWN_MESSAGE, "neither channel, answer nor ping")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, "neither channel, answer nor ping")
 
     def _http(self, frame: Frame) -> None:
         """``/v1/common/symbols``:
@@ -197,7 +197,7 @@ class Huobi(ListedVenue):
         kept = self._kind_of_book(message.ch)
         if message.update:
             # Some recorders write only what changed between two whole books, and say so thus.
-            out.dead(RejectReason.UNKNOWN_MESSAGE, "a recorder's difference of whole books")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, "a recorder's difference of whole books")
         elif kept is not None:
             if kept:
                 self._depth(symbol, message, out)
@@ -206,7 +206,7 @@ class Huobi(ListedVenue):
         elif kind == "bbo":
             self._bbo(symbol, message, out)
         elif kind.split(".")[0] not in _SILENT:
-            out.dead(RejectReason.UNKNOWN_MESSAGE, f"channel {message.ch!r}")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"channel {message.ch!r}")
 
     def _depth(self, symbol: str, message: Message, out: EventBuilder) -> None:
         """A whole book, or an increment with the ids that chain it; 0 removes a level.
@@ -257,7 +257,7 @@ class Huobi(ListedVenue):
         for trade in reversed(_trades.decode(message.tick).data):
             aggressor = _AGGRESSORS.get(trade.direction)
             if aggressor is None:
-                out.dead(RejectReason.BAD_SIDE, f"direction {trade.direction!r}")
+                out.dead(DeadLetterReason.BAD_SIDE, f"direction {trade.direction!r}")
                 continue
             trade_id = bytes(trade.tradeId) or bytes(trade.id)
             out.trade(

@@ -29,7 +29,7 @@ from marketflow.operators.events import BookType, Continuity, EventKind, Snapsho
 from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame, VenueDecoder
 from marketflow.operators.normalise.timestamps import ms_ns, rfc3339_ns
-from marketflow.schemas.codes import AggressorSide, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NS_PER_S
 
@@ -126,7 +126,7 @@ class IndependentReserve(VenueDecoder):
         elif message.Event == "Trade":
             self._trade(message, out)
         elif message.Event not in _SILENT_EVENTS:
-            out.dead(RejectReason.UNKNOWN_MESSAGE, f"event {message.Event!r}")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"event {message.Event!r}")
 
     def _snapshot(self, frame: Frame, out: EventBuilder) -> None:
         """``/Public/GetAllOrders?primaryCurrencyCode=pmgt&secondaryCurrencyCode=nzd``:
@@ -176,7 +176,7 @@ class IndependentReserve(VenueDecoder):
         coin = message.Channel.partition("-")[2]
         change = _change.decode(message.Data)
         if change.OrderType not in _SIDES:
-            out.dead(RejectReason.BAD_SIDE, f"order type {change.OrderType!r}")
+            out.dead(DeadLetterReason.BAD_SIDE, f"order type {change.OrderType!r}")
             return
         held = self.held.setdefault(coin, [])
         held.append(frame.payload)
@@ -214,7 +214,7 @@ class IndependentReserve(VenueDecoder):
         coin, _, currency = trade.Pair.partition("-")
         aggressor = _AGGRESSORS.get(trade.Side)
         if aggressor is None:
-            out.dead(RejectReason.BAD_SIDE, f"side {trade.Side!r}")
+            out.dead(DeadLetterReason.BAD_SIDE, f"side {trade.Side!r}")
             return
         out.trade(
             out.instrument(_symbol(coin, currency)),

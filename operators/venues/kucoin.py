@@ -24,7 +24,7 @@ from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import ms_ns, whole_ns
 from marketflow.operators.venues.base.listing import Facts, ListedVenue
-from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, MarketStatus, Side
 from marketflow.schemas.messages.frames import FrameKind
 
 _LEVEL2_URL: Final = re.compile(r"/orderbook/level2\w*\?(?:.*&)?symbol=([^&]+)")
@@ -133,7 +133,7 @@ class Kucoin(ListedVenue):
         elif topic.startswith("/market/ticker:"):
             self._ticker(message, out)
         elif not topic.startswith(_SILENT_TOPICS):
-            out.dead(RejectReason.UNKNOWN_MESSAGE, f"type {message.type!r}, topic {topic!r}")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"type {message.type!r}, topic {topic!r}")
 
     def _http(self, frame: Frame, out: EventBuilder) -> None:
         """``/api/v3/market/orderbook/level2?symbol=BCHSV-USDT``:
@@ -152,7 +152,7 @@ class Kucoin(ListedVenue):
             return
         answer = _answer.decode(frame.payload)
         if answer.code != _OK:
-            out.dead(RejectReason.MALFORMED, f"request answered with code {answer.code}")
+            out.dead(DeadLetterReason.MALFORMED, f"request answered with code {answer.code}")
             return
         if not match:
             self._list(answer.data, frame.ts_recv)
@@ -207,7 +207,7 @@ class Kucoin(ListedVenue):
         match = _match.decode(data)
         aggressor = _AGGRESSORS.get(match.side)
         if aggressor is None:
-            out.dead(RejectReason.BAD_SIDE, f"side {match.side!r}")
+            out.dead(DeadLetterReason.BAD_SIDE, f"side {match.side!r}")
             return
         out.trade(
             self.instrument(out, match.symbol),

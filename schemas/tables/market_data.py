@@ -301,7 +301,7 @@ DEAD_LETTERS = Table(
         Field("feed", Kind.NAME, "name of the feed"),
         Field("partition", Kind.INT32, "partition of the feed"),
         Field("offset", Kind.INT64, "offset in the partition (bytes, lines or Kafka offset)"),
-        Field("reason", Kind.CODE, "why", codes=codes.RejectReason),
+        Field("reason", Kind.CODE, "why", codes=codes.DeadLetterReason),
         Field("detail", Kind.TEXT, "what exactly, for people"),
         Field("raw", Kind.BYTES, "the bytes as received, or the bad part of them"),
     ),

@@ -7,14 +7,16 @@ are written again without them. One write of the journal makes all of it happen,
 that lists with :func:`sinks.lake.layout.list_files`; before it the lake is the old one, whatever
 crashes.
 
-Nobody may write meanwhile, and no run of the lake may be undone any more: its files could come
-back. A run that was stopped gracefully goes on afterwards with its --recovery.
+Of a back-fill, which puts rows of an interval into a feed that is there, no run of that feed may
+write meanwhile or be undone any more: its files could come back. One that was stopped gracefully
+goes on afterwards with its --recovery. :func:`replace_feeds` puts a whole feed in place of what
+other runs had loaded: these are superseded. Runs of other feeds go on meanwhile.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +27,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from marketflow.schemas.shards import feeds_of
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.columns import Names, shape, to_bare
 from marketflow.sinks.durable import sync_folder
 from marketflow.sinks.errors import SinkError, disk_failed
 from marketflow.sinks.lake.compact import FILE, RUN_AGAIN, alone, carry_out
+from marketflow.sinks.lake.feeds import (
+    added,
+    changing,
+    entries,
+    feed_tally,
+    owners,
+    read_feeds,
+    tally_of_file,
+    writer_folders,
+)
 from marketflow.sinks.lake.file import read_file, sorted_rows, write_unnamed
 from marketflow.sinks.lake.layout import (
     Partition,
@@ -40,6 +53,7 @@ from marketflow.sinks.lake.layout import (
     write_journal,
 )
 from marketflow.sinks.lake.run import WriterFolder
+from marketflow.sinks.lineage import Claim
 from marketflow.sinks.overlap import Arrived, other_rows
 
 _MAX_DAYS_OFF: Final = 1
@@ -61,40 +75,91 @@ class _New:
 
 
 def replace(root: Path, key: str, arrived: Arrived | None = None) -> dict[str, int]:
-    """Put the rows that were written aside in place of the old ones; ``rows_replaced`` and
-    ``rows_written``. Done before (nothing is aside any more): changes nothing.
+    """Put the rows of an interval that were written aside in place of the old ones;
+    ``rows_replaced`` and ``rows_written``. Done before (nothing is aside any more): no change.
 
-    Raises LakeFailed, and SinkError where the lake is being written, holds several runs of the same
-    feed, or (with ``arrived``) had another number of rows in the interval. Whatever happens, the
-    lake is the old one or the new one.
+    Raises LakeFailed, and SinkError where the feed is being written, was loaded by several runs, or
+    (with ``arrived``) had another number of rows in the interval. Whatever happens, the lake is the
+    old one or the new one.
     """
     staged = aside(root, key)
     report = {"rows_replaced": 0, "rows_written": 0}
     if staged.is_dir():
-        with alone(root), quiet(root):
+        with alone(root), quiet(root, _numbers(staged)):
             changes = _Changes(root, staged, arrived)
-            try:
+            with _failing(root):
                 changes.make()
                 write_journal(root, changes.sequence, changes.pending)
-            except OSError as error:
-                raise disk_failed("cannot back-fill", root, error, RUN_AGAIN) from error
             carry_out(root, changes.pending)
             report = {"rows_replaced": changes.replaced, "rows_written": changes.written}
-            # In one step: half of it would be taken for the whole interval at the next try.
-            staged = staged.rename(staged.with_name(f".{staged.name}"))
-            sync_folder(own_folder(root))
+            _done(root, key)
+    shutil.rmtree(staged.with_name(f".backfill-{key}"), ignore_errors=True)
+    return report
+
+
+def replace_feeds(
+    root: Path,
+    key: str,
+    claim: Claim,
+    reached: Mapping[int, int],
+    settle: Callable[[str], None],
+) -> dict[str, int]:
+    """Put the feeds of a complete run, whose rows were written aside, in place of all that other
+    runs had loaded of them; they are the run's from then on. Reports and fails as :func:`replace`;
+    SinkError also where one of the other runs is alive. ``reached``: by feed, where it ended.
+    ``settle``: brings what a writer of a run that was cut off has logged into files."""
+    staged = aside(root, key)
+    report = {"rows_replaced": 0, "rows_written": 0}
+    if staged.is_dir():
+        with alone(root):
+            with changing(root) as known:
+                others, numbers = owners(root, known, claim)
+                for folder in [f for run in others for f in writer_folders(root, run)]:
+                    settle(folder.name)
+                changes = _Changes(root, staged, None, numbers)
+                delta = {"superseded": sorted(others), "numbers": sorted(numbers)}
+                delta |= added(claim, reached)
+                with _failing(root):
+                    changes.make()
+                    write_journal(root, changes.sequence, changes.pending, delta)
+            carry_out(root, changes.pending, delta)
+            report = {"rows_replaced": changes.replaced, "rows_written": changes.written}
+            _done(root, key)
     shutil.rmtree(staged.with_name(f".backfill-{key}"), ignore_errors=True)
     return report
 
 
 @contextmanager
-def quiet(root: Path) -> Iterator[None]:
-    """No writer has the lake, and none begins meanwhile. SinkError if one has it, or if a run may
-    still be undone."""
+def _failing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise disk_failed("cannot back-fill", root, error, RUN_AGAIN) from error
+
+
+def _done(root: Path, key: str) -> None:
+    """In one step: half of what is aside would be taken for the whole of it at the next try."""
+    staged = aside(root, key)
+    staged.rename(staged.with_name(f".{staged.name}"))
+    sync_folder(own_folder(root))
+
+
+def _numbers(staged: Path) -> frozenset[int]:
+    """The feeds whose rows are aside."""
+    return frozenset(feed_tally(staged))
+
+
+@contextmanager
+def quiet(root: Path, numbers: Collection[int]) -> Iterator[None]:
+    """No writer of these feeds has the lake, and none begins meanwhile. SinkError if one has it, or
+    if a run of them may still be undone."""
     check_lake(root)
+    known = read_feeds(root)
+    theirs = {entry.run for entry in entries(known) if entry.number in numbers}
+    others = {f for run in known["runs"] if run not in theirs for f in writer_folders(root, run)}
     with ExitStack() as held:
         for path in sorted(own_folder(root).iterdir()):
-            if not (path / "lock").is_file():
+            if path in others or not (path / "lock").is_file():
                 continue
             folder = WriterFolder.acquire(root, path.name)
             held.callback(folder.release)
@@ -108,10 +173,18 @@ def quiet(root: Path) -> Iterator[None]:
 
 
 class _Changes:
-    """What has to change, prepared under hidden names. ``pending`` is the journal's form."""
+    """What has to change, prepared under hidden names. ``pending`` is the journal's form.
+    ``whole``: feeds of which every row goes; None: what has the identity of a new row goes."""
 
-    def __init__(self, root: Path, staged: Path, arrived: Arrived | None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        staged: Path,
+        arrived: Arrived | None,
+        whole: Collection[int] | None = None,
+    ) -> None:
         self._root = root
+        self._whole = whole
         self._arrived = arrived
         self._staged = staged
         self._new = {name: new for name in TABLES if (new := _survey(staged, name)).files}
@@ -123,8 +196,11 @@ class _Changes:
     def make(self) -> None:
         """Write every file that is to appear."""
         folders = set()
+        if self._whole is not None:
+            self._remove_whole(self._whole)
         for name, new in self._new.items():
-            self._remove_old(name, new)
+            if self._whole is None:
+                self._remove_old(name, new)
             for partition, path in new.files:
                 target = self._next_file(partition)
                 target.with_name(f".{target.name}.tmp").hardlink_to(path)
@@ -152,6 +228,16 @@ class _Changes:
             }
         )
 
+    def _remove_whole(self, numbers: Collection[int]) -> None:
+        """Remove every row of these feeds."""
+        for name in TABLES:
+            for partition in list_partitions(self._root, name):
+                for path in sorted((self._root / partition.folder).glob("[!.]*.parquet")):
+                    if not tally_of_file(path, name).keys().isdisjoint(numbers):
+                        shards = pq.ParquetFile(path).read(columns=["shard"])["shard"].to_numpy()
+                        goes = np.isin(feeds_of(shards), list(numbers))
+                        self.replaced += self._without_rows(partition, path, goes)
+
     def _remove_old(self, name: str, new: _New) -> None:
         gone = 0
         days = range(min(new.days) - _MAX_DAYS_OFF, max(new.days) + _MAX_DAYS_OFF + 1)
@@ -176,6 +262,10 @@ class _Changes:
         goes = _is_new(rows, new)
         if self._is_other(rows, goes, new):
             raise other_rows(self._root, partition.table)
+        return self._without_rows(partition, path, goes)
+
+    def _without_rows(self, partition: Partition, path: Path, goes: Any) -> int:
+        """Prepare the file without these rows; how many they are."""
         gone = int(np.count_nonzero(goes))
         if gone == len(goes):
             self._change(None, [path])

@@ -33,6 +33,7 @@ from marketflow.schemas.tables import TABLES
 from marketflow.sinks.columns import Names, row_width, shape, to_bare
 from marketflow.sinks.durable import sweep, sync_folder
 from marketflow.sinks.errors import SinkError, disk_failed
+from marketflow.sinks.lake.feeds import carry_out_feeds
 from marketflow.sinks.lake.file import FileOptions, read_file, sorted_rows, write_unnamed
 from marketflow.sinks.lake.layout import (
     Partition,
@@ -138,9 +139,9 @@ def alone(root: Path, check: Callable[[Path], None] = check_lake) -> Iterator[No
 
 def _recover(root: Path) -> None:
     """Finish replacements that the journal holds; remove merged files it never came to know."""
-    pending = read_journal(root)["pending"]
-    if pending:
-        carry_out(root, pending)
+    journal = read_journal(root)
+    if journal["pending"] or "feeds" in journal:
+        carry_out(root, journal["pending"], journal.get("feeds"))
     for table in TABLES:
         for path in (root / table).rglob(".merged-*.tmp"):
             path.unlink()
@@ -229,8 +230,12 @@ def _replace(root: Path, merged: Path | None, temporary: Path | None, parts: lis
     carry_out(root, [change])
 
 
-def carry_out(root: Path, changes: list[dict[str, Any]]) -> None:
+def carry_out(
+    root: Path, changes: list[dict[str, Any]], feeds: dict[str, Any] | None = None
+) -> None:
     """Do what the journal says, from wherever a crash left it; then the journal forgets."""
+    if feeds is not None:
+        carry_out_feeds(root, feeds)
     folders = set()
     for change in changes:
         if change["merged"] is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ from marketflow.sinks.config import (
     split,
 )
 from marketflow.sinks.lake.layout import check_writable
+from marketflow.sinks.lineage import Claim, Lineage
 from marketflow.sinks.overlap import Arrived, Interval
 from marketflow.sinks.writer import Writer
 
@@ -73,11 +74,25 @@ class LakeConfig(SinkConfig):
 
         return holds(self.folder, interval, written)
 
-    def prepare_back_fill(self, key: str) -> None:
+    def lineage(self) -> Lineage:
+        from marketflow.sinks.lake.feeds import LakeLineage
+
+        return LakeLineage(self.folder)
+
+    def prepare_back_fill(self, key: str, numbers: Collection[int]) -> None:
         from marketflow.sinks.lake import backfill
 
-        with backfill.quiet(self.folder):
+        with backfill.quiet(self.folder, numbers):
             backfill.aside(self.folder, key).mkdir(exist_ok=True)
+
+    def replace_feeds(self, key: str, claim: Claim, reached: Mapping[int, int]) -> dict[str, int]:
+        from marketflow.sinks.lake import backfill
+        from marketflow.sinks.lake.writer import ParquetWriter
+
+        def settle(writer: str) -> None:
+            ParquetWriter(self.folder, writer).settle()
+
+        return backfill.replace_feeds(self.folder, key, claim, reached, settle)
 
     def back_fill(self, key: str, arrived: Arrived) -> dict[str, int]:
         from marketflow.sinks.lake import backfill

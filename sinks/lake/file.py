@@ -6,6 +6,7 @@ statistics allow it. Encodings by kind of column, chosen by measurement (see ``_
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,8 +32,11 @@ from marketflow.sinks.columns import (
 from marketflow.sinks.durable import Survives, replacing, sync_file, sync_folder
 from marketflow.sinks.errors import disk_failed
 from marketflow.sinks.lake.order import ordered
+from marketflow.sinks.tally import of_rows, to_json
 
 WRITER_VERSION: Final = "1"
+#: In the footer: what the file holds of each feed.
+TALLY: Final = "marketflow.feeds"
 _UINT16_VALUES: Final = 1 << 16
 #: Kinds whose statistics serve nobody's filter and cost up to a third of the writing.
 _NO_STATISTICS: Final = frozenset(
@@ -81,6 +85,13 @@ def _about(table: Table) -> dict[str, str]:
         "marketflow.version": str(table.version),
         "marketflow.writer": WRITER_VERSION,
     }
+
+
+def _tally(form: Shape, rows: pa.RecordBatch) -> str:
+    times = rows.column(form.time).cast(pa.int64())
+    known = times.is_valid().to_numpy(zero_copy_only=False)
+    shards = rows.column(form.shard).to_numpy()
+    return json.dumps(to_json(of_rows(form.table, shards, filled(times), known)))
 
 
 def sorted_rows(form: Shape, chunks: list[Bare], names: Names) -> pa.RecordBatch:
@@ -163,7 +174,7 @@ def _write(path: Path, form: Shape, rows: pa.RecordBatch, options: FileOptions) 
         **_encodings(form.table.name),
     ) as writer:
         writer.write_batch(rows, row_group_size=_group_rows(form.table.name, options))
-        writer.add_key_value_metadata(_about(form.table))
+        writer.add_key_value_metadata(_about(form.table) | {TALLY: _tally(form, rows)})
 
 
 def _group_rows(table: str, options: FileOptions) -> int:

@@ -7,6 +7,7 @@
     DIR/_marketflow/lake.json              marks the folder as a lake, with its format and the
                                            versions of the tables when it was made
     DIR/_marketflow/compact.json           compaction: files being replaced (see sinks.lake.compact)
+    DIR/_marketflow/feeds.json             what was loaded, by which run (see sinks.lake.feeds)
     DIR/_marketflow/<writer>/...           aside log and progress of a writer (sinks.lake.run)
 
 Tables without a venue have no venue level. ``date`` and ``venue`` are in the path only. A name
@@ -312,11 +313,14 @@ def read_journal(root: Path) -> dict[str, Any]:
     return read_json(own_folder(root) / _JOURNAL) or {"sequence": 0, "pending": []}
 
 
-def write_journal(root: Path, sequence: int, pending: list[dict[str, Any]]) -> None:
-    """Replace the journal durably."""
-    write_json(
-        own_folder(root) / _JOURNAL, {"sequence": sequence, "pending": pending}, durable=True
-    )
+def write_journal(
+    root: Path, sequence: int, pending: list[dict[str, Any]], feeds: dict[str, Any] | None = None
+) -> None:
+    """Replace the journal durably. ``feeds``: what changes of them with it (sinks.lake.feeds)."""
+    journal = {"sequence": sequence, "pending": pending}
+    if feeds is not None:
+        journal["feeds"] = feeds
+    write_json(own_folder(root) / _JOURNAL, journal, durable=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from typing import Any, Final
 from marketflow.schemas.recovery import START_ANEW
 from marketflow.sinks.durable import lock, sync_folder
 from marketflow.sinks.errors import SinkError, disk_failed
+from marketflow.sinks.lake.feeds import superseded_runs
 from marketflow.sinks.lake.layout import own_folder, read_json, write_json
 from marketflow.sinks.marks import Marks, from_json
 
@@ -55,12 +56,14 @@ class Progress:
 def safe_below(root: Path) -> dict[tuple[str, int], int]:
     """By writer and run of a lake: files numbered below this are never undone."""
     found = {}
+    ended = superseded_runs(root)
     for writer in sorted(own_folder(root).iterdir()):
         if writer.is_dir():
             for number in _run_numbers(writer):
                 run = Run(_run_folder(writer, number), number)
                 # Without a recovery folder there is nothing to go back to.
-                safe = _NO_LIMIT if run.recovery is None else run.progress.safe_below
+                goes_back = run.recovery is not None and run.recovery not in ended
+                safe = run.progress.safe_below if goes_back else _NO_LIMIT
                 found[(writer.name, number)] = safe
     return found
 

@@ -167,6 +167,19 @@ class ParquetWriter:
             self._log = AsideLog(self._run.folder, 0)
         return self._log
 
+    def settle(self) -> None:
+        """Every run of this writer is over: what was logged becomes files. Lets go."""
+        self.fence()
+        assert self._folder is not None
+        try:
+            remove_unfinished(self.root, self.writer)
+            for run in self._folder.runs():
+                self._settle(run)
+        except OSError as error:
+            raise self._failed(error) from error
+        finally:
+            self.abandon()
+
     def _settle(self, run: Run) -> None:
         """An earlier run is over. Undo it if it was ours and crashed before its first snapshot
         was durable (we start fresh: our recovery folder knows of none); else keep its rows."""

@@ -4,11 +4,13 @@ A replay writes its rows aside, into a schema of its own (:func:`aside`). When i
 :func:`replace` puts them in, in one transaction: a row that has the identity of a new one (table,
 venue or feed, shard, row_sequence), at most a day away from the new ones, goes. The schema goes
 with it, so that whether it was done can be told. Runs that write may go on meanwhile, as long as
-they are past the interval.
+they are past the interval. :func:`replace_feeds` puts a whole feed in place of what other runs had
+loaded: these are superseded, runs of other feeds go on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import psycopg
@@ -18,7 +20,9 @@ from marketflow.schemas.fields import Table
 from marketflow.schemas.moments import datetime_at
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.errors import SinkError
+from marketflow.sinks.lineage import RUNNING, Claim, in_the_way, refused
 from marketflow.sinks.overlap import Arrived, other_rows
+from marketflow.sinks.timescale import feeds
 from marketflow.sinks.timescale.connection import Link
 
 _OUTAGE_S: Final = 300.0
@@ -47,6 +51,19 @@ _OTHER: Final = (
     "WHEN old.row_sequence BETWEEN r.first AND r.last "
     "THEN old.ts_recv < %s::timestamptz OR old.ts_recv >= %s::timestamptz "
     "ELSE old.ts_recv >= %s::timestamptz AND old.ts_recv < %s::timestamptz END LIMIT 1"
+)
+#: Claims of other runs go with their feeds, and so does what their writers had counted.
+_DISOWN: Final = "DELETE FROM {store}.claims WHERE number = ANY(%s) AND run <> %s"
+_UNCOUNT: Final = "UPDATE {store}.progress SET feeds = feeds - %s::text[]"
+#: What the new rows were counted as.
+_COUNT: Final = (
+    "INSERT INTO {store}.progress (run, writer, next, rows, feeds) "
+    "SELECT run, writer, next, rows, feeds FROM {new}.progress"
+)
+#: Compressed chunks let a statement delete no more than some rows, where there are such chunks.
+_NO_CAP: Final = (
+    "SELECT set_config(name, '0', true) FROM pg_settings "
+    "WHERE name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"
 )
 #: A run that stands inside the interval would write the rest of it once more.
 _INSIDE: Final = (
@@ -100,6 +117,45 @@ def replace(dsn: str, key: str, arrived: Arrived) -> dict[str, int]:
     return _link(dsn).run(work)
 
 
+def replace_feeds(dsn: str, key: str, claim: Claim, reached: Mapping[int, int]) -> dict[str, int]:
+    """Put the feeds of a complete run, whose rows are in the schema, in place of all that other
+    runs had loaded of them, and make them the run's. Reports and fails as :func:`replace`, and
+    SinkError where one of the other runs is alive. ``reached``: by feed, where it ended."""
+
+    def work(connection: psycopg.Connection[Any]) -> dict[str, int]:
+        report = {"rows_replaced": 0, "rows_written": 0}
+        with connection.transaction():
+            connection.execute("SET LOCAL statement_timeout = 0")
+            known = connection.execute("SELECT to_regnamespace(%s)", (aside(key),)).fetchone()
+            if known == (None,):
+                return report
+            feeds.claims_alone(connection)
+            claimed = feeds.entries(connection)
+            there = in_the_way(claimed, claim, replaces=True)
+            numbers = claim.numbers | {entry.number for entry in there}
+            others = [e for e in claimed if e.number in numbers and e.run != claim.run]
+            for entry in others:
+                if (state := feeds.state_of(connection, entry.run)) == RUNNING:
+                    raise refused("the database", entry, state)
+            feeds.end_runs(connection, [entry.run for entry in others])
+            connection.execute(_said(_DISOWN, key), (list(numbers), claim.run))
+            connection.execute(_said(_UNCOUNT, key), ([str(number) for number in numbers],))
+            connection.execute(_NO_CAP)
+            for table in TABLES.values():
+                for number in numbers:
+                    where, values = feeds.rows_of_feed(number)
+                    text = _said(f'DELETE FROM {{store}}."{table.name}" WHERE {where}', key)
+                    report["rows_replaced"] += connection.execute(text, values).rowcount
+                words = _words(table)
+                report["rows_written"] += connection.execute(_said(_INSERT, key, **words)).rowcount
+            connection.execute(_said(_COUNT, key))
+            feeds.add(connection, claim, reached)
+            connection.execute(_said("DROP SCHEMA {new} CASCADE", key))
+        return report
+
+    return _link(dsn).run(work)
+
+
 def _link(dsn: str) -> Link:
     return Link(dsn, "marketflow back-fill", _OUTAGE_S, _STALL_S)
 
@@ -120,12 +176,7 @@ def _moment(ns: int) -> str:
 def _replace_table(
     connection: psycopg.Connection[Any], table: Table, key: str, arrived: Arrived
 ) -> tuple[int, int]:
-    words = {
-        "table": table.name,
-        "time": sql.quoted(table.time_field),
-        "group": "venue" if table.has_venue else "feed",
-        "columns": ", ".join(sql.quoted(column.name) for column in sql.columns(table)),
-    }
+    words = _words(table)
     ranges = connection.execute(_said(_RANGES, key, **words)).fetchall()
     if not ranges:
         return 0, 0
@@ -146,6 +197,16 @@ def _replace_table(
             "into another database"
         )
     return gone, connection.execute(_said(_INSERT, key, **words)).rowcount
+
+
+def _words(table: Table) -> dict[str, str]:
+    """What the statements say of a table."""
+    return {
+        "table": table.name,
+        "time": sql.quoted(table.time_field),
+        "group": "venue" if table.has_venue else "feed",
+        "columns": ", ".join(sql.quoted(column.name) for column in sql.columns(table)),
+    }
 
 
 def _check_runs(

@@ -8,7 +8,7 @@ ours are libpq's. Passwords are better left to the environment (PGPASSWORD, PGPA
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import ClassVar, Final
 from urllib.parse import parse_qsl
 
@@ -25,6 +25,7 @@ from marketflow.sinks.config import (
     options_of,
 )
 from marketflow.sinks.errors import SinkError, did_you_mean
+from marketflow.sinks.lineage import Claim, Lineage
 from marketflow.sinks.overlap import Arrived, Interval
 from marketflow.sinks.redaction import redacted
 from marketflow.sinks.timescale import dsn as dsn_module
@@ -88,12 +89,22 @@ class TimescaleConfig(SinkConfig):
         store = sql.STORE if aside is None else backfill.aside(aside)
         return TimescaleWriter(self.dsn, writer, recovery, self.options, midway, store)
 
+    def lineage(self) -> Lineage:
+        from marketflow.sinks.timescale.feeds import DatabaseLineage
+
+        return DatabaseLineage(self.dsn, self.options.outage_s, self.options.stall_s)
+
+    def replace_feeds(self, key: str, claim: Claim, reached: Mapping[int, int]) -> dict[str, int]:
+        from marketflow.sinks.timescale import backfill
+
+        return backfill.replace_feeds(self.dsn, key, claim, reached)
+
     def holds(self, interval: Interval, written: Collection[str]) -> str | None:
         from marketflow.sinks.timescale.overlap import holds
 
         return holds(self.dsn, interval, written)
 
-    def prepare_back_fill(self, key: str) -> None:
+    def prepare_back_fill(self, key: str, numbers: Collection[int]) -> None:
         from marketflow.sinks.timescale import backfill
 
         backfill.prepare(self.dsn, key)

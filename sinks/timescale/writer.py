@@ -18,7 +18,7 @@ opening the run counts ``next`` up too, so that a process that was replaced is s
 - Unit of parallelism: a writer id ("w0", "w1" ... by process); writers share nothing.
 - The snapshot holds: run and next row_sequence per table and shard.
 - A *run* is a fresh start with all its resumptions: the identity of its recovery folder, or a
-  number of its own without one. As in a lake, a fresh run adds to what earlier ones wrote.
+  number of its own without one. Feeds are claimed before (sinks.timescale.feeds).
 - A fresh start of a recovery folder that the database knows already (killed before the first
   snapshot) skips what is there, for the same rows come again.
 - One flush is under way, in a thread of its own, while rows of the next collect. A slow database
@@ -43,8 +43,10 @@ from marketflow.schemas.derived import sql
 from marketflow.schemas.fields import Table
 from marketflow.schemas.recovery import OTHER_RELEASE, START_AGAIN, START_ANEW
 from marketflow.schemas.tables import TABLES
+from marketflow.sinks import tally
 from marketflow.sinks.columns import Bare, concat, size, take
 from marketflow.sinks.errors import DatabaseFailed, SinkError
+from marketflow.sinks.lineage import superseded
 from marketflow.sinks.marks import (
     Gapless,
     Marks,
@@ -55,6 +57,7 @@ from marketflow.sinks.marks import (
     of_shards,
     to_json,
 )
+from marketflow.sinks.tally import Tally
 from marketflow.sinks.timescale.config import TimescaleOptions
 from marketflow.sinks.timescale.connection import Flight, Link, unmigrated
 from marketflow.sinks.timescale.encode import HEADER, TRAILER, Words, encode, to_columns
@@ -69,7 +72,7 @@ _CLAIM: Final = (
 #: An earlier process of this writer, should it live, finds another number than it expects.
 _FENCE: Final = (
     "UPDATE {store}.progress SET next = next + 1 "
-    "WHERE run = %s AND writer = %s RETURNING next, rows"
+    "WHERE run = %s AND writer = %s RETURNING next, rows, feeds"
 )
 _READ: Final = "SELECT next, rows FROM {store}.progress WHERE run = %s AND writer = %s"
 #: Writers of the run's earlier layouts (their ids begin otherwise) are shut out, and left their
@@ -79,10 +82,11 @@ _OTHERS: Final = (
     "WHERE run = %s AND writer NOT LIKE %s RETURNING rows"
 )
 _ADVANCE: Final = (
-    "UPDATE {store}.progress SET next = next + 1, rows = %s, updated_at = now() "
+    "UPDATE {store}.progress SET next = next + 1, rows = %s, feeds = %s, updated_at = now() "
     "WHERE run = %s AND writer = %s AND next = %s"
 )
-_FORGET: Final = "DELETE FROM {store}.progress WHERE run = %s AND writer = %s"
+#: In a schema of its own a back-fill asks the store that it is for.
+_SUPERSEDED: Final = f"SELECT FROM {sql.STORE}.runs WHERE run = %s AND superseded"
 _STORED_COLUMNS: Final = (
     "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) "
     "FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
@@ -134,6 +138,8 @@ class TimescaleWriter:
         self._since = 0.0
         self._flight: Flight | None = None
         self._target: Marks = {}
+        #: What is stored of each feed, with the flush that is under way, and with what waits.
+        self._held: Tally = {}
         self._failure: BaseException | None = None
 
     # -- life ---------------------------------------------------------------------------------
@@ -163,14 +169,16 @@ class TimescaleWriter:
     def _open(self, run: str, known: bool) -> None:
         layout = self.writer.rstrip("0123456789") + "%"
 
-        def claim(connection: psycopg.Connection[Any]) -> tuple[int, list[Any]] | None:
+        def claim(connection: psycopg.Connection[Any]) -> tuple[int, Any, list[Any]] | None:
             self._check_tables(connection)
             with connection.transaction():
+                if connection.execute(_SUPERSEDED, (run,)).fetchone() is not None:
+                    raise superseded(self._link.shown)
                 others = connection.execute(self._said(_OTHERS), (run, layout)).fetchall()
                 if others or not known:
                     connection.execute(self._said(_CLAIM), (run, self.writer))
                 own = connection.execute(self._said(_FENCE), (run, self.writer)).fetchone()
-                return own and (own[0], [own[1], *(rows for (rows,) in others)])
+                return own and (own[0], own[2], [own[1], *(rows for (rows,) in others)])
 
         found = self._link.run(claim)
         if found is None:
@@ -180,7 +188,8 @@ class TimescaleWriter:
                 f"{START_ANEW}"
             )
         self._run = run
-        self._next, self._stored = found[0], highest(map(from_json, found[1]))
+        self._next, self._stored = found[0], highest(map(from_json, found[2]))
+        self._held = tally.from_json(found[1])
 
     def reassign(self, states: Sequence[Any], keeps: Callable[[int], bool]) -> Any:
         """The same run; what is stored of its shards is found in the database."""
@@ -214,11 +223,6 @@ class TimescaleWriter:
         self._begin_call()
         self._flush()
         self._land()
-        if self._recovery is None:
-            # Nothing can resume this run.
-            self._link.run(
-                lambda connection: connection.execute(self._said(_FORGET), self._identity)
-            )
         self._link.drop()
 
     def finish(self) -> None:
@@ -248,7 +252,9 @@ class TimescaleWriter:
         stored = mark(self._stored, table, shard)
         if following <= stored:
             return
-        columns = to_columns(TABLES[table], batch.slice(max(0, stored - first)), self._words)
+        rows = batch.slice(max(0, stored - first))
+        tally.add_rows(self._held, TABLES[table], shard, rows)
+        columns = to_columns(TABLES[table], rows, self._words)
         if not self._rows:
             self._since = time.monotonic()
         self._pending.setdefault(table, []).append(columns)
@@ -297,8 +303,11 @@ class TimescaleWriter:
         pending, self._pending = self._pending, {}
         target = highest([self._stored, {table: self._taken.marks[table] for table in pending}])
         self._rows = self._bytes = 0
+        noted = (Jsonb(to_json(target)), Jsonb(tally.to_json(self._held)))
         self._flight = Flight(
-            lambda: self._link.run(lambda connection: self._send(connection, pending, target))
+            lambda: self._link.run(
+                lambda connection: self._send(connection, pending, target, noted)
+            )
         )
         self._target = target
 
@@ -316,12 +325,16 @@ class TimescaleWriter:
         self._flight = None
 
     def _send(
-        self, connection: psycopg.Connection[Any], pending: dict[str, list[Bare]], target: Marks
+        self,
+        connection: psycopg.Connection[Any],
+        pending: dict[str, list[Bare]],
+        target: Marks,
+        noted: tuple[Jsonb, Jsonb],
     ) -> None:
         """One flush as one transaction; returns when it is committed, now or by an earlier try."""
         try:
             with connection.transaction():
-                self._advance(connection, target)
+                self._advance(connection, noted)
                 if self._options.direct_compress:
                     connection.execute(_DIRECT_COMPRESS)
                 for table, parts in pending.items():
@@ -331,10 +344,9 @@ class TimescaleWriter:
             if found is None or found[0] != self._next + 1 or from_json(found[1]) != target:
                 raise self._not_alone(found) from None
 
-    def _advance(self, connection: psycopg.Connection[Any], target: Marks) -> None:
+    def _advance(self, connection: psycopg.Connection[Any], noted: tuple[Jsonb, Jsonb]) -> None:
         # First of all: it waits for the end of any other session that flushes as this run.
-        values = (Jsonb(to_json(target)), *self._identity, self._next)
-        done = connection.execute(self._said(_ADVANCE), values)
+        done = connection.execute(self._said(_ADVANCE), (*noted, *self._identity, self._next))
         if done.rowcount != 1:
             raise _Superseded
 

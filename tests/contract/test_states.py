@@ -146,7 +146,7 @@ def test_cores_and_readers(data: Path, tmp_path: Path, name: str) -> None:
         plain(reader.position())
         for shard, events in normaliser.apply(frames).parts:
             book = books.setdefault(shard, BookShard(shard, BookConfig()))
-            bar = bars.setdefault(shard, BarsShard(shard, BarsConfig(("1s", "1m"))))
+            bar = bars.setdefault(shard, BarsShard(BarsConfig(("1s", "1m"))))
             bar.apply(book.apply(events))
         for core in (normaliser, *books.values(), *bars.values()):
             plain(core.snapshot(changes=True))

@@ -7,7 +7,7 @@ from typing import Any
 
 from marketflow.operators import ids
 from marketflow.operators.events import EventKind as K
-from marketflow.schemas.codes import AggressorSide, RejectReason
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason
 from marketflow.schemas.units import INT64_MAX, NO_PRICE, to_decimal
 from tests.reference.book_show import TwinShow
 from tests.reference.book_state import SIDES, Book, Level, Q, Row, known
@@ -101,7 +101,7 @@ class TwinChanges(TwinShow):
         level = book.sides[side - 1].get(price, Level())
         limit = min(10 ** (16 + book.size_exp) - 1, INT64_MAX)
         if (level.size + size).scaleb(book.size_exp) > limit:
-            self._dead(book, row, row["size"], row["size_scale"], RejectReason.OUT_OF_RANGE)
+            self._dead(book, row, row["size"], row["size_scale"], DeadLetterReason.OUT_OF_RANGE)
             return False
         level.size += size
         level.count += 1
@@ -196,7 +196,7 @@ class TwinChanges(TwinShow):
         for value, what in ((price, "price"), (size, "size")):
             if abs(value) >= 10**16 or value != round(value, 12) or row["size"] < 0:
                 negative = what == "size" and row["size"] < 0
-                why = RejectReason.NEGATIVE_SIZE if negative else RejectReason.OUT_OF_RANGE
+                why = DeadLetterReason.NEGATIVE_SIZE if negative else DeadLetterReason.OUT_OF_RANGE
                 if not (what == "price" and row["size"] < 0):
                     self._dead(book, row, row[what], row[f"{what}_scale"], why)
                     return

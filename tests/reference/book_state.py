@@ -10,7 +10,7 @@ import numpy as np
 
 from marketflow.operators import ids
 from marketflow.operators.events import NO_SEQUENCE, EventKind
-from marketflow.schemas.codes import QualityKind, RejectReason
+from marketflow.schemas.codes import DeadLetterReason, QualityKind
 from marketflow.schemas.units import INT64_MAX, NO_PRICE, text_of, to_decimal
 
 Q = QualityKind
@@ -133,7 +133,7 @@ class TwinBase:
         exp_name = f"{what}_exp"
         exp = getattr(book, exp_name)
         if what == "size" and mantissa < 0:
-            return self._dead(book, row, mantissa, scale, RejectReason.NEGATIVE_SIZE)
+            return self._dead(book, row, mantissa, scale, DeadLetterReason.NEGATIVE_SIZE)
         reduced, digits = mantissa, scale
         if mantissa == 0:
             reduced, digits = 0, min(max(scale, 0), 12) if exp < 0 else 0
@@ -142,7 +142,7 @@ class TwinBase:
             reduced //= 10
             digits -= 1
         if digits > 12 or mantissa == NO_PRICE:
-            return self._dead(book, row, mantissa, scale, RejectReason.OUT_OF_RANGE)
+            return self._dead(book, row, mantissa, scale, DeadLetterReason.OUT_OF_RANGE)
         new = max(exp, digits, 0)
         limit = min(10 ** (16 + new) - 1, INT64_MAX)
         value = to_decimal(reduced, digits)
@@ -155,15 +155,15 @@ class TwinBase:
             quoted = book.venue_bid and book.venue_bid[what == "size"]
             held += [abs(quoted)] if quoted else []
             if any(v.scaleb(new) > limit for v in held):
-                return self._dead(book, row, mantissa, scale, RejectReason.OUT_OF_RANGE)
+                return self._dead(book, row, mantissa, scale, DeadLetterReason.OUT_OF_RANGE)
         if exp < 0:
             setattr(book, exp_name, new)
         if abs(value).scaleb(new) > limit:
-            return self._dead(book, row, mantissa, scale, RejectReason.OUT_OF_RANGE)
+            return self._dead(book, row, mantissa, scale, DeadLetterReason.OUT_OF_RANGE)
         setattr(book, exp_name, new)
         return value
 
-    def _dead(self, book: Book, row: Row, mantissa: int, scale: int, why: RejectReason) -> None:
+    def _dead(self, book: Book, row: Row, mantissa: int, scale: int, why: DeadLetterReason) -> None:
         self.out.setdefault("dead_letters", []).append(
             {
                 "ts_recv": row["ts_recv"] or max(row["ts_event"], book.ts_max),

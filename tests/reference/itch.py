@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from marketflow.operators.events import EventKind, IdKind
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NO_PRICE
 
@@ -36,7 +36,7 @@ MOST_SHARES = 10**16 - 1
 class BadMessageError(Exception):
     """The message is a dead letter."""
 
-    def __init__(self, reason: RejectReason) -> None:
+    def __init__(self, reason: DeadLetterReason) -> None:
         super().__init__(reason.name)
         self.reason = reason
 
@@ -67,7 +67,7 @@ class ItchTwin:
     #: (table, sequence, symbol index, ts, values) in feed order; instruments have no sequence: 0.
     rows: list[tuple[str, int, int, int, tuple[Any, ...]]] = field(default_factory=list)
     #: (offset, reason, raw, latest time known)
-    dead: list[tuple[int, RejectReason, bytes, int]] = field(default_factory=list)
+    dead: list[tuple[int, DeadLetterReason, bytes, int]] = field(default_factory=list)
     symbols: list[str] = field(default_factory=list)
     messages: int = 0
     whole: bool | None = None
@@ -92,12 +92,12 @@ class ItchTwin:
         elif kind == FrameKind.DISCONNECT:
             self.events.append(Event(EventKind.DISCONNECT, self._last, frame=self._frame))
         elif kind == FrameKind.TRUNCATED:
-            self._dead_letter(offset, RejectReason.TRUNCATED, payload)
+            self._dead_letter(offset, DeadLetterReason.TRUNCATED, payload)
         elif kind == FrameKind.BROKEN:
-            self._dead_letter(offset, RejectReason.INVALID_ENCODING, payload)
+            self._dead_letter(offset, DeadLetterReason.INVALID_ENCODING, payload)
         self._frame += 1
 
-    def _dead_letter(self, offset: int, reason: RejectReason, raw: bytes) -> None:
+    def _dead_letter(self, offset: int, reason: DeadLetterReason, raw: bytes) -> None:
         self.dead.append((offset, reason, raw, self._last))
 
     def _block(self, offset: int, payload: bytes) -> None:
@@ -106,11 +106,11 @@ class ItchTwin:
             size = int.from_bytes(payload[at : at + 2], "big")
             raw = payload[at : at + 2 + size]
             if len(payload) - at < 2 or len(raw) < 2 + size:
-                self._dead_letter(offset + at, RejectReason.TRUNCATED, payload[at:])
+                self._dead_letter(offset + at, DeadLetterReason.TRUNCATED, payload[at:])
                 return
             if size == 0:
                 if not self._closed:
-                    self._dead_letter(offset + at, RejectReason.MALFORMED, raw)
+                    self._dead_letter(offset + at, DeadLetterReason.MALFORMED, raw)
             else:
                 self.messages += 1
                 try:
@@ -122,17 +122,17 @@ class ItchTwin:
     def _message(self, message: bytes) -> None:
         letter = chr(message[0])
         if letter not in BODIES:
-            raise BadMessageError(RejectReason.UNKNOWN_MESSAGE)
+            raise BadMessageError(DeadLetterReason.UNKNOWN_MESSAGE)
         if len(message) != 11 + struct.calcsize(BODIES[letter]):
-            raise BadMessageError(RejectReason.MALFORMED)
+            raise BadMessageError(DeadLetterReason.MALFORMED)
         locate, _tracking = struct.unpack(">HH", message[1:5])
         since_midnight = int.from_bytes(message[5:11], "big")
         body = struct.unpack(BODIES[letter], message[11:])
         if since_midnight >= 86_400 * 10**9:
-            raise BadMessageError(RejectReason.BAD_TIMESTAMP)
+            raise BadMessageError(DeadLetterReason.BAD_TIMESTAMP)
         event = self._event(letter, body)
         if letter == "I" and max(body[:2]) > MOST_SHARES:
-            raise BadMessageError(RejectReason.OUT_OF_RANGE)
+            raise BadMessageError(DeadLetterReason.OUT_OF_RANGE)
         if self.whole is None:
             self.whole = self.messages == 1 and letter == "S" and body == (b"O",)
         index = self._instrument(letter, locate, body)
@@ -160,10 +160,10 @@ class ItchTwin:
             return self._of[locate]
         text = stock.rstrip(b" ")
         if not text or not all(0x21 <= byte <= 0x7E for byte in text):
-            raise BadMessageError(RejectReason.UNKNOWN_INSTRUMENT)
+            raise BadMessageError(DeadLetterReason.UNKNOWN_INSTRUMENT)
         if known is not None and letter != "R" and self._rivals.get(locate) != stock:
             self._rivals[locate] = stock
-            raise BadMessageError(RejectReason.MALFORMED)
+            raise BadMessageError(DeadLetterReason.MALFORMED)
         self._named[locate] = stock
         self._rivals.pop(locate, None)
         self._of[locate] = self._register(text.decode())
@@ -195,7 +195,7 @@ class ItchTwin:
             case "C":
                 order, size, match_number, printable, price = body
                 if printable not in (b"Y", b"N"):
-                    raise BadMessageError(RejectReason.MALFORMED)
+                    raise BadMessageError(DeadLetterReason.MALFORMED)
                 check(size, price)
                 hidden = int(printable == b"N")
                 return Event(
@@ -214,7 +214,7 @@ class ItchTwin:
             case "Q":
                 size, _stock, price, match_number, cross = body
                 if size > MOST_SHARES:
-                    raise BadMessageError(RejectReason.OUT_OF_RANGE)
+                    raise BadMessageError(DeadLetterReason.OUT_OF_RANGE)
                 if size == 0:
                     return None
                 check(size, price)
@@ -229,16 +229,16 @@ class ItchTwin:
 def side_of(indicator: bytes) -> int:
     """B bid, S ask."""
     if indicator not in (b"B", b"S"):
-        raise BadMessageError(RejectReason.BAD_SIDE)
+        raise BadMessageError(DeadLetterReason.BAD_SIDE)
     return 1 if indicator == b"B" else 2
 
 
 def check(size: int, price: int | None = None) -> None:
     """Neither may be zero; the size is looked at first."""
     if size == 0:
-        raise BadMessageError(RejectReason.BAD_SIZE)
+        raise BadMessageError(DeadLetterReason.BAD_SIZE)
     if price == 0:
-        raise BadMessageError(RejectReason.BAD_PRICE)
+        raise BadMessageError(DeadLetterReason.BAD_PRICE)
 
 
 def dollars(value: int, digits: int = 4) -> Decimal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,11 +11,13 @@ import pyarrow.compute as pc
 import pytest
 
 from marketflow.flows.catalogue import find
+from marketflow.flows.commands.feeds import known_feeds
 from marketflow.flows.replay.plan import Wanted
 from marketflow.flows.replay.run import Order, replay
 from marketflow.flows.runtime import recovery
 from marketflow.flows.runtime.run import run
 from marketflow.flows.settings import load
+from marketflow.schemas.shards import feed_of
 from tests.support.counting import FLOW
 from tests.support.lakes import assert_same_lakes, table_rows
 from tests.support.patience import until
@@ -24,7 +27,6 @@ from tests.support.services.topics import Cluster
 
 pytestmark = pytest.mark.services
 _PARTITIONS = 3
-_SHARDS = 16
 _ENVIRONMENT = {
     "MARKETFLOW_EPOCH_MS": "30",
     "MARKETFLOW_BATCH_ROWS": "50",
@@ -77,14 +79,17 @@ def test_two_one_and_three_processes_and_a_replay(kafka: Cluster, tmp_path: Path
     # From the middle of the second part on: the checkpoint at the end of the first lies before it.
     whole = table_rows(lake, "statistics")
     assert whole is not None
-    starts = _starts(whole)
+    partitions = {feed["feed"]: feed["parts"][0]["partition"] for feed in known_feeds(lake, None)}
+    read = [partitions[feed_of(shard)] for shard in whole["shard"].to_pylist()]
+    # Two thirds of each partition's frames, which are numbered by offset.
+    starts = {place: count * 2 // 3 for place, count in sorted(Counter(read).items())}
     wanted = Wanted(
         kafka.brokers,
         (f"{topic}?venue=binance",),
         start=",".join(f"{partition}:{offset}" for partition, offset in starts.items()),
         original=flow.recovery,
     )
-    shown = pa.array([starts[s // _SHARDS] for s in whole["shard"].to_pylist()])
+    shown = pa.array([starts[partition] for partition in read])
     expected = whole.filter(pc.greater_equal(whole["sequence"].cast(pa.int64()), shown))
     for processes in (1, 2):
         again = tmp_path / f"replayed-{processes}"
@@ -93,11 +98,3 @@ def test_two_one_and_three_processes_and_a_replay(kafka: Cluster, tmp_path: Path
         assert table_rows(again, "statistics") == expected
         # It began with the checkpoint.
         assert min(interval["begun"] for interval in summary["intervals"]) > 0
-
-
-def _starts(whole: pa.Table) -> dict[int, int]:
-    """By partition, two thirds of its frames: a partition's frames are numbered by offset."""
-    counts: dict[int, int] = {}
-    for shard in whole["shard"].to_pylist():
-        counts[shard // _SHARDS] = counts.get(shard // _SHARDS, 0) + 1
-    return {feed: count * 2 // 3 for feed, count in sorted(counts.items())}

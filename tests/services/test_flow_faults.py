@@ -82,7 +82,12 @@ def test_both_servers_are_away_at_the_start(
     servers = Servers(kafka, timescale)
     kafka.service.down()
     timescale.down()
-    run = replace(flow, sinks=outputs.sinks(kafka), recovery=outputs.lake.with_name("recovery"))
+    run = replace(
+        flow,
+        sources=[f"{source}&patience_s=300" for source in flow.sources],
+        sinks=outputs.sinks(kafka),
+        recovery=outputs.lake.with_name("recovery"),
+    )
     run.start()
     try:
         run.wait_for(f"waiting for kafka at {kafka.brokers}")

@@ -23,7 +23,7 @@ import pytest
 from rich.console import Console
 
 from marketflow.flows.catalogue import DEFAULT_FLOW, find
-from marketflow.flows.errors import UsageError
+from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.replay.plan import Wanted, make_plan
 from marketflow.flows.replay.run import Order, replay
 from marketflow.schemas.messages.frames import FrameKind
@@ -178,7 +178,7 @@ def test_a_back_fill_makes_the_stores_those_of_an_undisturbed_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(TimescaleConfig, "back_fill", lost)
-        with pytest.raises(ConnectionError):
+        with pytest.raises(RunFailed, match="the database is away"):
             replay(order, settings=quick())
     # Each store is the old one or the new one.
     assert tables_of([lake]) == right

@@ -102,7 +102,8 @@ def test_a_flush_comes_by_rows_bytes_and_age(database: str, ask: Ask) -> None:
     by_age.write(feed.item(2, {"quotes": 1}))
     assert comes(52)
     by_age.close()
-    assert ask("SELECT count(*) FROM store.progress") == [(0,)]
+    counted = "SELECT feeds -> '0' -> 'rows' FROM store.progress ORDER BY 1"
+    assert ask(counted) == [({"quotes": 1},), ({"quotes": 1},), ({"quotes": 50},)]
 
 
 def test_resumed_rows_are_cut_and_skipped_exactly(database: str) -> None:
@@ -137,7 +138,7 @@ def test_a_fresh_run_adds_to_what_is_there(database: str, ask: Ask) -> None:
             writer.write(item)
         writer.close()
     assert ask("SELECT count(*) FROM quotes") == [(300,)]
-    assert ask("SELECT run, writer FROM store.progress ORDER BY run") == [("a", "w0"), ("b", "w0")]
+    assert ask("SELECT writer FROM store.progress WHERE run IN ('a', 'b')") == [("w0",), ("w0",)]
 
 
 def test_processes_are_apart(database: str) -> None:

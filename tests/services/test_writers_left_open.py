@@ -14,11 +14,12 @@ import pytest
 from marketflow.flows.catalogue import DEFAULT_FLOW, find
 from marketflow.flows.errors import UsageError
 from marketflow.flows.runtime import recovery
-from marketflow.flows.runtime.partitions import Feed
+from marketflow.flows.runtime.partitions import Feed, Listed
 from marketflow.flows.runtime.rescale import rescale, shut_out
 from marketflow.flows.runtime.stats import RunStats
 from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sinks.lake.writer import ParquetWriter
+from marketflow.sinks.lineage import FeedClaim, writer_of
 from marketflow.sinks.registry import parse_sink
 from tests.reference.kafka import read_messages
 from tests.support.chance import chance
@@ -34,6 +35,7 @@ _QUERY = "?patience_s=840&commit_ms=600000"
 #: Writes as process ``WRITER`` of the run, never commits, and waits to be killed.
 _LEAVES_OPEN = """
 import sys, time
+from marketflow.sinks.lineage import FeedClaim, writer_of
 from marketflow.sinks.registry import parse_sink
 from tests.support.services.kafka_writing import items
 url, writer, run = sys.argv[1:]
@@ -49,11 +51,12 @@ time.sleep(3600)
 def _run_of_two(folder: Path, sinks: list[str]) -> str:
     """A recovery folder of a run with two processes that has written two items so far."""
     recovery.prepare(folder, {"flow": "market_data"}, 2)
-    recovery.keep_feeds(folder, [Feed(0, 0), Feed(0, 1)])
+    claim = FeedClaim(0, "", "", "", None, ())
+    recovery.keep_feeds(folder, [Listed(Feed(0, partition), claim) for partition in range(2)])
     run = recovery.identity(folder)
     states = []
     for process in range(2):
-        opened = [parse_sink(url).open(f"w{process}", run) for url in sinks]
+        opened = [parse_sink(url).open(writer_of(run, process), run) for url in sinks]
         writers = [RunStats(_FLOW), *opened]
         states.append({_SINKS: pickle.dumps(tuple(writer.snapshot() for writer in writers))})
         for writer in writers[1:]:
@@ -87,14 +90,14 @@ def _resumed(folder: Path, url: str, run: str) -> Any:
 
 
 @pytest.mark.parametrize("goes_on", [_rescaled, _resumed])
-@pytest.mark.parametrize("dead", ["l1w0", "l1w1"])
+@pytest.mark.parametrize("dead", [0, 1])
 def test_a_transaction_that_a_killed_process_left_open_keeps_nobody_waiting(
-    kafka: Cluster, tmp_path: Path, dead: str, goes_on: Callable[[Path, str, str], KafkaWriter]
+    kafka: Cluster, tmp_path: Path, dead: int, goes_on: Callable[[Path, str, str], KafkaWriter]
 ) -> None:
     prefix = kafka.tables(2, tuple(ROWS))
     url = f"kafka://{kafka.brokers}/{prefix}{_QUERY}"
     run = _run_of_two(tmp_path / "recovery", [url])
-    _left_open(kafka, url, prefix, dead, run)
+    _left_open(kafka, url, prefix, writer_of(run, dead, 1), run)
     writer = goes_on(tmp_path / "recovery", url, run)
     (_, state) = pickle.loads(recovery.states(tmp_path / "recovery", 0)[_SINKS])
     writer.restore(state)
@@ -112,11 +115,12 @@ def test_a_run_that_is_alive_is_not_shut_out_by_a_second_start(
     lake, folder = tmp_path / "lake", tmp_path / "recovery"
     sinks = [f"parquet:{lake}", f"kafka://{kafka.brokers}/{prefix}{_QUERY}"]
     run = _run_of_two(folder, sinks)
-    alive = ParquetWriter(lake, "l1w1", run), parse_sink(sinks[1]).open("l1w0", run)
+    first, second = (writer_of(run, process, 1) for process in range(2))
+    alive = ParquetWriter(lake, second, run), parse_sink(sinks[1]).open(first, run)
     for writer in alive:
         writer.write(items(1)[0])
     arguments = (_SHARDS, 1) if start is rescale else (2,)
-    with pytest.raises(UsageError, match=r"is being written by process \d+ \(as l1w1\)"):
+    with pytest.raises(UsageError, match=rf"is being written by process \d+ \(as {second}\)"):
         start(_FLOW, folder, sinks, *arguments)
     for writer in alive:
         writer.close()

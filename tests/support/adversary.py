@@ -250,7 +250,7 @@ def write_all(folder: Path, seed: int, count: int) -> list[str]:
     books = b"5859400,200,5853300,18\n" * count + books
     message_path, book_path = put("message", rows), put("book", books)
     sources.append(f"lobster:{message_path}?book={book_path}&symbol=A&date={DAY}")
-    sources.append(f"lobster:{message_path}?symbol=A&date={DAY}")
+    sources.append(f"lobster:{message_path}?symbol=A&date={DAY}&id=bare")
     sources.append(f"dbn:{put('dbn', dbn(rng, count))}")
     sources += [f"csv:{put(f'{t}.csv', csv(rng, t, count))}?table={t}" for t in CSV_TABLES]
     parquet(folder / "trades.parquet", rng, count)

@@ -8,6 +8,7 @@ is left for the end is short.
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import pytest
@@ -23,6 +24,11 @@ _ROOMS: Final = (
     "tests/contract/",
     "tests/golden/",
 )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For ``-n auto``: one more than cores, for tests with servers wait most of their time."""
+    return min(4, len(os.sched_getaffinity(0)) + 1)
 
 
 def _rank(item: pytest.Item) -> int:

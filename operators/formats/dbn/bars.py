@@ -14,13 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from marketflow.operators.normalise.passthrough import schema
-from marketflow.schemas.codes import BarOrigin, RejectReason
+from marketflow.schemas.codes import BarOrigin, DeadLetterReason
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.fields import Kind
 from marketflow.schemas.tables.market_data import BARS
 from marketflow.schemas.units import END_OF_TIME_NS, INT64_MAX, NS_PER_DAY, interval_ns
 
-Bad = tuple[int, RejectReason, str]
+Bad = tuple[int, DeadLetterReason, str]
 
 _WORDS: Final = 7
 _PRICES: Final = ("open", "high", "low", "close")
@@ -52,15 +52,15 @@ def rows(
     }
     opened = columns["ts_open"]
     checks = (
-        (short, RejectReason.TRUNCATED, "an ohlcv record shorter than its type"),
-        (places < 0, RejectReason.UNKNOWN_MESSAGE, "a bar of an interval that nothing tells"),
+        (short, DeadLetterReason.TRUNCATED, "an ohlcv record shorter than its type"),
+        (places < 0, DeadLetterReason.UNKNOWN_MESSAGE, "a bar of an interval that nothing tells"),
         (
             (opened <= 0) | (opened >= END_OF_TIME_NS),
-            RejectReason.BAD_TIMESTAMP,
+            DeadLetterReason.BAD_TIMESTAMP,
             "a bar without a time",
         ),
         *(
-            (columns[name] == INT64_MAX, RejectReason.BAD_PRICE, f"a bar without {name}")
+            (columns[name] == INT64_MAX, DeadLetterReason.BAD_PRICE, f"a bar without {name}")
             for name in _PRICES
         ),
     )

@@ -18,7 +18,7 @@ from marketflow.operators.formats.dbn.names import Names
 from marketflow.operators.formats.dbn.records import Records
 from marketflow.operators.kernels import fields, numbers
 from marketflow.operators.normalise.feed import FrameColumns
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.units import INT64_MAX
 
 
@@ -29,7 +29,7 @@ class Reject(Protocol):
     def __call__(
         self,
         row: int,
-        reason: RejectReason,
+        reason: DeadLetterReason,
         detail: str,
         raw: bytes | None = None,
         ts: int = 0,
@@ -71,12 +71,12 @@ class _Lines:
         self.starts, self.stops = np.zeros((2, len(names), n), np.int64)
         self.good = np.ones(n, np.bool_)
         fields.split(text, bounds, self.starts, self.stops, self.good)
-        self.reasons = np.where(self.good, -1, int(RejectReason.MALFORMED))
+        self.reasons = np.where(self.good, -1, int(DeadLetterReason.MALFORMED))
         broken = ~self.good
         self.starts[:, broken] = self.stops[:, broken] = 0
         self.empty = np.zeros(n, np.int64)
 
-    def fail(self, good: NDArray[np.bool_], reason: RejectReason) -> None:
+    def fail(self, good: NDArray[np.bool_], reason: DeadLetterReason) -> None:
         """Lines that are not good have this reason, unless they have one already."""
         self.reasons[~good & (self.reasons < 0)] = int(reason)
 
@@ -88,7 +88,7 @@ class _Lines:
             good = np.ones(len(values), np.bool_)
             starts, stops = self.starts[column], self.stops[column]
             fields.integers(self.text, starts, stops, default, values, good)
-            self.fail(good & (values >= 0) & (values <= limit), RejectReason.MALFORMED)
+            self.fail(good & (values >= 0) & (values <= limit), DeadLetterReason.MALFORMED)
         return values & limit
 
     def signed(self, name: str) -> NDArray[np.int64]:
@@ -99,7 +99,7 @@ class _Lines:
             good = np.ones(len(values), np.bool_)
             starts, stops = self.starts[column], self.stops[column]
             fields.integers(self.text, starts, stops, 0, values, good)
-            self.fail(good & (abs(values) < 2**31), RejectReason.MALFORMED)
+            self.fail(good & (abs(values) < 2**31), DeadLetterReason.MALFORMED)
         return values & 0xFFFFFFFF
 
     def time(self, name: str) -> NDArray[np.int64]:
@@ -108,7 +108,7 @@ class _Lines:
             column = self.names.index(name)
             good = np.ones(len(values), np.bool_)
             fields.times(self.text, self.starts[column], self.stops[column], values, good)
-            self.fail(good, RejectReason.BAD_TIMESTAMP)
+            self.fail(good, DeadLetterReason.BAD_TIMESTAMP)
         return values
 
     def letter(self, name: str) -> NDArray[np.int64]:
@@ -128,8 +128,8 @@ class _Lines:
         starts, stops = self.starts[column], self.stops[column]
         digits = kernels.PRICE_SCALE
         fields.fixed_point(self.text, starts, stops, digits, INT64_MAX, values, codes)
-        self.fail(codes != numbers.GARBAGE, RejectReason.BAD_PRICE)
-        self.fail(codes == numbers.OK, RejectReason.OUT_OF_RANGE)
+        self.fail(codes != numbers.GARBAGE, DeadLetterReason.BAD_PRICE)
+        self.fail(codes == numbers.OK, DeadLetterReason.OUT_OF_RANGE)
         return values
 
     def texts(self, name: str) -> list[str]:
@@ -161,13 +161,13 @@ def records(
     allowed = [r for r in range(256) if r == _RTYPES[kind] or kernels.LEVELS.get(r, -1) == layout]
     ignored = kernels.CLASSES[rtypes] == kernels.IGNORED
     candles = (kernels.CLASSES[rtypes] == kernels.BARS) & (kind == "ohlcv")
-    lines.fail(np.isin(rtypes, allowed) | ignored | candles, RejectReason.UNKNOWN_MESSAGE)
+    lines.fail(np.isin(rtypes, allowed) | ignored | candles, DeadLetterReason.UNKNOWN_MESSAGE)
     taken = lines.reasons < 0
     before = np.maximum.accumulate(np.where(taken, np.arange(len(taken)), -1))
     for row in np.flatnonzero(~taken).tolist():
         # A bad line has the time of the good one before it.
         ts = int(times[before[row]]) if before[row] >= 0 else 0
-        reason = RejectReason(int(lines.reasons[row]))
+        reason = DeadLetterReason(int(lines.reasons[row]))
         reject(first + row, reason, f"not a line of the columns of this {kind} file", None, ts)
     good = np.flatnonzero(taken)
     width = len(words) // max(len(lines.empty), 1)

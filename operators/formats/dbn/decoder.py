@@ -54,7 +54,7 @@ from marketflow.operators.instruments import BookRules, RefusedInstrumentError, 
 from marketflow.operators.normalise.feed import Decoded, FrameColumns
 from marketflow.operators.normalise.guard import verdict
 from marketflow.operators.normalise.passthrough import PassingRows
-from marketflow.schemas.codes import RejectReason, RowFlag
+from marketflow.schemas.codes import DeadLetterReason, RowFlag
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import OTHER_RELEASE, StateError
 from marketflow.schemas.shards import DEFAULT_SHARDS
@@ -162,16 +162,18 @@ class DbnDecoder:
                 end["flags"], end["price"], end["sequence"] = RowFlag.LAST, NO_PRICE, NO_SEQUENCE
                 batch.parts.append(end)
             case FrameKind.TRUNCATED:
-                self._reject(batch)(first, RejectReason.TRUNCATED, "the feed ends inside a record")
+                self._reject(batch)(
+                    first, DeadLetterReason.TRUNCATED, "the feed ends inside a record"
+                )
             case FrameKind.BROKEN:
-                self._reject(batch)(first, RejectReason.INVALID_ENCODING, "cannot be unpacked")
+                self._reject(batch)(first, DeadLetterReason.INVALID_ENCODING, "cannot be unpacked")
 
     def _reject(self, batch: _Batch) -> dbn_csv.Reject:
         """Dead letters of a frame; see dbn_csv.Reject."""
 
         def add(
             row: int,
-            reason: RejectReason,
+            reason: DeadLetterReason,
             detail: str,
             raw: bytes | None = None,
             ts: int = 0,
@@ -234,7 +236,7 @@ class DbnDecoder:
         for first, last in bad[:bads].tolist():
             detail = f"no record of a type and length we know, {last - first} bytes long"
             raw = columns.text[start + first : start + last].tobytes()
-            self._reject(batch)(row, RejectReason.MALFORMED, detail, raw, place=first)
+            self._reject(batch)(row, DeadLetterReason.MALFORMED, detail, raw, place=first)
 
     def _records(self, batch: _Batch, records: Records) -> None:
         """Records in order; a symbol mapping or a definition names only what comes after it, so
@@ -262,11 +264,11 @@ class DbnDecoder:
         good = fitting(records.rtypes, lengths, self._version, self._ts_out)
         for at in np.flatnonzero(~good).tolist():
             detail = f"record type {int(records.rtypes[at])} is not {lengths[at]} bytes long"
-            self._lost(batch, records, at, RejectReason.TRUNCATED, detail)
+            self._lost(batch, records, at, DeadLetterReason.TRUNCATED, detail)
         return records if good.all() else records.where(good)
 
     def _lost(
-        self, batch: _Batch, records: Records, at: int, reason: RejectReason, detail: str
+        self, batch: _Batch, records: Records, at: int, reason: DeadLetterReason, detail: str
     ) -> None:
         """Record ``at`` becomes a dead letter."""
         frame, ts = int(records.frames[at]), max(int(records.times[at]), 0)
@@ -296,7 +298,7 @@ class DbnDecoder:
         plain = np.flatnonzero(classes == kernels.PLAIN)
         for at in np.flatnonzero(classes == kernels.UNKNOWN).tolist():
             detail = f"record type {int(records.rtypes[at])}"
-            self._lost(batch, records, at, RejectReason.UNKNOWN_MESSAGE, detail)
+            self._lost(batch, records, at, DeadLetterReason.UNKNOWN_MESSAGE, detail)
         objects = self._objects([records.raw(at) for at in plain.tolist()])
         for definition in objects:
             if isinstance(definition, databento_dbn.InstrumentDefMsg):
@@ -315,7 +317,7 @@ class DbnDecoder:
             self._latest = int(rows["ts_event"][count - 1]) or self._latest
         for at, reason in bad[:bads].tolist():
             detail = f"record type {int(records.rtypes[at])} cannot be taken"
-            self._lost(batch, records, at, RejectReason(reason), detail)
+            self._lost(batch, records, at, DeadLetterReason(reason), detail)
         for at, record in zip(plain.tolist(), objects, strict=True):
             if instruments[at] >= 0:
                 dbn_tables.add(record, int(instruments[at]), batch.passing)

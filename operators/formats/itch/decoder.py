@@ -47,7 +47,7 @@ from marketflow.operators.formats.itch.kernels.itch import decode
 from marketflow.operators.formats.itch.tables import tables_of
 from marketflow.operators.instruments import BookRules, RefusedInstrumentError, Registry
 from marketflow.operators.normalise.feed import Decoded
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.messages.lines import LINE_PREFIX
 from marketflow.schemas.recovery import OTHER_RELEASE, START_ANEW, StateError
@@ -210,7 +210,7 @@ class ItchDecoder:
             market = self._registry.index(MARKET_SYMBOL)
             rows, self._holes = notes.hole_rows(note, self._holes, market, state)
         except RefusedInstrumentError as error:
-            full = error.reason == RejectReason.TOO_MANY_INSTRUMENTS
+            full = error.reason == DeadLetterReason.TOO_MANY_INSTRUMENTS
             notes.dead_letter(
                 state, self._bad, note, at, layout.WHY_FULL if full else layout.WHY_NOTE
             )
@@ -358,7 +358,7 @@ def _dead(
         dead_letters.add(
             int(received[frame]) or ts,
             int(offsets[frame]) + at - int(bounds[frame]),
-            RejectReason(reason),
+            DeadLetterReason(reason),
             detail,
             raw,
         )

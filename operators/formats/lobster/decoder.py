@@ -37,7 +37,7 @@ from marketflow.operators.formats.lobster.kernels import text
 from marketflow.operators.instruments import BookRules, Registry
 from marketflow.operators.normalise.feed import Decoded, FrameColumns
 from marketflow.operators.normalise.passthrough import PassingRows
-from marketflow.schemas.codes import MarketStatus, RejectReason
+from marketflow.schemas.codes import DeadLetterReason, MarketStatus
 from marketflow.schemas.recovery import START_ANEW, StateError
 from marketflow.schemas.shards import DEFAULT_SHARDS
 
@@ -51,17 +51,23 @@ _STATUSES: Final = {
     1: (MarketStatus.OPEN, "trading resumes"),
 }
 _REASONS: Final = {
-    text.WHY_COLUMNS: (RejectReason.MALFORMED, "not six columns of whole numbers after a time"),
-    text.WHY_TIME: (RejectReason.BAD_TIMESTAMP, "not seconds since midnight"),
-    text.WHY_TYPE: (RejectReason.UNKNOWN_MESSAGE, "type is none of 1 to 7"),
-    text.WHY_SIZE: (RejectReason.BAD_SIZE, "size is not above zero, or more than a column holds"),
-    text.WHY_PRICE: (RejectReason.BAD_PRICE, "price is not above zero"),
-    text.WHY_DIRECTION: (RejectReason.BAD_SIDE, "direction is neither 1 nor -1"),
-    text.WHY_ORDER: (RejectReason.BAD_ID, "negative order id"),
-    text.WHY_BOOK: (RejectReason.MALFORMED, "book row is not levels above zero in order of price"),
-    text.WHY_LEVELS: (RejectReason.MALFORMED, "book row has another number of levels"),
-    text.WHY_CUT: (RejectReason.TRUNCATED, "the feed ends inside a row"),
-    text.WHY_UNPACKED: (RejectReason.INVALID_ENCODING, "cannot be unpacked"),
+    text.WHY_COLUMNS: (DeadLetterReason.MALFORMED, "not six columns of whole numbers after a time"),
+    text.WHY_TIME: (DeadLetterReason.BAD_TIMESTAMP, "not seconds since midnight"),
+    text.WHY_TYPE: (DeadLetterReason.UNKNOWN_MESSAGE, "type is none of 1 to 7"),
+    text.WHY_SIZE: (
+        DeadLetterReason.BAD_SIZE,
+        "size is not above zero, or more than a column holds",
+    ),
+    text.WHY_PRICE: (DeadLetterReason.BAD_PRICE, "price is not above zero"),
+    text.WHY_DIRECTION: (DeadLetterReason.BAD_SIDE, "direction is neither 1 nor -1"),
+    text.WHY_ORDER: (DeadLetterReason.BAD_ID, "negative order id"),
+    text.WHY_BOOK: (
+        DeadLetterReason.MALFORMED,
+        "book row is not levels above zero in order of price",
+    ),
+    text.WHY_LEVELS: (DeadLetterReason.MALFORMED, "book row has another number of levels"),
+    text.WHY_CUT: (DeadLetterReason.TRUNCATED, "the feed ends inside a row"),
+    text.WHY_UNPACKED: (DeadLetterReason.INVALID_ENCODING, "cannot be unpacked"),
 }
 
 
@@ -156,7 +162,7 @@ class LobsterDecoder:
             values = {"status": status, "reason": reason, "sequence": int(note["sequence"])}
             passing.add("market_status", self._instrument, ts, frame.ts_recv, values)
             return
-        unknown = (RejectReason.UNKNOWN_MESSAGE, f"a halt message with price {price}")
+        unknown = (DeadLetterReason.UNKNOWN_MESSAGE, f"a halt message with price {price}")
         reject, detail = _REASONS.get(why, unknown)
         dead_letters.add(
             frame.ts_recv or ts,

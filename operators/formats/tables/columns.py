@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from marketflow.operators import ids
 from marketflow.operators.kernels import fields, numbers
 from marketflow.operators.kernels.ids import NOT_AN_ID
-from marketflow.schemas.codes import RejectReason, words
+from marketflow.schemas.codes import DeadLetterReason, words
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.units import END_OF_TIME_NS, NO_PRICE, NS_PER_MS, NS_PER_S, NS_PER_US
 
@@ -75,7 +75,7 @@ class Columns:
     def __len__(self) -> int:
         return self.source.rows
 
-    def fail(self, good: NDArray[np.bool_], reason: RejectReason, detail: str) -> None:
+    def fail(self, good: NDArray[np.bool_], reason: DeadLetterReason, detail: str) -> None:
         """Rows that are not good have this reason, unless they have one already."""
         for row in np.flatnonzero(~good & (self.reasons < 0)).tolist():
             self.reasons[row] = int(reason)
@@ -85,7 +85,7 @@ class Columns:
         return name in self.source.names or name in self.source.given
 
     def decimals(
-        self, name: str, garbage: RejectReason
+        self, name: str, garbage: DeadLetterReason
     ) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
         """(mantissas, scales); null or absent is NO_PRICE."""
         n = len(self)
@@ -97,13 +97,13 @@ class Columns:
             codes = np.zeros(n, np.int8)
             fields.decimals(*self.source.spans(name), mantissas, scales, codes)
             self.fail(codes != numbers.GARBAGE, garbage, name)
-            self.fail(codes != numbers.OUT_OF_RANGE, RejectReason.OUT_OF_RANGE, name)
+            self.fail(codes != numbers.OUT_OF_RANGE, DeadLetterReason.OUT_OF_RANGE, name)
             mantissas[codes != numbers.OK] = NO_PRICE
             return mantissas, scales
         wide, fits = _widened(array)
         words_ = np.frombuffer(wide.buffers()[1], np.uint64)[2 * wide.offset :]
         fields.narrow_words(words_, _valid(wide), mantissas, scales, fits)
-        self.fail(fits, RejectReason.OUT_OF_RANGE, name)
+        self.fail(fits, DeadLetterReason.OUT_OF_RANGE, name)
         mantissas[~fits] = NO_PRICE
         return mantissas, scales
 
@@ -118,7 +118,7 @@ class Columns:
             fields.times(*self.source.spans(name), values, good)
             if self._unit_ns > 1:
                 self._counted(name, values, good)
-            self.fail(good, RejectReason.BAD_TIMESTAMP, name)
+            self.fail(good, DeadLetterReason.BAD_TIMESTAMP, name)
             return values
         if pa.types.is_timestamp(array.type):
             unit_ns = _UNITS_NS[array.type.unit]
@@ -127,7 +127,7 @@ class Columns:
             unit_ns = self._unit_ns
             values = _filled(array, 0)
         within = (values >= 0) & (values < END_OF_TIME_NS // unit_ns)
-        self.fail(within, RejectReason.BAD_TIMESTAMP, name)
+        self.fail(within, DeadLetterReason.BAD_TIMESTAMP, name)
         return np.where(within, values, 0) * unit_ns
 
     def _counted(self, name: str, values: NDArray[np.int64], good: NDArray[np.bool_]) -> None:
@@ -153,7 +153,7 @@ class Columns:
         if array is None:
             good = np.ones(len(self), np.bool_)
             fields.integers(*self.source.spans(name), default, values, good)
-            self.fail(good, RejectReason.MALFORMED, name)
+            self.fail(good, DeadLetterReason.MALFORMED, name)
             return values
         return _filled(array, default)
 
@@ -186,7 +186,7 @@ class Columns:
             except UnicodeDecodeError:
                 text, good[row] = "", False
             values.append(text or None)
-        self.fail(good, RejectReason.INVALID_ENCODING, name)
+        self.fail(good, DeadLetterReason.INVALID_ENCODING, name)
         return pa.array(values, pa.string())
 
     def coded(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
@@ -200,7 +200,7 @@ class Columns:
         return _filled(encoded.indices, -1), encoded.dictionary
 
     def codes(
-        self, name: str, kind: type[IntEnum], default: int, reason: RejectReason
+        self, name: str, kind: type[IntEnum], default: int, reason: DeadLetterReason
     ) -> NDArray[np.int8]:
         """Members of an enum from its words; null or absent is ``default``."""
         if not self.has(name):
@@ -225,7 +225,7 @@ class Columns:
         hi, lo, kinds, bad = ids.from_spans(text, starts, bounds[1:])
         if bad:
             good = kinds != NOT_AN_ID
-            self.fail(good, RejectReason.BAD_ID, name)
+            self.fail(good, DeadLetterReason.BAD_ID, name)
             kinds[~good] = 0
         return hi, lo, kinds
 

@@ -37,7 +37,14 @@ from marketflow.operators.instruments import BookRules, Registry
 from marketflow.operators.normalise.feed import Decoded, FrameColumns
 from marketflow.operators.normalise.guard import verdict
 from marketflow.operators.normalise.passthrough import BadValueError, PassingRows
-from marketflow.schemas.codes import Action, AggressorSide, RejectReason, RowFlag, Side, TradeStatus
+from marketflow.schemas.codes import (
+    Action,
+    AggressorSide,
+    DeadLetterReason,
+    RowFlag,
+    Side,
+    TradeStatus,
+)
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.recovery import START_ANEW, StateError
 from marketflow.schemas.shards import DEFAULT_SHARDS
@@ -150,9 +157,9 @@ class TableDecoder:
             self._given = _constants(note)
             return
         reason = (
-            RejectReason.TRUNCATED
+            DeadLetterReason.TRUNCATED
             if frame.kind == FrameKind.TRUNCATED
-            else RejectReason.INVALID_ENCODING
+            else DeadLetterReason.INVALID_ENCODING
         )
         dead_letters.add(
             frame.ts_recv or self._latest,
@@ -196,7 +203,7 @@ class TableDecoder:
         frame_of = out.frame_of[first:last]
         try:
             found = Columns(rows)
-            found.fail(rows.good, RejectReason.MALFORMED, f"not {len(rows.names)} fields")
+            found.fail(rows.good, DeadLetterReason.MALFORMED, f"not {len(rows.names)} fields")
             times = self._rows(found, frame_of, out.parts, out.passing)
             self._letters(found, times, frame_of, first, out)
         except BaseException as error:
@@ -223,7 +230,7 @@ class TableDecoder:
         received = columns.times("ts_recv")
         event = columns.times("ts_event")
         event = np.where(event > 0, event, received)
-        columns.fail(event > 0, RejectReason.BAD_TIMESTAMP, "ts_event")
+        columns.fail(event > 0, DeadLetterReason.BAD_TIMESTAMP, "ts_event")
         width = 2 if self._table.name == "quotes" else 1
         rows = np.zeros((n, width), EVENT)
         match self._table.name:
@@ -272,17 +279,17 @@ class TableDecoder:
         signed = np.array([*map(may_be_negative, names), True], np.bool_)[venues]
         bust = rows["kind"][:, 0] == EventKind.BUST
         priced = ((rows["price"] > 0) | (rows["price"] == NO_PRICE)).all(axis=1)
-        columns.fail(priced | signed | bust, RejectReason.BAD_PRICE, "price is not above zero")
+        columns.fail(priced | signed | bust, DeadLetterReason.BAD_PRICE, "price is not above zero")
         if self._table.name == "trades":
             sized = rows["size"][:, 0] > 0
-            columns.fail(sized | bust, RejectReason.BAD_SIZE, "a trade of size 0")
+            columns.fail(sized | bust, DeadLetterReason.BAD_SIZE, "a trade of size 0")
 
     def _instruments(self, columns: Columns, orders: NDArray[np.bool_]) -> NDArray[np.int32]:
         """Registry index per good row; new instruments join in the order of the rows."""
         venues, venue_names = columns.distinct("venue")
         symbols, symbol_names = columns.distinct("symbol")
         named = (venues >= 0) & (symbols >= 0)
-        columns.fail(named, RejectReason.UNKNOWN_INSTRUMENT, "venue or symbol is empty")
+        columns.fail(named, DeadLetterReason.UNKNOWN_INSTRUMENT, "venue or symbol is empty")
         pairs = venues * (len(symbol_names) + 1) + symbols
         indices = np.zeros(len(columns), np.int32)
         chosen = np.flatnonzero(columns.reasons < 0)
@@ -314,27 +321,27 @@ class TableDecoder:
         self, columns: Columns, rows: NDArray[np.void], price: str, size: str, empty: bool
     ) -> None:
         """Price and size of ``rows``; with ``empty`` both may be null."""
-        prices, price_scales = columns.decimals(price, RejectReason.BAD_PRICE)
-        sizes, size_scales = columns.decimals(size, RejectReason.BAD_SIZE)
+        prices, price_scales = columns.decimals(price, DeadLetterReason.BAD_PRICE)
+        sizes, size_scales = columns.decimals(size, DeadLetterReason.BAD_SIZE)
         if not empty:
-            columns.fail(prices != NO_PRICE, RejectReason.BAD_PRICE, f"{price} is empty")
-            columns.fail(sizes != NO_PRICE, RejectReason.BAD_SIZE, f"{size} is empty")
+            columns.fail(prices != NO_PRICE, DeadLetterReason.BAD_PRICE, f"{price} is empty")
+            columns.fail(sizes != NO_PRICE, DeadLetterReason.BAD_SIZE, f"{size} is empty")
         negative = (sizes < 0) & (sizes != NO_PRICE)
-        columns.fail(~negative, RejectReason.NEGATIVE_SIZE, size)
+        columns.fail(~negative, DeadLetterReason.NEGATIVE_SIZE, size)
         rows["price"], rows["price_scale"] = prices, price_scales
         rows["size"], rows["size_scale"] = np.where(sizes == NO_PRICE, 0, sizes), size_scales
 
     def _trades(self, columns: Columns, rows: NDArray[np.void]) -> None:
         self._sized(columns, rows, "price", "size", empty=False)
-        side = columns.codes("aggressor_side", AggressorSide, 0, RejectReason.BAD_SIDE)
-        status = columns.codes("status", TradeStatus, 0, RejectReason.MALFORMED)
+        side = columns.codes("aggressor_side", AggressorSide, 0, DeadLetterReason.BAD_SIDE)
+        status = columns.codes("status", TradeStatus, 0, DeadLetterReason.MALFORMED)
         rows["kind"], rows["side"], rows["flags"] = _TRADES[status], side, _LAST
         rows["trade_hi"], rows["trade_lo"], rows["trade_kind"] = columns.ids("trade_id")
 
     def _book_events(self, columns: Columns, rows: NDArray[np.void]) -> None:
         self._sized(columns, rows, "price", "size", empty=True)
-        action = columns.codes("action", Action, -1, RejectReason.MALFORMED)
-        side = columns.codes("side", Side, 0, RejectReason.BAD_SIDE)
+        action = columns.codes("action", Action, -1, DeadLetterReason.MALFORMED)
+        side = columns.codes("side", Side, 0, DeadLetterReason.BAD_SIDE)
         rows["order_hi"], rows["order_lo"], rows["order_kind"] = columns.ids("order_id")
         orders = rows["order_kind"] != IdKind.NONE
         kinds = np.where(orders, _L3_KINDS[action], EventKind.LEVEL)
@@ -343,15 +350,17 @@ class TableDecoder:
         kinds[orders & sizeless] = EventKind.DELETE
         priced = (rows["price"] != NO_PRICE) | (action == Action.CLEAR)
         needs_price = ~orders | (action == Action.ADD) | (action == Action.MODIFY)
-        columns.fail(priced | ~needs_price, RejectReason.BAD_PRICE, "price is empty")
+        columns.fail(priced | ~needs_price, DeadLetterReason.BAD_PRICE, "price is empty")
         columns.fail(
-            (side != Side.NONE) | (action == Action.CLEAR), RejectReason.BAD_SIDE, "side is none"
+            (side != Side.NONE) | (action == Action.CLEAR),
+            DeadLetterReason.BAD_SIDE,
+            "side is none",
         )
         rows["kind"], rows["side"] = kinds, side
         rows["flags"] = columns.integers("flags", _LAST) & 0xFF
 
     def _absent(self, columns: Columns, name: str) -> NDArray[np.bool_]:
-        mantissas, _ = columns.decimals(name, RejectReason.BAD_SIZE)
+        mantissas, _ = columns.decimals(name, DeadLetterReason.BAD_SIZE)
         return np.asarray(mantissas == NO_PRICE)
 
     def _quotes(self, columns: Columns, rows: NDArray[np.void]) -> None:
@@ -376,7 +385,7 @@ class TableDecoder:
             out.dead_letters.add(
                 int(times[row]),
                 int(out.columns.offsets[frame_of[row]]) + (0 if self._header else first + row),
-                RejectReason(int(found.reasons[row])),
+                DeadLetterReason(int(found.reasons[row])),
                 found.details[row],
                 found.source.raw(row),
             )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from marketflow.operators.events import NO_SEQUENCE
 from marketflow.operators.formats.tables.columns import Columns
 from marketflow.operators.normalise.passthrough import schema
-from marketflow.schemas.codes import BookState, Origin, RejectReason
+from marketflow.schemas.codes import BookState, DeadLetterReason, Origin
 from marketflow.schemas.derived import arrow
 from marketflow.schemas.tables.market_data import QUOTES
 from marketflow.schemas.units import NO_PRICE, to_decimal
@@ -21,8 +21,8 @@ from marketflow.schemas.units import NO_PRICE, to_decimal
 def codes(columns: Columns) -> dict[str, NDArray[np.int8]]:
     """Origin and state per row; without a word they are the venue's, and valid."""
     return {
-        "origin": columns.codes("origin", Origin, Origin.VENUE, RejectReason.MALFORMED),
-        "book_state": columns.codes("book_state", BookState, 0, RejectReason.MALFORMED),
+        "origin": columns.codes("origin", Origin, Origin.VENUE, DeadLetterReason.MALFORMED),
+        "book_state": columns.codes("book_state", BookState, 0, DeadLetterReason.MALFORMED),
     }
 
 

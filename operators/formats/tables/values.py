@@ -8,7 +8,7 @@ import numpy as np
 
 from marketflow.operators.events import NO_SEQUENCE
 from marketflow.operators.formats.tables.columns import Columns
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.fields import Field, Kind, Table
 from marketflow.schemas.units import NO_PRICE, text_of
 
@@ -41,13 +41,13 @@ def _values(columns: Columns, field: Field) -> list[Any]:
     name = field.name
     match field.kind:
         case Kind.DECIMAL:
-            pairs = zip(*columns.decimals(name, RejectReason.BAD_PRICE), strict=True)
+            pairs = zip(*columns.decimals(name, DeadLetterReason.BAD_PRICE), strict=True)
             return [None if m == NO_PRICE else text_of(int(m), int(s)) for m, s in pairs]
         case Kind.TIME:
             return [value or None for value in columns.times(name).tolist()]
         case Kind.CODE:
             assert field.codes is not None
-            codes = columns.codes(name, field.codes, 0, RejectReason.MALFORMED)
+            codes = columns.codes(name, field.codes, 0, DeadLetterReason.MALFORMED)
             return [field.codes(max(code, 0)) for code in codes.tolist()]
         case Kind.INT64:
             values = columns.integers(name, NO_SEQUENCE).tolist()
@@ -57,11 +57,11 @@ def _values(columns: Columns, field: Field) -> list[Any]:
             known = {"true": True, "1": True, "false": False, "0": False, None: None}
             lowered = [text.lower() if text else None for text in texts]
             good = np.array([text in known for text in lowered], np.bool_)
-            columns.fail(good, RejectReason.MALFORMED, name)
+            columns.fail(good, DeadLetterReason.MALFORMED, name)
             return [known.get(text) for text in lowered]
         case _:
             texts = columns.texts(name)
             if not field.nullable:
                 present = np.asarray(texts.is_valid().to_numpy(zero_copy_only=False))
-                columns.fail(present, RejectReason.MALFORMED, f"{name} is empty")
+                columns.fail(present, DeadLetterReason.MALFORMED, f"{name} is empty")
             return list(texts.to_pylist())

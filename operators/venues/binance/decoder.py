@@ -53,7 +53,7 @@ from marketflow.operators.venues.binance.kernels.scan import (
     PARTIAL_SHOWN,
     RAW_TRADES,
 )
-from marketflow.schemas.codes import AggressorSide, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, Side
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.units import NS_PER_MS, NS_PER_US
 
@@ -182,7 +182,7 @@ class Binance(ListedVenue):
         elif head.e in _IGNORED:
             return
         elif head.e:
-            out.dead(RejectReason.UNKNOWN_MESSAGE, f"event {head.e!r}")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"event {head.e!r}")
         elif head.u is not None and head.s:
             self._book_ticker(body, frame, out)
         elif head.lastUpdateId is not None:
@@ -191,7 +191,7 @@ class Binance(ListedVenue):
             self._open_interest(body, frame, out)
         elif not head.acknowledges:
             text = f"error answer {head.code} {head.msg}" if head.msg else "no event type"
-            out.dead(RejectReason.UNKNOWN_MESSAGE, text)
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, text)
 
     def _http(self, frame: Frame, out: EventBuilder) -> None:
         """``…/exchangeInfo``, ``…/depth?symbol=NKNUSDT&limit=1000``, ``…/openInterest?symbol=``."""
@@ -268,7 +268,7 @@ class Binance(ListedVenue):
             if len(senders) != 1:
                 detail = "a depth snapshot that names no symbol, "
                 detail += "and several symbols have sent depth" if senders else "before any depth"
-                out.dead(RejectReason.UNKNOWN_INSTRUMENT, detail)
+                out.dead(DeadLetterReason.UNKNOWN_INSTRUMENT, detail)
                 return
             index = senders[0]
         else:

@@ -31,7 +31,7 @@ from marketflow.operators.venues.base.listing import Facts, increment
 from marketflow.operators.venues.base.one_book import OneBookVenue
 from marketflow.operators.venues.bitget import messages
 from marketflow.operators.venues.bitget.messages import Integer, Message, Trade
-from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, MarketStatus, Side
 from marketflow.schemas.messages.frames import FrameKind
 
 SPOT: Final = "BITGET"
@@ -108,11 +108,11 @@ class Bitget(OneBookVenue):
         if message.event or arg is None:
             if message.event not in _SILENT_EVENTS:
                 detail = f"event {message.event!r} {message.msg}"
-                out.dead(RejectReason.UNKNOWN_MESSAGE, detail.rstrip())
+                out.dead(DeadLetterReason.UNKNOWN_MESSAGE, detail.rstrip())
             return
         venue = _VENUES.get(arg.instType.lower())
         if venue is None:
-            out.dead(RejectReason.UNKNOWN_INSTRUMENT, f"instType {arg.instType!r}")
+            out.dead(DeadLetterReason.UNKNOWN_INSTRUMENT, f"instType {arg.instType!r}")
             return
         symbol = arg.instId or arg.symbol
         match arg.channel or arg.topic:
@@ -125,7 +125,7 @@ class Bitget(OneBookVenue):
             case "liquidation":
                 self._liquidation(venue, message, out)
             case channel if not channel.startswith(("candle", "kline")):
-                out.dead(RejectReason.UNKNOWN_MESSAGE, f"channel {channel!r}")
+                out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"channel {channel!r}")
 
     def _http(self, frame: Frame) -> None:
         """``/api/spot/v1/public/products`` and ``/api/mix/v1/market/contracts``:
@@ -241,7 +241,7 @@ class Bitget(OneBookVenue):
                 continue
             aggressor = _AGGRESSORS.get(side)
             if aggressor is None:
-                out.dead(RejectReason.BAD_SIDE, f"trade of side {side!r}")
+                out.dead(DeadLetterReason.BAD_SIDE, f"trade of side {side!r}")
                 continue
             out.trade(instrument, place[0], price, size, aggressor, place[2] or None)
 
@@ -300,7 +300,7 @@ class Bitget(OneBookVenue):
         for row in messages.liquidations.decode(message.data):
             position = _AGGRESSORS.get(row.side)
             if position is None:
-                out.dead(RejectReason.BAD_SIDE, f"liquidation of side {row.side!r}")
+                out.dead(DeadLetterReason.BAD_SIDE, f"liquidation of side {row.side!r}")
                 continue
             out.row(
                 "statistics",

@@ -25,7 +25,7 @@ from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import rfc3339_ns
 from marketflow.operators.venues.base.listing import Facts, ListedVenue
-from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, MarketStatus, Side
 from marketflow.schemas.messages.frames import FrameKind
 
 _SIDES: Final = {"bid": Side.BID, "offer": Side.ASK}
@@ -159,7 +159,7 @@ class Coinbase(ListedVenue):
             case "status":
                 self._status(message, out)
             case channel if channel not in _SILENT:
-                out.dead(RejectReason.UNKNOWN_MESSAGE, f"channel {channel!r}")
+                out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"channel {channel!r}")
 
     def _chain(self, connection: str, sequence: int) -> None:
         """Note a message of the connection; a lost one breaks the chain of all its books, a
@@ -220,7 +220,7 @@ class Coinbase(ListedVenue):
             for update in event.updates:
                 side = _SIDES.get(update.side)
                 if side is None:
-                    out.dead(RejectReason.BAD_SIDE, f"level on side {update.side!r}")
+                    out.dead(DeadLetterReason.BAD_SIDE, f"level on side {update.side!r}")
                     continue
                 sides[side].append(b"[%b,%b]" % (update.price_level, update.new_quantity))
             for side, levels in sides.items():
@@ -252,7 +252,7 @@ class Coinbase(ListedVenue):
     def _trade(self, trade: Trade, sequence: int, out: EventBuilder) -> None:
         aggressor = _AGGRESSORS.get(trade.side)
         if aggressor is None:
-            out.dead(RejectReason.BAD_SIDE, f"trade {trade.trade_id} of side {trade.side!r}")
+            out.dead(DeadLetterReason.BAD_SIDE, f"trade {trade.trade_id} of side {trade.side!r}")
             return
         out.trade(
             self._carried(trade.product_id, out),

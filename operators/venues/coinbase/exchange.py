@@ -21,7 +21,7 @@ from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import rfc3339_ns
 from marketflow.operators.venues.base.listing import Facts, ListedVenue
-from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, MarketStatus, Side
 from marketflow.schemas.messages.frames import FrameKind
 
 _SIDES: Final = {"buy": Side.BID, "sell": Side.ASK}
@@ -133,7 +133,7 @@ class CoinbaseExchange(ListedVenue):
             case "status":
                 self._status(frame, out)
             case kind if kind not in _SILENT and kind not in _SILENT_FULL:
-                out.dead(RejectReason.UNKNOWN_MESSAGE, f"type {kind!r} {tag.message}".rstrip())
+                out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"type {kind!r} {tag.message}".rstrip())
 
     def _carried(self, product: str, out: EventBuilder) -> int:
         self.statuses.setdefault(product, "")
@@ -191,7 +191,7 @@ class CoinbaseExchange(ListedVenue):
         for word, price, size in update.changes:
             side = _SIDES.get(word)
             if side is None:
-                out.dead(RejectReason.BAD_SIDE, f"change on side {word!r}")
+                out.dead(DeadLetterReason.BAD_SIDE, f"change on side {word!r}")
                 continue
             out.level(side, price, size)
         out.end()
@@ -213,7 +213,7 @@ class CoinbaseExchange(ListedVenue):
             return
         aggressor = _AGGRESSORS.get(match.side)
         if aggressor is None:
-            out.dead(RejectReason.BAD_SIDE, f"match of side {match.side!r}")
+            out.dead(DeadLetterReason.BAD_SIDE, f"match of side {match.side!r}")
             return
         out.trade(
             self._carried(product, out),

@@ -21,7 +21,7 @@ from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import seconds_ns
 from marketflow.operators.venues.base.listing import Facts, increment
 from marketflow.operators.venues.kraken.v2 import DEFAULT_DEPTH, Depth, KrakenV2, Result
-from marketflow.schemas.codes import AggressorSide, MarketStatus, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, MarketStatus, Side
 from marketflow.schemas.messages.frames import FrameKind
 
 _AGGRESSORS: Final = {"b": AggressorSide.BUY, "s": AggressorSide.SELL}
@@ -128,7 +128,7 @@ class Kraken(KrakenV2):
             self.object(frame, out)
         elif event.status == "error" or event.event not in _SILENT_EVENTS:
             detail = f"event {event.event!r} {event.errorMessage}"
-            out.dead(RejectReason.UNKNOWN_MESSAGE, detail.rstrip())
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, detail.rstrip())
         else:
             self.note_depth(event.result())
 
@@ -147,7 +147,7 @@ class Kraken(KrakenV2):
     def _array(self, frame: Frame, out: EventBuilder) -> None:
         parts = _array.decode(frame.payload)
         if len(parts) < 4:
-            out.dead(RejectReason.MALFORMED, f"array of {len(parts)} elements")
+            out.dead(DeadLetterReason.MALFORMED, f"array of {len(parts)} elements")
             return
         channel, pair = _text.decode(parts[-2]), _text.decode(parts[-1])
         match channel.partition("-"):
@@ -164,7 +164,7 @@ class Kraken(KrakenV2):
             case ("ohlc", _, _):
                 pass
             case _:
-                out.dead(RejectReason.UNKNOWN_MESSAGE, f"channel {channel!r}")
+                out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"channel {channel!r}")
 
     def _http(self, frame: Frame) -> None:
         """``/0/public/AssetPairs``:
@@ -205,7 +205,9 @@ class Kraken(KrakenV2):
             sides.append((Side.BID, part.bid_snapshot or part.b))
         rows = [level for _, levels in sides for level in levels]
         if any(len(level) not in _LEVEL_LENGTHS for level in rows):
-            out.dead(RejectReason.MALFORMED, "a level is not [price, volume, time, republished?]")
+            out.dead(
+                DeadLetterReason.MALFORMED, "a level is not [price, volume, time, republished?]"
+            )
             return
         ts_event = max(map(seconds_ns, {level[2] for level in rows}), default=0)
         out.begin(self.instrument(out, pair), ts_event, snapshot=snapshot)
@@ -225,7 +227,7 @@ class Kraken(KrakenV2):
             price, volume, time, side = row[:4] if len(row) >= 4 else ("", "", "", "")
             aggressor = _AGGRESSORS.get(side)
             if aggressor is None:
-                out.dead(RejectReason.BAD_SIDE, f"trade of side {side!r}")
+                out.dead(DeadLetterReason.BAD_SIDE, f"trade of side {side!r}")
                 continue
             out.trade(instrument, seconds_ns(time), price, volume, aggressor, None)
 
@@ -248,7 +250,7 @@ class Kraken(KrakenV2):
         """
         spread = _spread.decode(raw)
         if len(spread) != 5:
-            out.dead(RejectReason.MALFORMED, f"spread of {len(spread)} elements")
+            out.dead(DeadLetterReason.MALFORMED, f"spread of {len(spread)} elements")
             return
         bid, ask, time, bid_volume, ask_volume = spread
         ts_event = seconds_ns(time)

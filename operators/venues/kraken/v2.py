@@ -15,7 +15,7 @@ from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import Frame
 from marketflow.operators.normalise.timestamps import rfc3339_ns
 from marketflow.operators.venues.base.listing import ListedVenue
-from marketflow.schemas.codes import AggressorSide, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, Side
 
 #: Levels per side where a subscription names no depth, in both versions.
 DEFAULT_DEPTH: Final = 10
@@ -124,7 +124,7 @@ class KrakenV2(ListedVenue):
                 self.note_depth(message.result)
             case channel if channel not in _SILENT_CHANNELS:
                 detail = f"channel {channel!r} method {message.method!r} {message.error}"
-                out.dead(RejectReason.UNKNOWN_MESSAGE, detail.rstrip())
+                out.dead(DeadLetterReason.UNKNOWN_MESSAGE, detail.rstrip())
 
     def _book_v2(self, message: Message, out: EventBuilder) -> None:
         """{"channel":"book","type":"update","data":[{"symbol":"MATIC/USD","bids":[
@@ -163,7 +163,7 @@ class KrakenV2(ListedVenue):
                 continue
             aggressor = _AGGRESSORS.get(trade.side)
             if aggressor is None:
-                out.dead(RejectReason.BAD_SIDE, f"trade {number} of side {trade.side!r}")
+                out.dead(DeadLetterReason.BAD_SIDE, f"trade {number} of side {trade.side!r}")
                 continue
             out.trade(
                 self.instrument(out, symbol),

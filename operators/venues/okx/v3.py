@@ -14,7 +14,7 @@ from marketflow.operators.normalise.event_builder import EventBuilder
 from marketflow.operators.normalise.feed import Frame
 from marketflow.operators.normalise.timestamps import rfc3339_ns
 from marketflow.operators.venues.base.one_book import OneBookVenue
-from marketflow.schemas.codes import AggressorSide, RejectReason, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, Side
 
 AGGRESSORS: Final = {"buy": AggressorSide.BUY, "sell": AggressorSide.SELL}
 _SNAPSHOT_TABLES: Final = frozenset({"depth5"})
@@ -94,7 +94,7 @@ class OkxTables(OneBookVenue):
             case "mark_price":
                 self._mark_price(message, out)
             case _ if not channel.startswith(_SILENT_TABLES):
-                out.dead(RejectReason.UNKNOWN_MESSAGE, f"table {message.table!r}")
+                out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"table {message.table!r}")
 
     def _depth(self, channel: str, message: Table, frame: Frame, out: EventBuilder) -> None:
         """Levels are [price, size, liquidated orders, orders].
@@ -125,7 +125,9 @@ class OkxTables(OneBookVenue):
         for trade in _trades.decode(message.data):
             aggressor = AGGRESSORS.get(trade.side)
             if aggressor is None:
-                out.dead(RejectReason.BAD_SIDE, f"trade {trade.trade_id} of side {trade.side!r}")
+                out.dead(
+                    DeadLetterReason.BAD_SIDE, f"trade {trade.trade_id} of side {trade.side!r}"
+                )
                 continue
             out.trade(
                 self.instrument(out, trade.instrument_id),

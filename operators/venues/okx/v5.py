@@ -24,7 +24,7 @@ from marketflow.operators.normalise.feed import BookRules, Frame
 from marketflow.operators.normalise.timestamps import ms_ns
 from marketflow.operators.venues.base.listing import Facts
 from marketflow.operators.venues.okx.v3 import AGGRESSORS, OkxTables
-from marketflow.schemas.codes import MarketStatus, RejectReason, Side
+from marketflow.schemas.codes import DeadLetterReason, MarketStatus, Side
 from marketflow.schemas.messages.frames import FrameKind
 
 _STATUS: Final = {
@@ -165,11 +165,11 @@ class Okx(OkxTables):
         if message.event:
             if message.event not in _SILENT_EVENTS:
                 detail = f"event {message.event!r} {message.msg}"
-                out.dead(RejectReason.UNKNOWN_MESSAGE, detail.rstrip())
+                out.dead(DeadLetterReason.UNKNOWN_MESSAGE, detail.rstrip())
         elif message.table:
             self.table(frame, out)
         elif message.arg is None:
-            out.dead(RejectReason.UNKNOWN_MESSAGE, "neither arg, event nor table")
+            out.dead(DeadLetterReason.UNKNOWN_MESSAGE, "neither arg, event nor table")
         else:
             self._data(message.arg, message, frame, out)
 
@@ -189,7 +189,7 @@ class Okx(OkxTables):
             case "mark-price" | "open-interest" | "index-tickers":
                 self._value(message, out)
             case channel if not channel.startswith(_SILENT_CHANNELS):
-                out.dead(RejectReason.UNKNOWN_MESSAGE, f"channel {channel!r}")
+                out.dead(DeadLetterReason.UNKNOWN_MESSAGE, f"channel {channel!r}")
 
     def _http(self, frame: Frame) -> None:
         """``/api/v5/public/instruments?instType=SWAP``:
@@ -259,7 +259,7 @@ class Okx(OkxTables):
         for trade in _trades.decode(message.data):
             aggressor = AGGRESSORS.get(trade.side)
             if aggressor is None:
-                out.dead(RejectReason.BAD_SIDE, f"trade {trade.tradeId} of side {trade.side!r}")
+                out.dead(DeadLetterReason.BAD_SIDE, f"trade {trade.tradeId} of side {trade.side!r}")
                 continue
             out.trade(
                 self.instrument(out, trade.instId),

@@ -22,7 +22,7 @@ from marketflow.operators.normalise.core import Normaliser, ShardPlan
 from marketflow.operators.normalise.feed import JsonFeed
 from marketflow.operators.venues.binance.feed import BinanceFeed
 from marketflow.operators.venues.kraken.v1 import Kraken
-from marketflow.schemas.codes import RejectReason
+from marketflow.schemas.codes import DeadLetterReason
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.names import MAX_NAME_BYTES, name_fault
 from marketflow.schemas.units import END_OF_TIME_NS
@@ -226,10 +226,10 @@ def test_capture_lines_of_no_time_and_nested_without_end(tmp_path: Path) -> None
 def test_a_letter_keeps_the_beginning_and_says_what_the_whole_was() -> None:
     raw = bytes(range(256)) * 1000
     dead_letters = DeadLetters()
-    dead_letters.add(1000, 5, RejectReason.MALFORMED, "x" * 100_000, raw)
+    dead_letters.add(1000, 5, DeadLetterReason.MALFORMED, "x" * 100_000, raw)
     for offset in (5, 6):
         for _ in range(100):
-            dead_letters.add(1000, offset, RejectReason.MALFORMED, "again \ud800", raw)
+            dead_letters.add(1000, offset, DeadLetterReason.MALFORMED, "again \ud800", raw)
     letters = dead_letters.batch()
     assert letters is not None
     (first, *more) = letters.to_pylist()

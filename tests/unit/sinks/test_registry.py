@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from marketflow.flows.runtime import recovery, run_identity
+from marketflow.flows.settings import load
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.kafka.config import KafkaConfig, KafkaOptions
 from marketflow.sinks.lake.config import LakeConfig, SealOptions
@@ -174,14 +176,9 @@ def test_the_servers_words_without_libpqs_preamble() -> None:
 
 
 def test_no_password_reaches_a_recovery_folder(tmp_path: Path) -> None:
-    from marketflow.flows.errors import UsageError
-    from marketflow.flows.runtime import run as run_module
-
-    url = f"timescale:postgresql://u:{SECRET}@127.0.0.1:1/d?outage_s=0.1"
-    with pytest.raises((UsageError, OSError)):
-        run_module.run(
-            "market_data", ["sim:?events=1000&seed=1"], [url], recovery=tmp_path / "recovery"
-        )
+    url = f"timescale:postgresql://u:{SECRET}@127.0.0.1:1/d"
+    identity = run_identity.of_run("market_data", ["sim:?events=1000"], [url], load())
+    recovery.prepare(tmp_path / "recovery", identity, 1)
     note = (tmp_path / "recovery" / "run.json").read_text()
     assert SECRET not in note
     assert json.loads(note)["sinks"] == ["timescale:127.0.0.1:1/d"]

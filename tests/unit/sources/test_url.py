@@ -56,7 +56,7 @@ def test_values_are_decoded_and_secrets_blotted_out() -> None:
         ("itch:{}/a.itch", r"needs date: add date=2019-12-30"),
         ("itch:{}/a.itch?date=30.12.2019", r"date=30.12.2019 is not a day as YYYY-MM-DD"),
         ("itch:{}/a.itch?date=2019-02-30", r"is not a day"),
-        ("itch:{}/a.itch?dat=2019-12-30", r"no parameter 'dat'; known: date; did you mean date"),
+        ("itch:{}/a.itch?dat=2019-12-30", r"parameter 'dat'; known: date, id; did you mean date"),
         ("itch:{}/a.itch?date", r"needs date"),
         ("itch:{}/a.itch?date=2019-12-30&x", r"'x' has no value"),
         ("itch:{}/a.itch?date=2019-12-30&date=2019-12-31", r"given twice"),

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketflow.operators.events import NO_SEQUENCE, BookType, EventKind, IdKind
-from marketflow.schemas.codes import AggressorSide, RejectReason, RowFlag, Side
+from marketflow.schemas.codes import AggressorSide, DeadLetterReason, RowFlag, Side
 from marketflow.schemas.kernel import bare_kernel
 from marketflow.schemas.units import END_OF_TIME_NS, INT64_MAX, NO_PRICE
 
@@ -75,9 +75,9 @@ _UINT = int(IdKind.UINT)
 _LAST, _SNAPSHOT, _MAYBE_BAD = int(RowFlag.LAST), int(RowFlag.SNAPSHOT), int(RowFlag.MAYBE_BAD)
 _BID, _ASK = int(Side.BID), int(Side.ASK)
 _BUY, _SELL = int(AggressorSide.BUY), int(AggressorSide.SELL)
-_BAD_PRICE, _BAD_SIZE = int(RejectReason.BAD_PRICE), int(RejectReason.BAD_SIZE)
-_BAD_SIDE, _UNKNOWN = int(RejectReason.BAD_SIDE), int(RejectReason.UNKNOWN_MESSAGE)
-_BAD_TIMESTAMP = int(RejectReason.BAD_TIMESTAMP)
+_BAD_PRICE, _BAD_SIZE = int(DeadLetterReason.BAD_PRICE), int(DeadLetterReason.BAD_SIZE)
+_BAD_SIDE, _UNKNOWN = int(DeadLetterReason.BAD_SIDE), int(DeadLetterReason.UNKNOWN_MESSAGE)
+_BAD_TIMESTAMP = int(DeadLetterReason.BAD_TIMESTAMP)
 #: Bit of ``books`` besides the BookType: prices of the instrument may be at or below zero.
 SIGNED: Final = 16
 

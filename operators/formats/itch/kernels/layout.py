@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketflow.operators.events import EventKind
-from marketflow.schemas.codes import RejectReason, Side
+from marketflow.schemas.codes import DeadLetterReason, Side
 
 #: Slot of ``locates`` for the whole market: one more than the largest stock locate.
 MARKET: Final = 65536
@@ -107,20 +107,20 @@ SIDE_OF[[ord("A"), ord("F")]] = (Side.BID, Side.ASK)
 IS_RARE: Final = by_type({letter: 1 for letter in "SRHYLVWKJhQINO"})
 IS_MARKET_WIDE: Final = by_type({letter: 1 for letter in "SVW"})
 
-#: RejectReason by WHY_ code.
+#: DeadLetterReason by WHY_ code.
 REASON: Final = np.zeros(15, np.int8)
-REASON[WHY_CUT] = RejectReason.TRUNCATED
-REASON[WHY_EMPTY] = RejectReason.MALFORMED
-REASON[WHY_TYPE] = RejectReason.UNKNOWN_MESSAGE
-REASON[WHY_LENGTH] = RejectReason.MALFORMED
-REASON[WHY_TIME] = RejectReason.BAD_TIMESTAMP
-REASON[WHY_SIDE] = RejectReason.BAD_SIDE
-REASON[WHY_SHARES] = RejectReason.BAD_SIZE
-REASON[WHY_PRICE] = RejectReason.BAD_PRICE
-REASON[WHY_PRINTABLE] = RejectReason.MALFORMED
-REASON[WHY_RANGE] = RejectReason.OUT_OF_RANGE
-REASON[WHY_STOCK] = RejectReason.UNKNOWN_INSTRUMENT
-REASON[WHY_LOCATE] = RejectReason.MALFORMED
-REASON[WHY_UNPACKED] = RejectReason.INVALID_ENCODING
-REASON[WHY_NOTE] = RejectReason.MALFORMED
-REASON[WHY_FULL] = RejectReason.TOO_MANY_INSTRUMENTS
+REASON[WHY_CUT] = DeadLetterReason.TRUNCATED
+REASON[WHY_EMPTY] = DeadLetterReason.MALFORMED
+REASON[WHY_TYPE] = DeadLetterReason.UNKNOWN_MESSAGE
+REASON[WHY_LENGTH] = DeadLetterReason.MALFORMED
+REASON[WHY_TIME] = DeadLetterReason.BAD_TIMESTAMP
+REASON[WHY_SIDE] = DeadLetterReason.BAD_SIDE
+REASON[WHY_SHARES] = DeadLetterReason.BAD_SIZE
+REASON[WHY_PRICE] = DeadLetterReason.BAD_PRICE
+REASON[WHY_PRINTABLE] = DeadLetterReason.MALFORMED
+REASON[WHY_RANGE] = DeadLetterReason.OUT_OF_RANGE
+REASON[WHY_STOCK] = DeadLetterReason.UNKNOWN_INSTRUMENT
+REASON[WHY_LOCATE] = DeadLetterReason.MALFORMED
+REASON[WHY_UNPACKED] = DeadLetterReason.INVALID_ENCODING
+REASON[WHY_NOTE] = DeadLetterReason.MALFORMED
+REASON[WHY_FULL] = DeadLetterReason.TOO_MANY_INSTRUMENTS

@@ -15,7 +15,7 @@ import pytest
 
 from marketflow.flows.catalogue import DEFAULT_FLOW, every, find
 from marketflow.flows.errors import UsageError
-from marketflow.flows.runtime import checkpoints
+from marketflow.flows.runtime import checkpoints, recovery
 from marketflow.flows.settings import FREE, load, settings_of
 from marketflow.operators.bars import core as bars
 from marketflow.schemas.recovery import START_AGAIN, START_ANEW
@@ -267,7 +267,7 @@ def _other_release(run: Halfway) -> Iterator[None]:
 
 @contextmanager
 def _being_written(run: Halfway) -> Iterator[None]:
-    folder = WriterFolder.acquire(run.lake, "w0")
+    folder = WriterFolder.acquire(run.lake, recovery.writer_id(run.recovery, 0))
     yield
     folder.release()
 

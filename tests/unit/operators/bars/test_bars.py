@@ -170,7 +170,7 @@ def test_sums_that_no_column_holds_leave_the_trade_out() -> None:
 def test_instruments_survive_new_dictionaries_and_slices() -> None:
     trades = [one(i / 10, symbol="XYZ"[i % 3]) for i in range(30)]
     batch = trades_batch([one(0, symbol="unused"), *trades]).slice(1)
-    sliced = run([Rows(3, {"trades": batch}, {}, True)])
+    sliced = run([Rows(0, {"trades": batch}, {}, True)])
     assert sliced == run([trade_rows(trades[:5]), trade_rows(trades[5:], ended=True)])
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from marketflow.operators.events import EVENT, EventKind
 from marketflow.operators.kernels import numbers
-from marketflow.schemas.codes import RejectReason, Side
+from marketflow.schemas.codes import DeadLetterReason, Side
 from tests.reference import numbers as twin
 from tests.support.numbers import parse, texts
 
@@ -84,22 +84,22 @@ def scan(raw: bytes, columns: str = "ps", room: int = 64) -> tuple[list[tuple[in
         assert (row["order_lo"], row["frame"]) == (0, 3)
     names = ("price", "price_scale", "size", "size_scale", "count")
     good = [tuple(int(row[n]) for n in names) for row in rows[1:end]]
-    return good, [(raw[a:b], RejectReason(int(r))) for a, b, r in bad[:found]]
+    return good, [(raw[a:b], DeadLetterReason(int(r))) for a, b, r in bad[:found]]
 
 
 levels = st.lists(st.tuples(texts, texts), max_size=6)
 
 
-def expected_reason(price: str, size: str) -> RejectReason | None:
+def expected_reason(price: str, size: str) -> DeadLetterReason | None:
     values = []
-    for text, garbage in ((price, RejectReason.BAD_PRICE), (size, RejectReason.BAD_SIZE)):
+    for text, garbage in ((price, DeadLetterReason.BAD_PRICE), (size, DeadLetterReason.BAD_SIZE)):
         mantissa, _, code = twin.parse(text)
         if code != "ok":
-            return garbage if code == "garbage" else RejectReason.OUT_OF_RANGE
+            return garbage if code == "garbage" else DeadLetterReason.OUT_OF_RANGE
         values.append(mantissa)
     if values[1] < 0:
-        return RejectReason.NEGATIVE_SIZE
-    return RejectReason.BAD_PRICE if values[0] < 0 else None
+        return DeadLetterReason.NEGATIVE_SIZE
+    return DeadLetterReason.BAD_PRICE if values[0] < 0 else None
 
 
 @given(levels, st.sampled_from(["", " ", "\n\t "]))
@@ -135,9 +135,9 @@ def test_a_bad_level_is_alone() -> None:
     good, bad = scan(b'[["1","2"],["1","-2"],["x","1"],["1",null],["2","3"]]')
     assert good == [(1, 0, 2, 0, 0), (2, 0, 3, 0, 0)]
     assert bad == [
-        (b'["1","-2"]', RejectReason.NEGATIVE_SIZE),
-        (b'["x","1"]', RejectReason.BAD_PRICE),
-        (b'["1",null]', RejectReason.BAD_SIZE),
+        (b'["1","-2"]', DeadLetterReason.NEGATIVE_SIZE),
+        (b'["x","1"]', DeadLetterReason.BAD_PRICE),
+        (b'["1",null]', DeadLetterReason.BAD_SIZE),
     ]
 
 

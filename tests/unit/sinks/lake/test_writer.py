@@ -220,7 +220,7 @@ def test_files_are_sorted_and_say_what_they_are(tmp_path: Path) -> None:
     assert table["ts_event"].type == pa.timestamp("ns", "UTC")
     metadata = pq.read_metadata(file).metadata
     assert metadata[b"marketflow.table"] == b"trades"
-    assert metadata[b"marketflow.version"] == b"1"
+    assert metadata[b"marketflow.version"] == str(TABLES["trades"].version).encode()
     assert list((tmp_path / "dead_letters").glob("date=*/*.parquet"))
 
 
