@@ -3,6 +3,7 @@
 - ``raw.<venue>``: frames as received, with arrival time: the durable record of live feeds.
 - ``<prefix>.<table>``: one per table, dead letters and quality events among them.
 - ``<prefix>.resync_requests``: what the books ask of the recorder.
+- ``<prefix>.feeds``: which feeds were loaded, by which run, and their rows.
 
 Retention is by bytes: replayed history carries old times, and by age it would be gone at once.
 Messages may be of any time for the same reason. Nothing that exists is ever changed: what differs
@@ -20,6 +21,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from marketflow.schemas.fields import Table
 from marketflow.schemas.kafka_address import KafkaAddress
+from marketflow.schemas.messages.feeds import TOPIC as FEEDS
 from marketflow.schemas.messages.kafka import RAW_PREFIX
 from marketflow.schemas.messages.resync import TOPIC as RESYNC_REQUESTS
 from marketflow.schemas.units import NS_PER_DAY, NS_PER_MS
@@ -42,6 +44,15 @@ _ANY_TIME: Final = {
     "message.timestamp.type": "CreateTime",
     "message.timestamp.before.max.ms": str(2**63 - 1),
     "message.timestamp.after.max.ms": str(2**63 - 1),
+}
+#: The newest message of a key is what counts. Only full segments are compacted: short ones keep
+#: what a start has to read small, though each commit adds a message.
+_LATEST_SOON: Final = {
+    "cleanup.policy": "compact",
+    "max.message.bytes": str(16 << 20),
+    "segment.bytes": str(32 << 20),
+    "segment.ms": str(_DAY_MS // 24),
+    "min.cleanable.dirty.ratio": "0.1",
 }
 #: The newest row per instrument is what readers want of it, where rows are messages of their own.
 _LATEST_COUNTS: Final = frozenset({"instruments"})
@@ -81,7 +92,8 @@ def declared(
     rows_as_messages: bool = False,
     retention_bytes: int = 16 * _GIB,
 ) -> list[Topic]:
-    """Every topic of a deployment: its tables, its requests, and raw frames of the venues ``raw``.
+    """Every topic of a deployment: its tables, requests, feeds, and raw frames of the venues
+    ``raw``.
 
     ``rows_as_messages``: the tables hold a message per row (formats avro and json), so that
     ``instruments`` can be compacted by instrument. ``retention_bytes`` is per partition.
@@ -107,6 +119,8 @@ def declared(
     requests = {"cleanup.policy": "delete", "retention.ms": str(_DAY_MS), **_ANY_TIME}
     holds = "books that need a fresh snapshot from the recorder"
     topics.append(Topic(f"{prefix}.{RESYNC_REQUESTS}", 1, requests, holds))
+    holds = "which feeds were loaded, by which run, and their rows"
+    topics.append(Topic(f"{prefix}.{FEEDS}", 1, dict(_LATEST_SOON), holds))
     return topics
 
 

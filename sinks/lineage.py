@@ -212,18 +212,21 @@ def check_back_fill(store: str, stored: Iterable[Entry], claim: Claim) -> None:
                 )
 
 
-def refused(store: str, entry: Entry, state: str) -> SinkError:
-    """A feed that the store holds already, with the remedies."""
+def refused(store: str, entry: Entry, state: str, *, replaceable: bool = True) -> SinkError:
+    """A feed that the store holds already, with the remedies; ``replaceable``: the store takes
+    --replace."""
     if state == RUNNING:
         return SinkError(
             f"{store}: {entry.source} is being loaded by another run (feed {entry.number}): wait "
             "for it or stop it; the same feed is in a store once"
         )
     how = "whole" if state == COMPLETE else "in part: a run was cut off"
+    instead = "put new rows in its place with --replace, or name another store"
     return SinkError(
         f"{store} holds {entry.source} already (feed {entry.number}, {how}): resume with the "
-        "--recovery folder that it was loaded with, put new rows in its place with --replace, or "
-        "name another store; a feed that only begins alike gets id=NAME in its URL"
+        "--recovery folder that it was loaded with, "
+        f"{instead if replaceable else 'or name another prefix'}; a feed that only begins alike "
+        "gets id=NAME in its URL"
     )
 
 

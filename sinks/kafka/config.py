@@ -20,6 +20,7 @@ from marketflow.schemas.kafka_address import (
 )
 from marketflow.sinks.config import Count, Opening, Options, Seconds, SinkConfig, options_of, split
 from marketflow.sinks.errors import SinkError
+from marketflow.sinks.lineage import Lineage
 from marketflow.sinks.redaction import redacted
 from marketflow.sinks.writer import Writer
 
@@ -91,6 +92,11 @@ class KafkaConfig(SinkConfig):
         from marketflow.sinks.kafka.writer import KafkaWriter
 
         return KafkaWriter(self, opening.writer, opening.recovery, opening.midway)
+
+    def lineage(self) -> Lineage:
+        from marketflow.sinks.kafka.feeds import TopicLineage
+
+        return TopicLineage(self.address, self.options.patience_s)
 
 
 def _secret_of(path: str) -> str:

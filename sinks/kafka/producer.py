@@ -63,7 +63,13 @@ _UNKNOWN: Final = frozenset({
 _SETTLE_S: Final = 30.0
 
 
-class _Sent(NamedTuple):
+class Fenced(SinkError):  # noqa: N818 - reads as what happened
+    """Another producer has our transactional id now."""
+
+
+class Sent(NamedTuple):
+    """A message and where it goes."""
+
     topic: str
     partition: int
     message: Message
@@ -97,7 +103,8 @@ class Link:
     """The producer. Used under its owner's lock.
 
     ``next_offsets`` is, per (topic, partition), the offset after our last message there.
-    ``linger_ms``: how long a message may wait for others to travel with.
+    ``linger_ms``: how long a message may wait for others to travel with. ``last``: makes what is
+    sent at the end of every transaction.
     """
 
     def __init__(
@@ -115,10 +122,11 @@ class Link:
         self.next_offsets: dict[tuple[str, int], int] = {}
         #: Nobody waits for what is open any more: an outage is not waited out.
         self.given_up = threading.Event()
+        self.last: Callable[[], Sent | None] = lambda: None
         self._patience_s = patience_s
         self._code, self._reason = 0, ""
         self._delivery: KafkaError | None = None
-        self._open: list[_Sent] = []
+        self._open: list[Sent] = []
         self._open_bytes = 0
         self._begun = False
         self._void = False
@@ -182,7 +190,7 @@ class Link:
         """Raise what waiting cannot mend."""
         brokers = self.address.brokers
         if error.code() in _FENCED:
-            raise SinkError(
+            raise Fenced(
                 f"kafka at {brokers}: another run writes as {self.transactional_id!r} now, or this "
                 f"one was frozen for more than {self.transaction_s} s; it is shut out. One run at "
                 "a time may write to a prefix"
@@ -213,15 +221,21 @@ class Link:
 
     def send(self, topic: str, partition: int, message: Message) -> None:
         """Put a message into the transaction, which is begun where none is open."""
-        sent = _Sent(topic, partition, message)
+        self._add(Sent(topic, partition, message))
+
+    def _add(self, sent: Sent) -> None:
         self._open.append(sent)
-        self._open_bytes += len(message.value)
+        self._open_bytes += len(sent.message.value)
         if not self._void:
             self._try(sent)
+
+    def commit_if_full(self) -> None:
+        """Commit a transaction that is large, or void: after a batch, never in the middle of one,
+        so that what :attr:`last` says of the rows is true."""
         if self._open_bytes > _MAX_OPEN_BYTES or self._void:
             self.commit()
 
-    def _try(self, sent: _Sent) -> None:
+    def _try(self, sent: Sent) -> None:
         """Hand a message to the library; where its transaction is void it is sent again later."""
         topic, partition, (key, value, headers, ts_ms) = sent
         try:
@@ -253,6 +267,9 @@ class Link:
         """Make everything sent visible; returns when it is. Raises SinkError, KafkaFailed."""
         if not self._open:
             return
+        last = self.last()
+        if last is not None:
+            self._add(last)
         patience = self._patience("committing")
         while True:
             self._code, self._reason = 0, ""

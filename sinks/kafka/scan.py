@@ -9,7 +9,7 @@ until that is committed or has timed out.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -91,16 +91,30 @@ class Scanner:
 
     def written(self, since: Mapping[tuple[str, int], int]) -> Marks:
         """Rows of this run at or after these offsets. SinkError if they cannot be known."""
-        ends = self.ends(list(since))
+        found: Marks = {}
+        self.read(since, lambda message: self._note(message, found))
+        return found
+
+    def read(self, since: Mapping[tuple[str, int], int], note: Callable[[Any], None]) -> None:
+        """Give ``note`` every committed message at or after these offsets. SinkError if there are
+        fewer than there were."""
+        self._read_all(since, self.ends(list(since)), "read_committed", note)
+
+    def _read_all(
+        self,
+        since: Mapping[tuple[str, int], int],
+        ends: Offsets,
+        isolation: str,
+        note: Callable[[Any], None],
+    ) -> None:
         consumer = Consumer(
             {
                 **self._config,
-                "isolation.level": "read_committed",
+                "isolation.level": isolation,
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": 20,
             }
         )
-        found: Marks = {}
         try:
             left: Offsets = {}
             for place, offset in since.items():
@@ -109,10 +123,22 @@ class Scanner:
                 if offset < ends[place]:
                     left[place] = ends[place]
             consumer.assign([TopicPartition(*place, since[place]) for place in left])
-            self._read(consumer, left, found)
+            self._read(consumer, left, note)
         finally:
             consumer.close()
-        return found
+
+    def hidden(self, place: tuple[str, int], note: Callable[[Any], None]) -> bool:
+        """Whether an open transaction hides messages of the partition; ``note`` is given what is
+        behind its beginning, whether it will be committed or not."""
+        consumer = Consumer({**self._config, "isolation.level": "read_committed"})
+        try:
+            _, visible = self._bounds(consumer, place)
+        finally:
+            consumer.close()
+        end = self.ends([place])[place]
+        if visible < end:
+            self._read_all({place: visible}, {place: end}, "read_uncommitted", note)
+        return visible < end
 
     def _check(self, place: tuple[str, int], offset: int, low: int, high: int) -> None:
         where = f"kafka at {self._link.address.brokers}: {place[0]}, partition {place[1]}"
@@ -128,14 +154,14 @@ class Scanner:
                 f"{START_ANEW}"
             )
 
-    def _read(self, consumer: Consumer, left: Offsets, found: Marks) -> None:
+    def _read(self, consumer: Consumer, left: Offsets, note: Callable[[Any], None]) -> None:
         deadline = time.monotonic() + self._wait_s
         while left:
             for message in consumer.consume(_BATCH, 0.1):
                 place, offset = _place(message)
                 error = message.error()
                 if error is None:
-                    self._note(message, found)
+                    note(message)
                     if offset + 1 >= left.get(place, 0):
                         left.pop(place, None)
                 elif error.code() == KafkaError._PARTITION_EOF:

@@ -9,6 +9,8 @@ committed after ``commit_ms`` at the latest, and at every snapshot.
   by scanning (sinks.kafka.scan) and are not sent again; a batch that straddles them is cut.
 - Rows of ``quality_events`` that show a book without its full state also make a message of
   ``<prefix>.resync_requests`` (schemas.messages.resync), where that topic is there.
+- Every transaction with rows also holds their sum by feed, in ``<prefix>.feeds`` where that topic
+  is there (sinks.kafka.feeds). A run that was superseded there writes no more.
 - Guarantee: exactly once, for consumers with isolation.level=read_committed, across crashes of the
   process, of the brokers and of both; without a recovery folder at least nothing is lost within a
   run. The flow makes the same rows again, so it does not matter that they are cut into other
@@ -33,6 +35,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from marketflow.schemas.fields import Table
+from marketflow.schemas.messages import feeds as feeds_topic
 from marketflow.schemas.messages import resync
 from marketflow.schemas.messages import single_rows as wire_rows
 from marketflow.schemas.messages.kafka import Message
@@ -41,10 +44,12 @@ from marketflow.schemas.shards import partition_of_shard
 from marketflow.schemas.tables import TABLES
 from marketflow.schemas.tables.market_data import QUALITY_EVENTS
 from marketflow.schemas.topic_wait import wait_for_topic
+from marketflow.sinks import tally as tallies
 from marketflow.sinks.errors import SinkError
 from marketflow.sinks.kafka import encode as kafka_messages
 from marketflow.sinks.kafka.config import KafkaConfig
-from marketflow.sinks.kafka.producer import Link
+from marketflow.sinks.kafka.feeds import FeedsTopic, count_message
+from marketflow.sinks.kafka.producer import Link, Sent
 from marketflow.sinks.kafka.scan import Offsets, Scanner
 from marketflow.sinks.marks import Gapless, Marks, copied, highest, mark, of_shards
 from marketflow.sinks.writer import RowsLike
@@ -72,6 +77,7 @@ class KafkaWriter:
         midway: bool = False,
     ) -> None:
         self._config, self._options = config, config.options
+        self._writer = writer
         self._run = recovery or ""
         name = f"marketflow.{config.prefix}.{writer}"
         linger_ms = min(_LINGER_MS, config.options.commit_ms // 2)
@@ -79,7 +85,9 @@ class KafkaWriter:
         # A transaction that another writer left open hides what is behind it until it times out.
         self._scanner = Scanner(self._link, name, self._run, self._link.transaction_s + _SCAN_S)
         self._partitions: dict[str, int] = {}
-        self._asks_resync = False
+        self._asks_resync = self._counts_feeds = False
+        #: Rows that the writer has sent in its life, for the topic of feeds.
+        self._tally: tallies.Tally = {}
         self._offsets: Offsets = {}
         self._taken = Gapless(midway)
         #: Rows that are in the topics already.
@@ -115,7 +123,7 @@ class KafkaWriter:
                     f"has {self._partitions.get(topic, 'none')} now: a shard would change its "
                     f"partition; {START_ANEW}"
                 )
-        self._link.open()
+        self._become_the_writer()
         # A topic that is younger than the snapshot holds nothing from before it.
         self._offsets = {place: offsets.get(place, 0) for place in self._places()}
         self._taken.restore(marks)
@@ -139,13 +147,25 @@ class KafkaWriter:
         if self._opened:
             return
         self._find_topics()
-        self._link.open()
+        self._become_the_writer()
         if self._run:
             self._offsets, again = self._scanner.begin(self._places())
             if again:
                 # An earlier start of this run ended before its first snapshot was durable.
                 self._written = self._scanner.written(self._offsets)
         self._start()
+
+    def _become_the_writer(self) -> None:
+        """Shut out whoever still writes as we do, then go on counting where it was."""
+        self._link.open()
+        if self._counts_feeds:
+            address, patience_s = self._config.address, self._options.patience_s
+            feeds = FeedsTopic(address, patience_s, self._link.given_up)
+            self._tally = feeds.begin_to_count(self._writer)
+            self._link.last = self._count
+
+    def _count(self) -> Sent:
+        return count_message(self._config.prefix, self._writer, self._tally)
 
     def _start(self) -> None:
         self._opened = True
@@ -185,6 +205,7 @@ class KafkaWriter:
         topics = {f"{prefix}.{name}" for name in TABLES} & known.keys()
         self._partitions = {topic: known[topic] for topic in topics} | self._partitions
         self._asks_resync = f"{prefix}.{resync.TOPIC}" in known
+        self._counts_feeds = f"{prefix}.{feeds_topic.TOPIC}" in known
 
     def _no_topic(self, wanted: Collection[str]) -> str:
         brokers, prefix = self._config.address.brokers, self._config.prefix
@@ -203,9 +224,13 @@ class KafkaWriter:
         with self._change:
             self._check()
             self._open()
-            for name, batch in rows.tables.items():
-                if batch.num_rows:
-                    self._send(TABLES[name], rows.shard, batch)
+            try:
+                for name, batch in rows.tables.items():
+                    if batch.num_rows:
+                        self._send(TABLES[name], rows.shard, batch)
+            except BaseException as error:  # part of a batch is sent: no clock may commit it
+                self._failure = error
+                raise
             self._change.notify_all()
 
     def _send(self, table: Table, shard: int, batch: pa.RecordBatch) -> None:
@@ -218,8 +243,10 @@ class KafkaWriter:
         partition = partition_of_shard(shard, self._partitions[topic])
         for message in self._encoder(table)(kafka_messages.cut_raw(batch)):
             self._link.send(topic, partition, message)
+        tallies.add_rows(self._tally, table, shard, batch)
         if table.name == QUALITY_EVENTS.name and self._asks_resync:
             self._ask_resync(batch)
+        self._link.commit_if_full()
 
     def _ask_resync(self, events: pa.RecordBatch) -> None:
         """What these rows ask of the recorder, in the same transaction: once, as they are."""

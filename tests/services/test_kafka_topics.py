@@ -24,7 +24,7 @@ def test_created_once_then_compared(kafka: Cluster) -> None:
     assert {outcome["state"] for outcome in outcomes} == {"created"}
     names = {outcome["name"] for outcome in outcomes}
     tables = {f"{name}.{table}" for table in TABLES}
-    assert names == {"raw.kraken", f"{name}.resync_requests"} | tables
+    assert names == {"raw.kraken", f"{name}.resync_requests", f"{name}.feeds"} | tables
     known = kafka.admin.list_topics(timeout=PATIENCE_S).topics
     assert {len(known[topic].partitions) for topic in tables} == {2}
     again = run_topics(kafka.brokers, name, 2, ["kraken"], "arrow", "")
@@ -32,6 +32,7 @@ def test_created_once_then_compared(kafka: Cluster) -> None:
     more = run_topics(kafka.brokers, name, 3, ["kraken"], "json", "")
     states = {outcome["name"]: outcome["state"] for outcome in more}
     assert states.pop(f"{name}.resync_requests") == "same"
+    assert states.pop(f"{name}.feeds") == "same"
     assert set(states.values()) == {"differs"}
     texts = {outcome["name"]: outcome["differences"] for outcome in more}
     assert "2 partitions, declared 3" in texts[f"{name}.trades"][0]

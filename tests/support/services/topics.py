@@ -21,6 +21,7 @@ from marketflow.infra.topics import declared
 from marketflow.schemas.kafka_address import KafkaAddress
 from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.messages import single_rows as wire_rows
+from marketflow.schemas.messages.feeds import TOPIC as FEEDS
 from marketflow.schemas.shards import partition_of_shard
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks.raw.topic import RawTopicWriter
@@ -50,10 +51,16 @@ class Cluster:
         future.result(timeout=PATIENCE_S)
         return name
 
-    def tables(self, partitions: int = 2, names: Sequence[str] = tuple(TABLES)) -> str:
+    def tables(
+        self,
+        partitions: int = 2,
+        names: Sequence[str] = tuple(TABLES),
+        *,
+        knows_feeds: bool = False,
+    ) -> str:
         """A prefix of the test's own, its tables' topics as deployments have them."""
         prefix = f"p{next(_NUMBERS)}"
-        wanted = {f"{prefix}.{name}" for name in names}
+        wanted = {f"{prefix}.{name}" for name in (*names, *([FEEDS] if knows_feeds else []))}
         topics = [
             NewTopic(t.name, partitions, 1, config=t.config)
             for t in declared(TABLES, prefix, partitions)
