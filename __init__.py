@@ -80,8 +80,9 @@ def sql(
 
 
 def feeds(*, lake: str | Path | None = None, dsn: str | None = None) -> pl.DataFrame:
-    """What was loaded into a lake or a database: a row for each feed that a run claimed, with its
-    source, state (running, complete, cut off), rows by table (JSON), event times and settings."""
+    """The feeds that were loaded into a lake or a database: a row for each one that a run claimed,
+    with its source, state (running, complete, cut off), rows by table (JSON), event times and
+    settings."""
     return sql("SELECT * FROM feeds ORDER BY started, feed", lake=lake, dsn=dsn)
 
 

@@ -54,7 +54,7 @@ class ShardPlan:
         return self.feed_index * self.shards_per_feed + local
 
     def shard(self, local: int) -> int:
-        """What the shard's rows carry."""
+        """The number that the shard's rows carry."""
         return shard_number(self.number, local)
 
     def keeps(self, local: int) -> bool:

@@ -6,6 +6,7 @@ the scheme's room. Configs load pydantic: modules that queries import do not imp
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar
@@ -27,7 +28,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Opening(NamedTuple):
     """How a writer is opened.
 
-    ``writer`` tells processes apart ("w0", "w1" ...).
+    ``writer`` names the run and its process (sinks.lineage.writer_of).
     ``recovery``: identity of the recovery folder that the snapshots go to; None without one.
     ``midway``: the rows begin in mid-history, so that the first of a shard may have any number.
     ``aside``: key of the back-fill that the rows are for; they are not put in yet.
@@ -90,8 +91,9 @@ class SinkConfig(Options, ABC):
     @abstractmethod
     def _writer(self, opening: Opening) -> Writer: ...
 
-    def lineage(self) -> Lineage | None:
-        """What the store knows of its feeds, for one run; None: it keeps no rows of its own."""
+    def lineage(self, stop: threading.Event | None = None) -> Lineage | None:
+        """What the store knows of its feeds, for one run; None: it does not know them. ``stop``
+        ends the wait for a server that is away."""
         return None
 
     def replace_feeds(self, key: str, claim: Claim, reached: Mapping[int, int]) -> dict[str, int]:

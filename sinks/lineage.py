@@ -1,4 +1,4 @@
-"""What a store knows of its feeds: which run claimed which, what of it was read, and the rules.
+"""Claims of feeds in a store: which run holds which feed, and who may load one.
 
 A start *claims* its feeds in every store before the first row. A claim says what was read as
 *parts*: a file by its head, an interval of a partition by its offsets, a simulated feed by its
@@ -12,6 +12,7 @@ taken over: it writes no more, and its recovery folder is refused.
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,6 @@ class Claim:
     release: str
     settings: Mapping[str, Any]
     feeds: tuple[FeedClaim, ...]
-    has_recovery: bool = False
 
     @property
     def numbers(self) -> frozenset[int]:
@@ -86,8 +86,48 @@ def writers_of(run: str) -> str:
 
 
 def writer_of(run: str, process: int, layout: int = 0) -> str:
-    """The writer of one process of a run; a layout is a number of processes (flows.runtime)."""
+    """The writer of one process of a run. ``layout``: counts how often their number changed."""
     return f"{writers_of(run)}{f'l{layout}' if layout else ''}p{process}"
+
+
+def plain_run(claim: Claim) -> dict[str, Any]:
+    """What is kept of a run that begins, as plain values; times in ns UTC."""
+    return {
+        "flow": claim.flow,
+        "release": claim.release,
+        "settings": dict(claim.settings),
+        "started": time.time_ns(),
+        "ended": None,
+        "complete": False,
+        "superseded": False,
+    }
+
+
+def plain_claim(run: str, feed: FeedClaim) -> dict[str, Any]:
+    """What is kept of a claim, as plain values."""
+    return {
+        "number": feed.number,
+        "run": run,
+        "digest": feed.digest,
+        "identity": feed.identity,
+        "source": feed.source,
+        "venue": feed.venue,
+        "parts": [dict(part) for part in feed.parts],
+        "position": feed.position,
+        "reached": None,
+    }
+
+
+def ended(kept: Mapping[str, Any], reached: int) -> dict[str, Any]:
+    """A kept claim whose feed was read up to a position, where its part of a topic ends then."""
+    parts = [{**p, "end": reached} if "topic" in p else dict(p) for p in kept["parts"]]
+    return {**kept, "reached": reached, "parts": parts}
+
+
+def entry_of(kept: Mapping[str, Any], about: Mapping[str, Any]) -> Entry:
+    """The entry of a kept claim and of its run."""
+    names = (kept["number"], kept["run"], kept["digest"], kept["source"])
+    return Entry(*names, tuple(kept["parts"]), about["settings"])
 
 
 def place_of(writer: str) -> str:

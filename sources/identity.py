@@ -19,6 +19,7 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -132,9 +133,18 @@ def parts(
 def prefix(part: Mapping[str, Any], size: int) -> str | None:
     """Digest of the first ``size`` bytes of a part of a file; None if it is no longer there."""
     try:
-        return _digest(_head(Path(part["path"]))[:size])
-    except SourceError:
+        path = Path(part["path"])
+        about = path.stat()
+        return _digest(_kept_head(path, about.st_size, about.st_mtime_ns)[:size])
+    except (SourceError, OSError):
         return None
+
+
+@lru_cache(maxsize=256)
+def _kept_head(path: Path, size: int, mtime_ns: int) -> bytes:
+    """A head for many questions: those about each file that a store has; again where the file is
+    another."""
+    return _head(path)
 
 
 def _digest(content: bytes) -> str:

@@ -117,7 +117,7 @@ def migrate(
 
 
 def feeds(lake: Lake = None, dsn: Dsn = None, as_json: Json = False) -> None:
-    """What was loaded into a lake or a database: each feed with its state, rows and times.
+    """Show the feeds that were loaded into a lake or a database: state, rows and times.
 
     Running: a run that lives reads it. Complete: it was read to its end. Cut off: the run was
     stopped or killed before; it goes on with its --recovery. All columns: --json, or

@@ -1,5 +1,5 @@
-"""What a store knows of its feeds, as the table ``feeds``: the same columns of a lake and of a
-database (infra/migrations/0013_feeds.sql).
+"""The table ``feeds``, with the same columns in a lake and in a database
+(infra/migrations/0013_feeds.sql).
 
 A row is what one run claimed of one feed. ``rows`` (JSON: by table) and the event times are of what
 the store holds of the feed.

@@ -231,7 +231,7 @@ class _Topic:
         return self._asked.of_partition(partition), Beginning(self._topic_id, first)
 
     def claim(self, flow: FlowSpec, feed: Feed, span: Span, shards: int) -> FeedClaim:
-        """What is claimed of a partition: its feed, as the run began it, and what is shown."""
+        """Claim a partition: the feed as the original run began it, the part that is shown."""
         part, beginning = self.part(span.partition)
         if feed.late or feed.start is not None:
             beginning = Beginning(self._topic_id, feed.start or 0)
@@ -241,7 +241,7 @@ class _Topic:
         return replace(whole, number=feed.number, parts=(shown,), position=span.show)
 
     def span(self, index: int, feed: Feed, checkpoints: dict[int, str]) -> Span:
-        """What is read of a partition; names the checkpoint it begins with."""
+        """Choose what to read of a partition, and note the checkpoint that it begins with."""
         partition = feed.partition
         assert partition is not None
         low, high = self._held[partition] = self._cluster.bounds(self._asked.topic, partition)

@@ -22,7 +22,7 @@ from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.replay.plan import Wanted, keep_plan, make_plan, read_plan
 from marketflow.flows.runtime import checkpoints, run_identity
 from marketflow.flows.runtime import recovery as recovery_folder
-from marketflow.flows.runtime.claims import claim_of, claimed, failing, from_plain
+from marketflow.flows.runtime.claims import claim_of, claimed, failing, from_plain, known_entries
 from marketflow.flows.runtime.job import Job, Replay, ReplayPlan
 from marketflow.flows.runtime.kernels import parts_of, prepare
 from marketflow.flows.runtime.processes import crew_of
@@ -104,9 +104,7 @@ def replay(
     arrived = _arrived(plan)
     with failing():
         for store in stores:
-            if (lineage := store.lineage()) is not None:
-                check_back_fill(store.shown, lineage.entries(), claim)
-                lineage.release()
+            check_back_fill(store.shown, known_entries(store), claim)
 
     def put_in(store: SinkConfig, reached: dict[int, int]) -> dict[str, int]:
         report = store.back_fill(run, arrived)
@@ -125,15 +123,11 @@ def replay(
 
 def _adopt(store: SinkConfig, claim: Claim, reached: dict[int, int]) -> None:
     """Claim what nobody had: a back-fill leaves a feed to the run that began it."""
-    lineage = store.lineage()
-    if lineage is None:
-        return
-    theirs = {entry.number for entry in lineage.entries() if entry.run != claim.run}
+    theirs = {entry.number for entry in known_entries(store) if entry.run != claim.run}
     ours = tuple(feed for feed in claim.feeds if feed.number not in theirs)
     if ours:
-        lineage.claim(replace(claim, feeds=ours))
-        lineage.complete(claim.run, reached)
-    lineage.release()
+        with claimed(replace(claim, feeds=ours), [store]) as held:
+            held.complete(reached)
 
 
 def _read(

@@ -1,4 +1,4 @@
-"""What a run claims in its stores before the first row, and how it is kept in the recovery folder.
+"""Claims of a run: made in its stores before the first row, kept in its recovery folder.
 
 A start claims its feeds in every store that knows its feeds (sinks.lineage), and holds them until
 it ends. A claim is pinned with the feed's number: a run that goes on claims what it claimed first,
@@ -7,6 +7,7 @@ with the files that its sources have by now.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,7 @@ from marketflow.flows.errors import RunFailed, UsageError
 from marketflow.flows.settings import Settings
 from marketflow.sinks.config import SinkConfig
 from marketflow.sinks.errors import SinkError
-from marketflow.sinks.lineage import Claim, FeedClaim, Lineage, check_apart
+from marketflow.sinks.lineage import Claim, Entry, FeedClaim, Lineage, check_apart
 from marketflow.sources.config import SourceConfig
 from marketflow.sources.errors import SourceError
 from marketflow.sources.identity import Beginning, identity, parts, prefix
@@ -51,14 +52,7 @@ def refreshed(claim: FeedClaim, config: SourceConfig, shards: int) -> FeedClaim:
 
 def to_plain(claims: Sequence[FeedClaim]) -> list[dict[str, Any]]:
     """Claims as JSON can say them."""
-    return [
-        {
-            name: value
-            for name, value in asdict(replace(claim, prefix=prefix)).items()
-            if name != "prefix"
-        }
-        for claim in claims
-    ]
+    return [{k: v for k, v in asdict(claim).items() if k != "prefix"} for claim in claims]
 
 
 def from_plain(values: Sequence[Mapping[str, Any]]) -> list[FeedClaim]:
@@ -89,16 +83,20 @@ class Claims:
 
 @contextmanager
 def claimed(
-    claim: Claim, sinks: Sequence[SinkConfig], *, replaces: bool = False
+    claim: Claim,
+    sinks: Sequence[SinkConfig],
+    *,
+    replaces: bool = False,
+    stop: threading.Event | None = None,
 ) -> Iterator[Claims]:
     """Claim the feeds of a run in its stores and hold them. UsageError with the remedies where a
-    feed is another run's, RunFailed where a store cannot be asked."""
+    feed is another run's, RunFailed where a store cannot be asked, or was not until ``stop``."""
     held: list[Lineage] = []
     try:
         with failing():
             check_apart(claim.feeds)
             for sink in sinks:
-                store = sink.lineage()
+                store = sink.lineage(stop)
                 if store is not None:
                     held.append(store)
                     store.claim(claim, replaces=replaces)
@@ -106,6 +104,17 @@ def claimed(
     finally:
         for store in held:
             store.release()
+
+
+def known_entries(sink: SinkConfig) -> list[Entry]:
+    """What was claimed in a store so far; nothing where it does not know its feeds."""
+    store = sink.lineage()
+    if store is None:
+        return []
+    try:
+        return store.entries()
+    finally:
+        store.release()
 
 
 @contextmanager

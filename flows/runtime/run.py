@@ -100,10 +100,11 @@ class _Order(NamedTuple):
     stop: threading.Event
 
     def identity(self) -> dict[str, Any]:
-        """What a recovery folder compares."""
+        """Values that a recovery folder compares."""
         texts = [spec.text for spec in self.specs]
-        more = {"replace": True} if self.replace else {}
-        return run_identity.of_run(self.flow.name, texts, self.sinks, self.settings, **more)
+        return run_identity.of_run(
+            self.flow.name, texts, self.sinks, self.settings, replace=self.replace
+        )
 
 
 def _claimed_run(flow: str, order: _Order, stores: Sequence[SinkConfig]) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def _claimed_run(flow: str, order: _Order, stores: Sequence[SinkConfig]) -> dict
         run, known = recovery_folder.identity(folder), recovery_folder.known_feeds(folder)
     listed = list_feeds(found, order.specs, known, order.settings.shards, order.stop)
     claim = claim_of(run, found, order.settings, [claim for _, claim in listed])
-    with claimed(claim, stores, replaces=order.replace) as held:
+    with claimed(claim, stores, replaces=order.replace, stop=order.stop) as held:
         if folder is not None:
             _prepare_folder(folder, order, run, listed)
         job = Job(

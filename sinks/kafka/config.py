@@ -7,6 +7,7 @@ Security as in schemas.kafka_address: parameters of the URL, or variables.
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Final, Literal
 
@@ -93,10 +94,10 @@ class KafkaConfig(SinkConfig):
 
         return KafkaWriter(self, opening.writer, opening.recovery, opening.midway)
 
-    def lineage(self) -> Lineage:
+    def lineage(self, stop: threading.Event | None = None) -> Lineage:
         from marketflow.sinks.kafka.feeds import TopicLineage
 
-        return TopicLineage(self.address, self.options.patience_s)
+        return TopicLineage(self.address, self.options.patience_s, stop)
 
 
 def _secret_of(path: str) -> str:

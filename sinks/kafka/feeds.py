@@ -35,8 +35,11 @@ from marketflow.sinks.lineage import (
     Claim,
     Entry,
     FeedClaim,
-    Part,
+    ended,
+    entry_of,
     in_the_way,
+    plain_claim,
+    plain_run,
     refused,
     superseded,
     writers_of,
@@ -62,9 +65,16 @@ class Known:
     counts: dict[str, Tally] = field(default_factory=dict)
 
     def note(self, message: Any) -> None:
-        """Take in a message of the topic, after those before it."""
-        kind, _, name = message.key().decode().partition("/")
-        value = json.loads(message.value())
+        """Take in a message of the topic, after those before it; one of strangers says nothing."""
+        try:
+            kind, _, name = (message.key() or b"").decode().partition("/")
+            value = json.loads(message.value() or b"null")
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            where = f"{message.topic()}, offset {message.offset()}"
+            log.warning("kafka: %s is no message about feeds, and is left out", where)
+            return
         if kind == "run":
             self.runs[name] = value
         elif kind == "claim":
@@ -76,16 +86,9 @@ class Known:
     def entries(self) -> list[Entry]:
         """Claims that count."""
         return [
-            Entry(
-                c["number"],
-                c["run"],
-                c["digest"],
-                c["source"],
-                tuple(c["parts"]),
-                self.runs[c["run"]]["settings"],
-            )
-            for c in self.claims.values()
-            if not self.runs[c["run"]]["superseded"]
+            entry_of(kept, self.runs[kept["run"]])
+            for kept in self.claims.values()
+            if not self.runs[kept["run"]]["superseded"]
         ]
 
     def writers(self, run: str) -> set[str]:
@@ -190,9 +193,11 @@ class FeedsTopic:
 class TopicLineage:
     """Feeds of the topics below one prefix, for one run."""
 
-    def __init__(self, address: KafkaAddress, patience_s: float) -> None:
+    def __init__(
+        self, address: KafkaAddress, patience_s: float, stop: threading.Event | None = None
+    ) -> None:
         self._address = address
-        self._given_up = threading.Event()
+        self._given_up = stop or threading.Event()
         self._topic = FeedsTopic(address, patience_s, self._given_up)
         self._is_there: bool | None = None
 
@@ -221,10 +226,10 @@ class TopicLineage:
 
         def decide(read: _Read) -> list[Message]:
             known, void = self._alone(claim, read)
-            ended = [_run_message(run, {**known.runs[run], "superseded": True}) for run in void]
-            about = known.runs.get(claim.run) or _about(claim)
+            over = [_run_message(run, {**known.runs[run], "superseded": True}) for run in void]
+            about = known.runs.get(claim.run) or plain_run(claim)
             ours = _run_message(claim.run, {**about, "complete": False, "ended": None})
-            return [*ended, ours, *(_claimed(known, claim.run, feed) for feed in claim.feeds)]
+            return [*over, ours, *(_claimed(known, claim.run, feed) for feed in claim.feeds)]
 
         self._topic.change(decide)
 
@@ -270,7 +275,7 @@ class TopicLineage:
             return [
                 _run_message(run, about),
                 *(
-                    _claim_message(_ended(claim, reached[number]))
+                    _claim_message(ended(claim, reached[number]))
                     for (number, owner), claim in known.claims.items()
                     if owner == run and number in reached
                 ),
@@ -279,8 +284,8 @@ class TopicLineage:
         self._topic.change(decide)
 
     def release(self) -> None:
-        """See :class:`sinks.lineage.Lineage`. Clients are let go after each call."""
-        self._given_up.set()
+        """See :class:`sinks.lineage.Lineage`. Nothing is held: clients are let go after each
+        call."""
 
 
 def count_message(prefix: str, writer: str, tally: Tally) -> Sent:
@@ -301,42 +306,9 @@ def _claim_message(claim: Mapping[str, Any]) -> Message:
     return _message(f"claim/{claim['number']}/{claim['run']}", claim)
 
 
-def _about(claim: Claim) -> dict[str, Any]:
-    return {
-        "flow": claim.flow,
-        "release": claim.release,
-        "settings": dict(claim.settings),
-        "started": time.time_ns(),
-        "ended": None,
-        "complete": False,
-        "superseded": False,
-    }
-
-
 def _claimed(known: Known, run: str, feed: FeedClaim) -> Message:
     """A feed as the run claims it; again: its sources may have more files by now, and where it
     ends is open."""
-    parts = [dict(part) for part in feed.parts]
+    kept = plain_claim(run, feed)
     before = known.claims.get((feed.number, run))
-    if before is not None:
-        return _claim_message({**before, "parts": parts})
-    return _claim_message(
-        {
-            "number": feed.number,
-            "run": run,
-            "digest": feed.digest,
-            "identity": feed.identity,
-            "source": feed.source,
-            "venue": feed.venue,
-            "parts": parts,
-            "position": feed.position,
-            "reached": None,
-        }
-    )
-
-
-def _ended(claim: Mapping[str, Any], reached: int) -> dict[str, Any]:
-    def part(known: Part) -> dict[str, Any]:
-        return {**known, "end": reached} if "topic" in known else dict(known)
-
-    return {**claim, "reached": reached, "parts": [part(known) for known in claim["parts"]]}
+    return _claim_message(kept if before is None else {**before, "parts": kept["parts"]})

@@ -192,8 +192,8 @@ class Link:
         if error.code() in _FENCED:
             raise Fenced(
                 f"kafka at {brokers}: another run writes as {self.transactional_id!r} now, or this "
-                f"one was frozen for more than {self.transaction_s} s; it is shut out. One run at "
-                "a time may write to a prefix"
+                f"one was frozen for more than {self.transaction_s} s; it is shut out: start "
+                "a run once at a time"
             )
         for code, reason in ((self._code, self._reason), (error.code(), error.str())):
             if code in _REFUSED:

@@ -3,7 +3,7 @@
 Rows of a shard go to partition shard modulo P, in order. They are sent in transactions that are
 committed after ``commit_ms`` at the latest, and at every snapshot.
 
-- Unit of parallelism: a process ("w0", "w1" ...); its shards are its own.
+- Unit of parallelism: a process of a run (sinks.lineage.writer_of); its shards are its own.
 - The snapshot holds, per partition, the offset after our last message, and per table and shard the
   next row_sequence. Going on, the rows behind those offsets that are committed already are found
   by scanning (sinks.kafka.scan) and are not sent again; a batch that straddles them is cut.
@@ -15,8 +15,9 @@ committed after ``commit_ms`` at the latest, and at every snapshot.
   process, of the brokers and of both; without a recovery folder at least nothing is lost within a
   run. The flow makes the same rows again, so it does not matter that they are cut into other
   messages.
-- A second run that writes to the same prefix shuts the first one out (transactional id
-  ``marketflow.<prefix>.<writer>``): a frozen process that wakes up again ends with an error.
+- A run that is started again shuts its earlier processes out (transactional id
+  ``marketflow.<prefix>.<writer>``): a frozen one that wakes up again ends with an error. Other runs
+  may write to the prefix meanwhile.
   A writer that dies leaves a transaction open, which readers of committed messages wait for: until
   the run is started again, or for ``patience_s`` and a minute.
 - Slow brokers block ``write``: memory stays below the library's queue (64 MB) and one transaction.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -74,7 +75,7 @@ class LakeConfig(SinkConfig):
 
         return holds(self.folder, interval, written)
 
-    def lineage(self) -> Lineage:
+    def lineage(self, stop: threading.Event | None = None) -> Lineage:
         from marketflow.sinks.lake.feeds import LakeLineage
 
         return LakeLineage(self.folder)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 from marketflow.schemas.tables import TABLES
 from marketflow.sinks import tally as tallies
 from marketflow.sinks.durable import lock
-from marketflow.sinks.errors import disk_failed
+from marketflow.sinks.errors import SinkError, disk_failed
 from marketflow.sinks.lake.file import TALLY
 from marketflow.sinks.lake.layout import (
     is_lake,
@@ -42,9 +43,11 @@ from marketflow.sinks.lineage import (
     RUNNING,
     Claim,
     Entry,
-    FeedClaim,
-    Part,
+    ended,
+    entry_of,
     in_the_way,
+    plain_claim,
+    plain_run,
     refused,
     superseded,
     writers_of,
@@ -75,20 +78,35 @@ class LakeLineage:
             check_goes_on(known, claim.run, self._root)
             void = _void(self._root, known, claim, replaces=replaces)
             if not replaces:
+                self._hold(claim.run)
                 known = applied(known, added(claim) | {"superseded": void, "void": void})
                 known["runs"][claim.run] |= {"complete": False, "ended": None}
                 _refresh(known, claim)
                 _write(self._root, known)
-                self._hold(claim.run)
 
     def _hold(self, run: str) -> None:
-        if self._held is None:
-            for path in own_folder(self._root).glob("alive-*"):  # of runs that were killed
-                if not _is_held(path):
-                    path.unlink(missing_ok=True)
-            self._held = _alive(self._root, run).open("a")
-            # Nobody else is this run: its recovery folder is locked, or it has none.
-            lock(self._held, fcntl.LOCK_EX)
+        """Hold the run's lock. SinkError where another process of the same recovery folder does."""
+        if self._held is not None:
+            return
+        for path in own_folder(self._root).glob("alive-*"):  # of runs that were killed
+            if not _is_held(path):
+                path.unlink(missing_ok=True)
+        held = _alive(self._root, run).open("a+")
+        while not lock(held, fcntl.LOCK_EX):
+            if not lock(held, fcntl.LOCK_SH):
+                held.seek(0)
+                owner = held.read().strip() or "?"
+                held.close()
+                raise SinkError(
+                    f"{self._root} is being written by process {owner}, a start of this very run: "
+                    "wait for it or stop it"
+                )
+            fcntl.flock(held, fcntl.LOCK_UN)  # only somebody who looks, and not for long
+            time.sleep(_PAUSE_S)
+        held.truncate(0)
+        held.write(f"{os.getpid()}\n")
+        held.flush()
+        self._held = held
 
     def complete(self, run: str, reached: Mapping[int, int]) -> None:
         """See :class:`sinks.lineage.Lineage`."""
@@ -164,7 +182,15 @@ def carry_out_feeds(root: Path, delta: dict[str, Any]) -> None:
 
 
 def _read(root: Path) -> dict[str, Any]:
-    return read_json(own_folder(root) / _FEEDS) or {"runs": {}, "feeds": []}
+    """Runs and claims as they are written down; none where no run has claimed any."""
+    path = own_folder(root) / _FEEDS
+    known = read_json(path)
+    if known is None and path.exists():
+        raise SinkError(
+            f"{path} cannot be read, and with it what was loaded: put it back from a backup, or "
+            "remove it, after which what the lake holds can be loaded once more"
+        )
+    return known or {"runs": {}, "feeds": []}
 
 
 def _write(root: Path, known: dict[str, Any]) -> None:
@@ -173,35 +199,13 @@ def _write(root: Path, known: dict[str, Any]) -> None:
 
 def added(claim: Claim, reached: Mapping[int, int] | None = None) -> dict[str, Any]:
     """What a claim adds, as plain values; ``reached``: of one that is complete."""
-    now = time.time_ns()
-    run = {
-        "flow": claim.flow,
-        "release": claim.release,
-        "settings": dict(claim.settings),
-        "started": now,
-        "ended": None if reached is None else now,
-        "complete": reached is not None,
-        "superseded": False,
+    whole: dict[str, Any] = {
+        "runs": {claim.run: plain_run(claim)},
+        "feeds": [plain_claim(claim.run, feed) for feed in claim.feeds],
     }
-    ends = reached or {}
-    return {
-        "run": {claim.run: run},
-        "add": [_entry(claim.run, feed, ends.get(feed.number)) for feed in claim.feeds],
-    }
-
-
-def _entry(run: str, feed: FeedClaim, reached: int | None) -> dict[str, Any]:
-    return {
-        "number": feed.number,
-        "run": run,
-        "digest": feed.digest,
-        "identity": feed.identity,
-        "source": feed.source,
-        "venue": feed.venue,
-        "parts": [_part(part, reached) for part in feed.parts],
-        "position": feed.position,
-        "reached": reached,
-    }
+    if reached is not None:
+        _note_complete(whole, claim.run, reached)
+    return {"run": whole["runs"], "add": whole["feeds"]}
 
 
 def applied(known: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
@@ -232,21 +236,17 @@ def _refresh(known: dict[str, Any], claim: Claim) -> None:
     of_run = {feed.number: feed for feed in claim.feeds}
     for entry in known["feeds"]:
         if entry["run"] == claim.run and entry["number"] in of_run:
-            entry["parts"] = [_part(part, None) for part in of_run[entry["number"]].parts]
+            entry["parts"] = [dict(part) for part in of_run[entry["number"]].parts]
 
 
 def _note_complete(known: dict[str, Any], run: str, reached: Mapping[int, int]) -> None:
     known["runs"][run] |= {"complete": True, "ended": time.time_ns()}
-    for entry in known["feeds"]:
-        if entry["run"] == run and entry["number"] in reached:
-            entry["reached"] = reached[entry["number"]]
-            entry["parts"] = [_part(part, entry["reached"]) for part in entry["parts"]]
-
-
-def _part(part: Part, reached: int | None) -> dict[str, Any]:
-    """A part; that of a topic has an end where it was read to."""
-    ends = "topic" in part and reached is not None
-    return {**part, "end": reached} if ends else dict(part)
+    known["feeds"] = [
+        ended(entry, reached[entry["number"]])
+        if entry["run"] == run and entry["number"] in reached
+        else entry
+        for entry in known["feeds"]
+    ]
 
 
 def check_goes_on(known: dict[str, Any], run: str, root: Path) -> None:
@@ -275,17 +275,7 @@ def _void(root: Path, known: dict[str, Any], claim: Claim, *, replaces: bool) ->
 
 def entries(known: dict[str, Any]) -> list[Entry]:
     """The claims."""
-    return [
-        Entry(
-            e["number"],
-            e["run"],
-            e["digest"],
-            e["source"],
-            tuple(e["parts"]),
-            known["runs"][e["run"]]["settings"],
-        )
-        for e in known["feeds"]
-    ]
+    return [entry_of(kept, known["runs"][kept["run"]]) for kept in known["feeds"]]
 
 
 def state_of(root: Path, known: dict[str, Any], run: str) -> str:

@@ -5,7 +5,7 @@ enough, old enough, or memory is short. A snapshot appends what is still pending
 and names a place in it; restoring one undoes whatever happened later (sinks.lake.rollback).
 High-rate partitions are sealed at snapshots rather than logged, so that few rows are written twice.
 
-- Unit of parallelism: a writer id ("w0", "w1" ... by process); writers share nothing but the lake.
+- Unit of parallelism: a process of a run (sinks.lineage.writer_of); writers share but the lake.
 - The snapshot holds: run, place in the log, next file number, next row_sequence per table and
   shard. Any snapshot that the flow can still resume from can be restored: the last two.
 - Guarantee: after a crash at any moment and ``restore`` the lake ends as if nothing had happened.

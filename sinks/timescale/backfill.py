@@ -10,7 +10,7 @@ loaded: these are superseded, runs of other feeds go on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import psycopg
@@ -100,21 +100,13 @@ def replace(dsn: str, key: str, arrived: Arrived) -> dict[str, int]:
     feed, a run stands inside the interval, or other rows than these are between those before and
     behind it, by arrival), DatabaseFailed."""
 
-    def work(connection: psycopg.Connection[Any]) -> dict[str, int]:
-        report = {"rows_replaced": 0, "rows_written": 0}
-        with connection.transaction():
-            connection.execute("SET LOCAL statement_timeout = 0")
-            known = connection.execute("SELECT to_regnamespace(%s)", (aside(key),)).fetchone()
-            if known == (None,):
-                return report
-            for table in TABLES.values():
-                replaced, written = _replace_table(connection, table, key, arrived)
-                report["rows_replaced"] += replaced
-                report["rows_written"] += written
-            connection.execute(_said("DROP SCHEMA {new} CASCADE", key))
-        return report
+    def put_in(connection: psycopg.Connection[Any], report: dict[str, int]) -> None:
+        for table in TABLES.values():
+            replaced, written = _replace_table(connection, table, key, arrived)
+            report["rows_replaced"] += replaced
+            report["rows_written"] += written
 
-    return _link(dsn).run(work)
+    return _at_once(dsn, key, put_in)
 
 
 def replace_feeds(dsn: str, key: str, claim: Claim, reached: Mapping[int, int]) -> dict[str, int]:
@@ -122,35 +114,45 @@ def replace_feeds(dsn: str, key: str, claim: Claim, reached: Mapping[int, int]) 
     runs had loaded of them, and make them the run's. Reports and fails as :func:`replace`, and
     SinkError where one of the other runs is alive. ``reached``: by feed, where it ended."""
 
+    def put_in(connection: psycopg.Connection[Any], report: dict[str, int]) -> None:
+        feeds.claims_alone(connection)
+        claimed = feeds.entries(connection)
+        there = in_the_way(claimed, claim, replaces=True)
+        numbers = claim.numbers | {entry.number for entry in there}
+        others = [e for e in claimed if e.number in numbers and e.run != claim.run]
+        for entry in others:
+            if (state := feeds.state_of(connection, entry.run)) == RUNNING:
+                raise refused("the database", entry, state)
+        feeds.end_runs(connection, [entry.run for entry in others])
+        connection.execute(_said(_DISOWN, key), (list(numbers), claim.run))
+        connection.execute(_said(_UNCOUNT, key), ([str(number) for number in numbers],))
+        connection.execute(_NO_CAP)
+        for table in TABLES.values():
+            for number in numbers:
+                where, values = feeds.rows_of_feed(number)
+                text = _said(f'DELETE FROM {{store}}."{table.name}" WHERE {where}', key)
+                report["rows_replaced"] += connection.execute(text, values).rowcount
+            inserted = connection.execute(_said(_INSERT, key, **_words(table)))
+            report["rows_written"] += inserted.rowcount
+        connection.execute(_said(_COUNT, key))
+        feeds.add(connection, claim, reached)
+
+    return _at_once(dsn, key, put_in)
+
+
+def _at_once(
+    dsn: str, key: str, put_in: Callable[[psycopg.Connection[Any], dict[str, int]], None]
+) -> dict[str, int]:
+    """The report that ``put_in`` has filled, in one transaction with the end of the schema."""
+
     def work(connection: psycopg.Connection[Any]) -> dict[str, int]:
         report = {"rows_replaced": 0, "rows_written": 0}
         with connection.transaction():
             connection.execute("SET LOCAL statement_timeout = 0")
             known = connection.execute("SELECT to_regnamespace(%s)", (aside(key),)).fetchone()
-            if known == (None,):
-                return report
-            feeds.claims_alone(connection)
-            claimed = feeds.entries(connection)
-            there = in_the_way(claimed, claim, replaces=True)
-            numbers = claim.numbers | {entry.number for entry in there}
-            others = [e for e in claimed if e.number in numbers and e.run != claim.run]
-            for entry in others:
-                if (state := feeds.state_of(connection, entry.run)) == RUNNING:
-                    raise refused("the database", entry, state)
-            feeds.end_runs(connection, [entry.run for entry in others])
-            connection.execute(_said(_DISOWN, key), (list(numbers), claim.run))
-            connection.execute(_said(_UNCOUNT, key), ([str(number) for number in numbers],))
-            connection.execute(_NO_CAP)
-            for table in TABLES.values():
-                for number in numbers:
-                    where, values = feeds.rows_of_feed(number)
-                    text = _said(f'DELETE FROM {{store}}."{table.name}" WHERE {where}', key)
-                    report["rows_replaced"] += connection.execute(text, values).rowcount
-                words = _words(table)
-                report["rows_written"] += connection.execute(_said(_INSERT, key, **words)).rowcount
-            connection.execute(_said(_COUNT, key))
-            feeds.add(connection, claim, reached)
-            connection.execute(_said("DROP SCHEMA {new} CASCADE", key))
+            if known != (None,):
+                put_in(connection, report)
+                connection.execute(_said("DROP SCHEMA {new} CASCADE", key))
         return report
 
     return _link(dsn).run(work)

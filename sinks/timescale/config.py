@@ -8,6 +8,7 @@ ours are libpq's. Passwords are better left to the environment (PGPASSWORD, PGPA
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Collection, Mapping
 from typing import ClassVar, Final
 from urllib.parse import parse_qsl
@@ -89,10 +90,10 @@ class TimescaleConfig(SinkConfig):
         store = sql.STORE if aside is None else backfill.aside(aside)
         return TimescaleWriter(self.dsn, writer, recovery, self.options, midway, store)
 
-    def lineage(self) -> Lineage:
+    def lineage(self, stop: threading.Event | None = None) -> Lineage:
         from marketflow.sinks.timescale.feeds import DatabaseLineage
 
-        return DatabaseLineage(self.dsn, self.options.outage_s, self.options.stall_s)
+        return DatabaseLineage(self.dsn, self.options.outage_s, self.options.stall_s, stop)
 
     def replace_feeds(self, key: str, claim: Claim, reached: Mapping[int, int]) -> dict[str, int]:
         from marketflow.sinks.timescale import backfill

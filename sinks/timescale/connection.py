@@ -49,16 +49,24 @@ SELECT set_config('statement_timeout', '300s', false), set_config('lock_timeout'
 
 
 class Link:
-    """``name`` is shown by the server (pg_stat_activity). An outage may last ``outage_s``."""
+    """``name`` is shown by the server (pg_stat_activity). An outage may last ``outage_s``, and no
+    longer than until ``let_go`` is set."""
 
-    def __init__(self, dsn: str, name: str, outage_s: float, stall_s: float) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        name: str,
+        outage_s: float,
+        stall_s: float,
+        let_go: threading.Event | None = None,
+    ) -> None:
         self.shown = dsn_module.shown(dsn)
         self._dsn = dsn
         self._name = name
         self._outage_s = outage_s
         self._stall_s = stall_s
         self._connection: psycopg.Connection[Any] | None = None
-        self._let_go = threading.Event()
+        self._let_go = let_go or threading.Event()
         self._watchdog = Watchdog(stall_s)
 
     def run(self, work: Callable[[psycopg.Connection[Any]], _T]) -> _T:

@@ -7,6 +7,7 @@ whoever takes its claims over shuts its writers out, alive or not (``store.progr
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -74,9 +75,11 @@ def lock_key(run: str) -> int:
 class DatabaseLineage:
     """Feeds of one database, for one run."""
 
-    def __init__(self, dsn: str, outage_s: float, stall_s: float) -> None:
+    def __init__(
+        self, dsn: str, outage_s: float, stall_s: float, stop: threading.Event | None = None
+    ) -> None:
         # Its connection is kept: the run's lock goes with it.
-        self._link = Link(dsn, "marketflow feeds", outage_s, stall_s)
+        self._link = Link(dsn, "marketflow feeds", outage_s, stall_s, stop)
 
     def entries(self) -> list[Entry]:
         """See :class:`sinks.lineage.Lineage`."""

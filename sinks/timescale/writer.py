@@ -15,7 +15,7 @@ fate of an older session's flush is certain; if it finds its own outcome there, 
 If it finds another, somebody else writes as this run, and the writer ends without a row written:
 opening the run counts ``next`` up too, so that a process that was replaced is shut out.
 
-- Unit of parallelism: a writer id ("w0", "w1" ... by process); writers share nothing.
+- Unit of parallelism: a process of a run (sinks.lineage.writer_of); writers share nothing.
 - The snapshot holds: run and next row_sequence per table and shard.
 - A *run* is a fresh start with all its resumptions: the identity of its recovery folder, or a
   number of its own without one. Feeds are claimed before (sinks.timescale.feeds).

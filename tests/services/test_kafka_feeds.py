@@ -21,6 +21,7 @@ from marketflow.sinks.kafka.config import KafkaConfig
 from marketflow.sinks.kafka.feeds import FeedsTopic, Known, TopicLineage
 from marketflow.sinks.kafka.writer import KafkaWriter
 from marketflow.sinks.lineage import Claim, FeedClaim, new_run, writer_of
+from tests.reference.kafka import read_messages
 from tests.support.chance import chance
 from tests.support.feeds_contract import LONG, Store, ended, load, started
 from tests.support.lake_model import LakeRows
@@ -75,8 +76,6 @@ class TopicStore(Store):
         topic.fence(known.counts)
 
     def known_uncommitted(self) -> Known:
-        from tests.reference.kafka import read_messages
-
         known = Known()
         for message in read_messages(
             self._kafka.brokers, f"{self.prefix}.feeds", 0, "read_uncommitted"
@@ -97,7 +96,7 @@ def _claim(number: int = 7, run: str = "") -> Claim:
     return Claim(run or new_run(), "market_data", "1", {}, (feed,))
 
 
-def test_a_feed_is_there_once(store: TopicStore) -> None:
+def test_a_feed_is_there_once(kafka: Cluster, store: TopicStore) -> None:
     load(store, _SHORT)
     before = store.rows()
     assert before
@@ -105,6 +104,9 @@ def test_a_feed_is_there_once(store: TopicStore) -> None:
     (entry,) = store.known().entries()
     about = store.known().runs[entry.run]
     assert (about["complete"], about["superseded"], about["flow"]) == (True, False, "market_data")
+    # Messages of strangers say nothing of feeds.
+    for key, value in ((b"\xff", b"{}"), (b"run/x", b"garbage"), (b"claim/1/2", b"[]")):
+        kafka.send(f"{store.prefix}.feeds", [value], key=key)
     remedy = r"holds sim:.* already .* whole\).*--recovery.*or name another prefix.*id=NAME"
     with pytest.raises(UsageError, match=remedy) as caught:
         load(store, _SHORT)

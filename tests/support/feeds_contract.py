@@ -314,6 +314,9 @@ class FeedsContract:
         (feed,) = store.feeds()
         assert feed["state"] == "complete"
         assert feed["settings"]["intervals"] == ["1s"]
+        # The recovery folder is of a replacement, and says so to whoever leaves the flag out.
+        said = ended(started(store, LONG, *more[1:]), 2)
+        assert "belongs to a run with replace = True, this one has False" in said
 
     def test_thirty_daily_files_one_of_which_is_replaced(
         self, store: Store, tmp_path: Path
