@@ -12,6 +12,7 @@ import pytest
 from marketflow.flows.errors import UsageError
 from tests.support.feeds_contract import (
     LONG,
+    LONGER,
     FeedsContract,
     LakeStore,
     Store,
@@ -37,11 +38,11 @@ class TestFeedsOfALake(FeedsContract):
 def test_a_run_that_lives_is_not_started_twice(store: Store, tmp_path: Path) -> None:
     """The second start of the same command changes nothing of the first one's claim."""
     recovery = ["--recovery", str(tmp_path / "recovery")]
-    child = started(store, LONG, *recovery)
+    child = started(store, LONGER, *recovery)
     until(lambda: child.poll() is not None or store.counts(), "rows")
     child.send_signal(signal.SIGSTOP)
     try:
-        said = ended(started(store, LONG, *recovery), 2)
+        said = ended(started(store, LONGER, *recovery), 2)
         assert f"is being written by process {child.pid}, a start of this very run" in said
         assert [feed["state"] for feed in store.feeds()] == ["running"]
     finally:

@@ -34,6 +34,8 @@ from tests.support.patience import PATIENCE_S, until
 
 #: A simulated feed, long enough to be killed in the middle.
 LONG = "sim:?events=10000&symbols=12&seed=5"
+#: To be frozen in the middle.
+LONGER = "sim:?events=30000&symbols=12&seed=5"
 #: Small batches and epochs: there are hundreds of moments to die at.
 EAGER = {"MARKETFLOW_EPOCH_MS": "40", "MARKETFLOW_BATCH_ROWS": "300"}
 _HEADER = "ts_event,venue,symbol,price,size,aggressor_side,trade_id"
@@ -189,23 +191,23 @@ class FeedsContract:
         self, store: Store, tmp_path: Path
     ) -> None:
         calm = store.fresh()
-        load(calm, LONG)
+        load(calm, LONGER)
         recovery = ["--recovery", str(tmp_path / "recovery")]
-        child = started(store, LONG, *recovery)
+        child = started(store, LONGER, *recovery)
         _until_rows(child, store)
         child.send_signal(signal.SIGSTOP)
         assert states(store) == ["running"]
-        said = ended(started(store, LONG), 2)
+        said = ended(started(store, LONGER), 2)
         assert "is being loaded by another run" in said
         with pytest.raises(UsageError, match="is being loaded by another run"):
-            load(store, LONG, recovery=tmp_path / "other", replace=True)
+            load(store, LONGER, recovery=tmp_path / "other", replace=True)
         child.send_signal(signal.SIGKILL)
         child.communicate()
         until(lambda: states(store) == ["cut off"], "the lock of a dead run to go")
         assert store.counts() == store.counted()
         with pytest.raises(UsageError, match=r"already .* in part: a run was cut off.*--recovery"):
-            load(store, LONG)
-        ended(started(store, LONG, *recovery))
+            load(store, LONGER)
+        ended(started(store, LONGER, *recovery))
         assert states(store) == ["complete"]
         assert store.rows() == calm.rows()
         assert store.counts() == store.counted()

@@ -7,13 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import pyarrow as pa
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from marketflow.infra.services.kafka import Kafka
@@ -49,30 +49,46 @@ class Cluster:
         name = name or f"t{next(_NUMBERS)}"
         future = self.admin.create_topics([NewTopic(name, partitions, 1)])[name]
         future.result(timeout=PATIENCE_S)
+        self._led({name: partitions})
         return name
+
+    def _led(self, topics: dict[str, int]) -> None:
+        """Wait until the broker leads every partition, which is after the controller made them."""
+        client = Consumer({"bootstrap.servers": self.brokers, "group.id": "-", "log_level": 0})
+
+        def answers(place: TopicPartition) -> bool:
+            with suppress(KafkaException):
+                client.get_watermark_offsets(place, timeout=PATIENCE_S)
+                return True
+            return False
+
+        for topic, partitions in topics.items():
+            for place in (TopicPartition(topic, partition) for partition in range(partitions)):
+                until(lambda place=place: answers(place), f"{place} is led")  # type: ignore[misc]
+        client.close()
 
     def tables(
         self,
         partitions: int = 2,
         names: Sequence[str] = tuple(TABLES),
         *,
-        knows_feeds: bool = False,
+        knows_feeds: bool = True,
     ) -> str:
         """A prefix of the test's own, its tables' topics as deployments have them."""
         prefix = f"p{next(_NUMBERS)}"
         wanted = {f"{prefix}.{name}" for name in (*names, *([FEEDS] if knows_feeds else []))}
         topics = [
-            NewTopic(t.name, partitions, 1, config=t.config)
+            NewTopic(t.name, t.partitions, 1, config=t.config)
             for t in declared(TABLES, prefix, partitions)
             if t.name in wanted
         ]
         for future in self.admin.create_topics(topics).values():
             future.result(timeout=PATIENCE_S)
+        self._led({topic.topic: topic.num_partitions for topic in topics})
         return prefix
 
     def grow(self, topic: str, partitions: int) -> None:
-        """More partitions; the broker tells of them when this returns, which is after the
-        controller has made them."""
+        """More partitions; the broker tells of them, and leads them, when this returns."""
         self.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(PATIENCE_S)
 
         def is_told() -> bool:
@@ -80,6 +96,7 @@ class Cluster:
             return len(found) == partitions and all(p.leader >= 0 for p in found.values())
 
         until(is_told, f"{topic} has {partitions} partitions")
+        self._led({topic: partitions})
 
     def delete(self, topic: str) -> None:
         """The topic is gone when this returns."""
