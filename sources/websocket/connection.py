@@ -84,10 +84,10 @@ class Line:
         self._stopping = True
         self._wake.set()
 
-    def pause(self, full: bool) -> None:
-        """The outbox is full, or has room again."""
+    def follow_outbox(self) -> None:
+        """Read on while the outbox has room, and only then."""
         if self._socket is not None:
-            if full:
+            if self._outbox.full_since_s:
                 self._socket.pause()
             else:
                 self._socket.resume()

@@ -43,8 +43,9 @@ class Outbox:
         self._bytes = 0
         self._change = threading.Condition()
         self._offsets: dict[str, int] = {}
-        #: Called in the thread of ``put`` (True: stop reading) or of ``poll`` (False: go on).
-        self.on_full: Callable[[bool], None] = lambda full: None
+        #: Called in the thread of ``put`` or of ``poll`` when ``full_since_s`` has changed. Calls
+        #: of the two may come in either order: whoever is called looks at what is true then.
+        self.on_change: Callable[[], None] = lambda: None
         #: Since when sockets are paused, in seconds of the monotonic clock; 0: they are not.
         self.full_since_s = 0.0
         #: How often that happened.
@@ -69,7 +70,7 @@ class Outbox:
             if first:
                 self._change.notify_all()
         if filled:
-            self.on_full(True)
+            self.on_change()
 
     def poll(self, timeout_s: float, max_bytes: int = 4 << 20) -> dict[str, pa.RecordBatch]:
         """A batch of frames per venue, of the frames that wait; none after ``timeout_s``."""
@@ -88,7 +89,7 @@ class Outbox:
             if drained:
                 self.full_since_s = 0.0
         if drained:
-            self.on_full(False)
+            self.on_change()
         venues = {frame.venue: None for frame in frames}
         return {venue: self._batch(venue, frames) for venue in venues}
 

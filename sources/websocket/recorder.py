@@ -41,7 +41,7 @@ class Recorder:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._outbox = Outbox(max_bytes)
-        self._outbox.on_full = self._on_full
+        self._outbox.on_change = self._follow_outbox
         self._specs = tuple(specs)
         self._lines: list[Line] = []
         self._stall_s = stall_s
@@ -112,9 +112,9 @@ class Recorder:
         except RuntimeError:
             assert self.stopped or self._loop.is_closed()
 
-    def _on_full(self, full: bool) -> None:
+    def _follow_outbox(self) -> None:
         for line in self._lines:
-            self._call(lambda line=line: line.pause(full))
+            self._call(line.follow_outbox)
 
     def _work(self) -> None:
         try:
