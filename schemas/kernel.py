@@ -20,6 +20,7 @@ import numba
 from numba.core import config, types
 
 from marketflow.schemas.cache import cache_folder
+from marketflow.schemas.kernel_parts import KernelCompiler, PartCompiler
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -68,11 +69,13 @@ def _closure_hash(module: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _compiled(function: _F, **options: bool) -> _F:
+def _compiled(
+    function: _F, compiler: type[KernelCompiler] = KernelCompiler, **options: bool
+) -> _F:
     name = function.__module__
     folder = f"{name.removeprefix('marketflow.')}-{_closure_hash(name)}"
     config.CACHE_DIR = str(_CACHE / folder)  # type: ignore[attr-defined]
-    return numba.njit(cache=True, nogil=True, **options)(function)  # type: ignore
+    return numba.njit(cache=True, nogil=True, pipeline_class=compiler, **options)(function)  # type: ignore
 
 
 def _plain(kind: Any) -> Any:
@@ -99,11 +102,11 @@ def bare_kernel(function: _F) -> _F:
 def kernel_part(function: _F) -> _F:
     """A part of bare kernels that only they call.
 
-    It is compiled once, not once per constant and width of integers it is called with, and
-    without the entries that Python would need.
+    It is translated once, not once per constant and width of integers it is called with, and
+    optimised and made machine code only as a piece of those that call it.
     """
     dispatcher: Any = _compiled(
-        function, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+        function, PartCompiler, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
     )
     exact = dispatcher.get_call_template
 
