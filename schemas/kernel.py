@@ -69,9 +69,7 @@ def _closure_hash(module: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _compiled(
-    function: _F, compiler: type[KernelCompiler] = KernelCompiler, **options: bool
-) -> _F:
+def _compiled(function: _F, compiler: type[KernelCompiler] = KernelCompiler, **options: bool) -> _F:
     name = function.__module__
     folder = f"{name.removeprefix('marketflow.')}-{_closure_hash(name)}"
     config.CACHE_DIR = str(_CACHE / folder)  # type: ignore[attr-defined]

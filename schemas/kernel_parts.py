@@ -35,7 +35,7 @@ class _PartLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
         self._final_module.name = whole.name
         self._final_module.triple = whole.triple
         self._final_module.data_layout = whole.data_layout
-        super()._finalize_final_module()
+        super()._finalize_final_module()  # type: ignore[no-untyped-call]
 
 
 class _KernelLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
@@ -45,7 +45,7 @@ class _KernelLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
         for function in self._final_module.functions:
             if not function.is_declaration and function.linkage == binding.Linkage.linkonce_odr:
                 function.linkage = "internal"
-        super()._optimize_final_module()
+        super()._optimize_final_module()  # type: ignore[no-untyped-call]
 
 
 class KernelCompiler(compiler.Compiler):  # type: ignore[misc]
@@ -58,7 +58,7 @@ class KernelCompiler(compiler.Compiler):  # type: ignore[misc]
         library = self.library(self.state.targetctx.codegen(), func.__qualname__)
         library.enable_object_caching()
         self.state.library = library
-        return super().compile_extra(func)
+        return super().compile_extra(func)  # type: ignore[no-untyped-call]
 
 
 class PartCompiler(KernelCompiler):

@@ -85,7 +85,7 @@ _HERE: Final = "marketflow.flows.market_data.compiled"
 _SPLIT: Final = "marketflow.operators.kernels.split:split_rows"
 BOOKS: Final = Part(
     "books",
-    42,
+    24,
     (
         "marketflow.operators.books.kernels.engine:run",
         "marketflow.operators.books.kernels.pack:pack",
@@ -94,7 +94,7 @@ BOOKS: Final = Part(
 )
 ROWS: Final = Part(
     "rows",
-    11,
+    13,
     (
         "marketflow.operators.kernels.widen:fill",
         "marketflow.operators.bars.kernels.bars:emit_until",

@@ -1,6 +1,6 @@
 """The kernels of a run, compiled before it starts, in all cores at once.
 
-That is a minute of one core where nothing is cached. A *part* (flows.catalogue) is what one process
+That is most of a minute of one core where nothing is cached. A *part* (flows.catalogue) is what one process
 compiles. A flow names its own; those of sources and sinks are here. Where an entry kernel of a part
 has no cached code the part is not ready; what else compiles later is counted by
 :mod:`flows.runtime.compiling`.
@@ -75,13 +75,13 @@ _HERE: Final = "marketflow.flows.runtime.kernels"
 SIMULATORS: Final = {
     "itch": Part(
         "simulator",
-        6,
+        8,
         ("marketflow.sources.simulator.kernels.itch:run_flow",),
         f"{_HERE}:warm_simulator",
     ),
     "binance": Part(
         "simulator_binance",
-        6,
+        8,
         ("marketflow.sources.simulator.kernels.binance:run_flow",),
         f"{_HERE}:warm_simulator_binance",
     ),
