@@ -1,8 +1,8 @@
 """The kernels of a run, compiled before it starts, in all cores at once.
 
-That is most of a minute of one core where nothing is cached. A *part* (flows.catalogue) is what one process
-compiles. A flow names its own; those of sources and sinks are here. Where an entry kernel of a part
-has no cached code the part is not ready; what else compiles later is counted by
+That is most of a minute of one core where nothing is cached. A *part* (flows.catalogue) is what one
+process compiles. A flow names its own; those of sources and sinks are here. Where an entry kernel
+of a part has no cached code the part is not ready; what else compiles later is counted by
 :mod:`flows.runtime.compiling`.
 
 ``python -m marketflow.flows.runtime.kernels MODULE:FUNCTION...`` compiles parts by calling what
