@@ -148,6 +148,7 @@ def test_times_of_other_writers() -> None:
 @example("9223372036.854775807")
 @example("9999999999.0")
 @example("1e1000000")
+@example("1e-1000036")
 def test_fixed_point_numbers(text: str) -> None:
     values, codes = np.zeros(1, np.int64), np.zeros(1, np.int8)
     fields.fixed_point(*spans([text]), 9, NO_PRICE, values, codes)
@@ -163,7 +164,10 @@ def test_fixed_point_numbers(text: str) -> None:
         except InvalidOperation:
             assert codes[0] == numbers.GARBAGE
             return
-    if codes[0] == numbers.OK:
+    if told == 0 and Decimal(text) != 0:
+        # Smaller than what Decimal can scale.
+        assert codes[0] == numbers.OUT_OF_RANGE
+    elif codes[0] == numbers.OK:
         assert values[0] == told
     else:
         assert codes[0] == numbers.OUT_OF_RANGE
