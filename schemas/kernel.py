@@ -9,15 +9,16 @@ anew, a run without changes never does.
 from __future__ import annotations
 
 import ast
+import fcntl
 import hashlib
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numba
-from numba.core import config, types
+from numba.core import caching, config, types
 
 from marketflow.schemas.cache import cache_folder
 from marketflow.schemas.kernel_parts import KernelCompiler, PartCompiler
@@ -27,6 +28,19 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _WORD_BITS = 64
 # NUMBA_CACHE_DIR wins: an image may bake its own.
 _CACHE = Path(config.CACHE_DIR) if config.CACHE_DIR else cache_folder() / "numba"  # type: ignore[attr-defined]
+_LOCK: Final = ".lock"
+_save: Final[Any] = caching.IndexDataCacheFile.save
+
+
+def _save_alone(self: Any, key: Any, data: Any) -> None:
+    """Numba chooses a file's name and notes it in two steps: of two processes that keep a function
+    for different types, each could take the other's file for its own."""
+    with (Path(self._cache_path) / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _save(self, key, data)
+
+
+caching.IndexDataCacheFile.save = _save_alone  # type: ignore[method-assign]
 
 
 def _path(module: str) -> Path:

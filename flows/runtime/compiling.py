@@ -1,23 +1,19 @@
 """What the compiler of kernels does in this process: counted, so that it can be said and left out
-of rates, and kept from disturbing another process that compiles the same.
+of rates.
 
 A kernel is compiled the first time it is called with arguments of new types, and cached then.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from numba.core import caching, event
+from numba.core import event
 
 log = logging.getLogger("marketflow.kernels")
-
-_LOCK: Final = ".lock"
 
 
 class Compiling(event.Listener):  # type: ignore[misc]
@@ -68,16 +64,3 @@ class Compiling(event.Listener):  # type: ignore[misc]
 
 COMPILING: Final = Compiling()
 event.register("numba:compile", COMPILING)
-
-_save: Final[Any] = caching.IndexDataCacheFile.save
-
-
-def _save_alone(self: Any, key: Any, data: Any) -> None:
-    """Numba chooses a file's name and notes it in two steps: of two processes that keep a function
-    for different types, each could take the other's file for its own."""
-    with (Path(self._cache_path) / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _save(self, key, data)
-
-
-caching.IndexDataCacheFile.save = _save_alone  # type: ignore[method-assign]
