@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,7 +100,9 @@ def two_processes(quick: bool) -> Iterator[Result]:
         write_itch(part, short)
         brief = f"itch:{part}?date={feeds.DAY}"
         _timed(brief, folder, 1, cores)  # compiles what is not yet
-        seconds = {(source, processes): [] for source in (brief, whole) for processes in (1, 2)}
+        seconds: dict[tuple[str, int], list[float]] = {
+            (source, processes): [] for source in (brief, whole) for processes in (1, 2)
+        }
         for _ in range(1 if quick else 3):
             for (source, processes), taken in seconds.items():
                 taken.append(_timed(source, folder, processes, cores[:processes]))
@@ -124,11 +127,11 @@ def two_processes(quick: bool) -> Iterator[Result]:
 
 def _busier(lake: Path) -> float:
     """The share of the quotes that one of two processes wrote: symbols are dealt out by hash."""
-    rows = [
-        sum(pq.ParquetFile(path).metadata.num_rows for path in lake.glob(f"quotes/**/{writer}-*"))
-        for writer in ("w0", "w1")
-    ]
-    return max(rows) / sum(rows)
+    rows: Counter[str] = Counter()
+    for path in lake.glob("quotes/**/*.parquet"):
+        writer = path.name.partition("-")[0]
+        rows[writer] += pq.ParquetFile(path).metadata.num_rows
+    return max(rows.values()) / rows.total()
 
 
 def _timed(
@@ -147,7 +150,10 @@ def _timed(
 
 
 def _command(
-    arguments: list[str], *, cores: list[int] | None = None, **environment: str
+    arguments: list[str],
+    *,
+    cores: list[int] | None = None,
+    environment: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """``marketflow run market_data`` in a fresh process; its summary."""
     before = os.sched_getaffinity(0)
@@ -156,7 +162,7 @@ def _command(
         done = subprocess.run(
             [sys.executable, "-m", "marketflow", "run", "market_data", *arguments, "--json"],
             cwd=ROOT, capture_output=True, text=True, check=False,
-            env={**os.environ, **environment},
+            env={**os.environ, **(environment or {})},
         )  # fmt: skip
     finally:
         os.sched_setaffinity(0, before)
@@ -216,7 +222,10 @@ def start_up(quick: bool) -> Iterator[Result]:
         cache = {} if quick else {"NUMBA_CACHE_DIR": f"{folder}/kernels"}
         for number in range(2 if quick else 4):
             started = time.perf_counter()
-            _command(["--source", feed, "--sink", f"parquet:{folder}/{number}"], **python, **cache)
+            _command(
+                ["--source", feed, "--sink", f"parquet:{folder}/{number}"],
+                environment=python | cache,
+            )
             seconds.append(time.perf_counter() - started)
     conditions = f"marketflow run {feed}, all tables, Parquet lake, pinned to 1 core"
     if not quick:  # compiling takes what it takes

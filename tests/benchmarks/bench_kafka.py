@@ -330,7 +330,7 @@ def _bare_relay(cluster: Cluster, topic: str, prefix: str) -> Iterator[None]:
             message = consumer.poll(0.05)
             if message is None or message.error() is not None:
                 continue
-            number = json.loads(message.value())["data"]["t"]
+            number = json.loads(message.value() or b"")["data"]["t"]
             producer.begin_transaction()
             producer.produce(f"{prefix}.trades", f'{{"trade_id":"{number}"}}', partition=0)
             producer.commit_transaction(30)
@@ -388,7 +388,7 @@ def _tick(cluster: Cluster, topic: str, prefix: str, ticks: int) -> list[float]:
         while True:
             message = consumer.poll(0.01)
             if message is not None and message.error() is None:
-                assert json.loads(message.value())["trade_id"] == str(number)
+                assert json.loads(message.value() or b"")["trade_id"] == str(number)
                 break
             if time.perf_counter() > deadline:
                 raise TimeoutError

@@ -13,8 +13,9 @@ from marketflow.flows.market_data import flow as market_data
 from marketflow.flows.market_data.flow import MarketDataConfig
 from marketflow.operators.bars.core import BarsConfig, BarsShard
 from marketflow.operators.books.core import BookConfig, BookShard
-from marketflow.operators.normalise.core import Normaliser, ShardPlan
+from marketflow.operators.normalise.core import Normaliser
 from marketflow.operators.venues.binance.feed import BinanceFeed
+from marketflow.schemas.shards import ShardPlan
 from marketflow.sinks.engine import WriterSink
 from tests.benchmarks.harness import Result, benchmark
 from tests.benchmarks.live import Arrivals, LiveSource, one_frame, quote, trade, venue

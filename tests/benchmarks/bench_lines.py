@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from marketflow.operators.arbitration.lines import Arbiter, ArbiterConfig
 from marketflow.operators.arbitration.mold import MoldDecoder, datagram
 from tests.benchmarks.harness import Result, benchmark, rate
 from tests.support.fake_lines import SESSION, itch_messages, packed
 
+#: Memory of all lines, and (begins, sizes, stamps) of each line's datagrams in it.
+_Round = tuple[
+    NDArray[np.uint8], list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]
+]
+
 #: Datagrams that one system call brings.
 _AT_ONCE = 256
 _STEP_NS = 10_000
 
 
-def _rounds(
-    datagrams: list[bytes], drop: int
-) -> list[tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]]:
+def _rounds(datagrams: list[bytes], drop: int) -> list[_Round]:
     """Memory of each round, and (begins, sizes, stamps) of each line in it; ``drop``: every
     so many datagrams line A loses one, and B another (0: none)."""
     rounds = []
@@ -52,7 +56,7 @@ def line_arbiter(quick: bool) -> Iterator[Result]:
     ):
         rounds = _rounds(datagrams, drop)
 
-        def run(rounds: list = rounds) -> int:
+        def run(rounds: list[_Round] = rounds) -> int:
             decoder, arbiter = MoldDecoder(), Arbiter(ArbiterConfig(("A", "B")))
             for memory, lines in rounds:
                 packets = np.concatenate(

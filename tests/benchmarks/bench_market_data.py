@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -71,7 +72,7 @@ def itch_decode(quick: bool) -> Iterator[Result]:
         **peers.measure("dbn", str(count)),
     }
     for name, batches, what in runs:
-        value = rate(lambda batches=batches: _decode(batches))
+        value = rate(partial(_decode, batches))
         conditions = f"{what}, blocks of 64k messages in memory, 1 core"
         yield Result(f"ITCH decode, {name}", value, "messages/s", 40e6, conditions, peers=slow)
 
@@ -122,7 +123,7 @@ def l3_books(quick: bool) -> Iterator[Result]:
     slow["plain Python, no quotes"] = _once(_naive(deltas))
     tables = frozenset({"trades", "quotes"})
     for name, input_parts, shards in (("1 shard", single, 1), ("16 shards", parts, 16)):
-        value = rate(lambda p=input_parts: _books(p, tables))
+        value = rate(partial(_books, input_parts, tables))
         conditions = (
             f"{count:,} simulated messages of 100 symbols, batches of 64k messages over "
             f"{shards} shard(s), fresh books, tables trades and quotes, 1 core; peers apply the "
@@ -233,8 +234,8 @@ def venue_json(quick: bool) -> Iterator[Result]:
         messages = feeds.only(batches, f'"e":"{name}"')
         texts = messages.column("payload").to_pylist()[:20_000]
         slow = {
-            "msgspec, Struct + Decimal": rate(lambda t=typed, x=texts: t(x), runs=1),
-            "json + Decimal": rate(lambda p=plain, x=texts: p(x), runs=1),
+            "msgspec, Struct + Decimal": rate(partial(typed, texts), runs=1),
+            "json + Decimal": rate(partial(plain, texts), runs=1),
         }
         block = feeds.repeated(messages, 1 if quick else max(1, 100_000 // len(messages)))
         feed = BinanceFeed("spot")  # knows its symbols after the first run, which is not counted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -152,12 +153,16 @@ def _write(items: list[Item]) -> tuple[int, int]:
         return rows, sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
 
 
+def _written(items: list[Item]) -> int:
+    return _write(items)[0]
+
+
 @benchmark("parquet sink")
 def parquet_sink(quick: bool) -> Iterator[Result]:
     """Every hot table through the writer, in batches of 8,192 rows of one shard."""
     for table, (rows, target) in _TABLES.items():
         items = Day(table).items(rows // 16 if quick else rows)
         written, size = _write(items)
-        value = rate(lambda items=items: _write(items)[0], runs=1 if quick else 3)
+        value = rate(partial(_written, items), runs=1 if quick else 3)
         conditions = f"{written:,} rows of {_SYMBOLS} symbols, {size / written:.1f} bytes/row"
         yield Result(f"parquet sink, {table}", value, "rows/s", target, conditions)

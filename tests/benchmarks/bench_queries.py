@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
+import polars as pl
 
 import marketflow as mf
 from marketflow.schemas.units import NS_PER_DAY, NS_PER_S
@@ -74,7 +76,7 @@ def _write_lake(lake: Path, quick: bool) -> int:
     return written
 
 
-def _medians(works: list[Callable[[], Any]], runs: int) -> list[float]:
+def _medians(works: Sequence[Callable[[], Any]], runs: int) -> list[float]:
     """Milliseconds of each, one after the other in every run; a run before warms up."""
     taken: list[list[float]] = [[] for _ in works]
     for run in range(runs + 1):
@@ -92,6 +94,11 @@ def _plain(query: str, lake: Path) -> str:
         files = f"read_parquet('{lake}/{table}/*/*/*.parquet', hive_partitioning = true)"
         query = query.replace(f"FROM {table}", f"FROM {files}")
     return query.replace("{minute}", minute)
+
+
+def _duckdb(con: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
+    found: pl.DataFrame = con.sql(query).pl()
+    return found
 
 
 def _start(lake: Path) -> None:
@@ -118,7 +125,7 @@ def queries(quick: bool) -> Iterator[Result]:
             )
             if name.startswith("last"):
                 ours = ours.replace("epoch_ns(ts_event)", "ts_event_epoch_ns")
-            works = [lambda q=ours: mf.sql(q, lake=lake), lambda q=plain: con.sql(q).pl()]
+            works = [partial(mf.sql, ours, lake=lake), partial(_duckdb, con, plain)]
             found, wanted = works[0](), works[1]()
             assert len(found) and found.rows() == mf_rows(wanted), name
             took, beside = _medians(works, runs)
@@ -132,8 +139,8 @@ def queries(quick: bool) -> Iterator[Result]:
         }
         plain = _plain(_BOOK, lake).replace(f"'{_AT}'", f"'{_AT}+00'")
         assert books["sql, book at a time"]().equals(con.sql(plain).pl())
-        *took, beside = _medians([*books.values(), lambda: con.sql(plain).pl()], runs)
-        for name, value in zip(books, took, strict=True):
+        *found_ms, beside = _medians([*books.values(), partial(_duckdb, con, plain)], runs)
+        for name, value in zip(books, found_ms, strict=True):
             target = None if "unknown" in name else _BOOK_MS
             yield Result(name, value, "ms", target, size, "lower", {"plain": beside})
         [start] = _medians([lambda: _start(lake)], 2 if quick else _STARTS)

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import psycopg
@@ -58,7 +58,7 @@ def _file(items: list[Item], table: str, path: Path) -> None:
     path.chmod(0o644)
 
 
-def _columns(item: Item, table: str, words: Words) -> list:
+def _columns(item: Item, table: str, words: Words) -> list[Any]:
     return to_columns(TABLES[table], item.tables[table], words)
 
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from marketflow.operators.events import EVENT, EventBatch, EventKind
 from marketflow.operators.formats.itch.decoder import ItchDecoder
-from marketflow.operators.normalise.core import Normaliser, ShardPlan
+from marketflow.operators.normalise.core import Normaliser
 from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.schemas.messages import frame_batches as framing
 from marketflow.schemas.messages.frames import FrameKind
+from marketflow.schemas.shards import ShardPlan
 from marketflow.sources.reader import Limits
 from marketflow.sources.registry import open_reader, parse_source
 

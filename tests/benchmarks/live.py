@@ -142,6 +142,9 @@ class Arrivals:
     def restore(self, state: Any) -> None:
         """Nothing to go back to."""
 
+    def reassign(self, states: Any, keeps: Any) -> None:
+        """Nothing to begin with."""
+
     def close(self) -> None:
         """Nothing to release."""
 

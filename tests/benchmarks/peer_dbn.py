@@ -6,6 +6,7 @@ import json
 import statistics
 import sys
 import time
+from typing import Any
 
 import databento
 import numpy as np
@@ -29,9 +30,14 @@ def main() -> None:
     rows["order_id"], rows["sequence"] = np.arange(count), np.arange(count)
     rows["price"], rows["size"], rows["instrument_id"] = 10**11, 100, np.arange(count) % 100
     rows["action"], rows["side"] = b"A", b"B"
+    # Its stubs take enumerations for texts.
+    kinds: Any = {
+        "stype_in": SType.RAW_SYMBOL,
+        "stype_out": SType.INSTRUMENT_ID,
+        "schema": Schema.MBO,
+    }
     head = Metadata(
-        dataset="XNAS.ITCH", start=0, stype_in=SType.RAW_SYMBOL, stype_out=SType.INSTRUMENT_ID,
-        schema=Schema.MBO, symbols=[], partial=[], not_found=[], mappings=[],
+        dataset="XNAS.ITCH", start=0, symbols=[], partial=[], not_found=[], mappings=[], **kinds,
     ).encode()  # fmt: skip
     data = bytes(head) + rows.tobytes()
     rates = []

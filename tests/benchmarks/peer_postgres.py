@@ -46,7 +46,7 @@ def _adbc(dsn: str, rows: pa.Table) -> float:
         started = time.perf_counter()
         cursor.adbc_ingest("peer", rows, mode="append")
         connection.commit()
-        return rows.num_rows / (time.perf_counter() - started)
+        return float(rows.num_rows) / (time.perf_counter() - started)
 
 
 def main() -> None:

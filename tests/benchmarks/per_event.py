@@ -51,8 +51,8 @@ class _Book:
 
     def best(self) -> Any:
         bids, asks = self.levels[b"B"], self.levels[b"S"]
-        bid, ask = max(bids, default=None), min(asks, default=None)
-        return (bid, bids.get(bid), ask, asks.get(ask))
+        bid, ask = max(bids, default=0), min(asks, default=0)
+        return (bid or None, bids.get(bid), ask or None, asks.get(ask))
 
 
 def _decode(raw: bytes) -> tuple[str, tuple[bytes, int, tuple[Any, ...]]] | None:
@@ -95,7 +95,8 @@ def _step(
 
 def measure(data: bytes, most: int) -> float:
     """Messages per second through the per-event flow."""
-    messages, at = [], 0
+    messages: list[bytes] = []
+    at = 0
     while at < len(data) and len(messages) < most:
         size = int.from_bytes(data[at : at + 2], "big")
         messages.append(data[at + 2 : at + 2 + size])

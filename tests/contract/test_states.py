@@ -20,13 +20,14 @@ from marketflow.operators.formats.dbn.decoder import DbnDecoder
 from marketflow.operators.formats.itch.decoder import ItchDecoder
 from marketflow.operators.formats.lobster.decoder import LobsterDecoder
 from marketflow.operators.formats.tables.decoder import TableDecoder
-from marketflow.operators.normalise.core import Normaliser, ShardPlan
+from marketflow.operators.normalise.core import Normaliser
 from marketflow.operators.normalise.feed import FeedDecoder
 from marketflow.operators.venues import DECODERS, VENUES
 from marketflow.operators.venues.binance.feed import BinanceFeed
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.messages.lines import PACKET
 from marketflow.schemas.recovery import StateError
+from marketflow.schemas.shards import ShardPlan
 from marketflow.sources.reader import Limits
 from marketflow.sources.registry import open_reader, parse_source
 from tests.support.captures import TestFrame, batches, capture_frames
@@ -148,12 +149,14 @@ def test_cores_and_readers(data: Path, tmp_path: Path, name: str) -> None:
             book = books.setdefault(shard, BookShard(shard, BookConfig()))
             bar = bars.setdefault(shard, BarsShard(BarsConfig(("1s", "1m"))))
             bar.apply(book.apply(events))
-        for core in (normaliser, *books.values(), *bars.values()):
+        cores: list[Any] = [normaliser, *books.values(), *bars.values()]
+        for core in cores:
             plain(core.snapshot(changes=True))
             plain(core.snapshot())
     reader.close()
     assert any(book.memory()["books"] for book in books.values())
-    for core in (normaliser, normaliser.decoder, *books.values(), *bars.values()):
+    cores = [normaliser, normaliser.decoder, *books.values(), *bars.values()]
+    for core in cores:
         with pytest.raises(StateError, match="the release that wrote it"):
             core.restore(_of_another_version(core.snapshot()))
 

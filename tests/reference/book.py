@@ -67,9 +67,8 @@ class TwinShard(TwinChanges):
 
     def _book_for(self, index: int, instruments: Instruments) -> None:
         if index not in self.books:
-            policy = dict(
-                zip(instruments.rows.dtype.names, instruments.rows[index].tolist(), strict=True)
-            )
+            names = instruments.rows.dtype.names or ()
+            policy = dict(zip(names, instruments.rows[index].tolist(), strict=True))
             book = Book(index, policy, instruments.symbols[index])
             if policy["snapshot_rule"] in (S.NONE, S.PARTIAL):
                 book.phase = "live"

@@ -133,7 +133,8 @@ class TwinBase:
         exp_name = f"{what}_exp"
         exp = getattr(book, exp_name)
         if what == "size" and mantissa < 0:
-            return self._dead(book, row, mantissa, scale, DeadLetterReason.NEGATIVE_SIZE)
+            self._dead(book, row, mantissa, scale, DeadLetterReason.NEGATIVE_SIZE)
+            return None
         reduced, digits = mantissa, scale
         if mantissa == 0:
             reduced, digits = 0, min(max(scale, 0), 12) if exp < 0 else 0
@@ -142,7 +143,8 @@ class TwinBase:
             reduced //= 10
             digits -= 1
         if digits > 12 or mantissa == NO_PRICE:
-            return self._dead(book, row, mantissa, scale, DeadLetterReason.OUT_OF_RANGE)
+            self._dead(book, row, mantissa, scale, DeadLetterReason.OUT_OF_RANGE)
+            return None
         new = max(exp, digits, 0)
         limit = min(10 ** (16 + new) - 1, INT64_MAX)
         value = to_decimal(reduced, digits)
@@ -155,11 +157,13 @@ class TwinBase:
             quoted = book.venue_bid and book.venue_bid[what == "size"]
             held += [abs(quoted)] if quoted else []
             if any(v.scaleb(new) > limit for v in held):
-                return self._dead(book, row, mantissa, scale, DeadLetterReason.OUT_OF_RANGE)
+                self._dead(book, row, mantissa, scale, DeadLetterReason.OUT_OF_RANGE)
+                return None
         if exp < 0:
             setattr(book, exp_name, new)
         if abs(value).scaleb(new) > limit:
-            return self._dead(book, row, mantissa, scale, DeadLetterReason.OUT_OF_RANGE)
+            self._dead(book, row, mantissa, scale, DeadLetterReason.OUT_OF_RANGE)
+            return None
         setattr(book, exp_name, new)
         return value
 
@@ -173,7 +177,7 @@ class TwinBase:
         )
 
     def _time(self, book: Book, row: Row) -> int:
-        return row["ts_event"] or max(book.ts_max, row["ts_recv"])
+        return int(row["ts_event"] or max(book.ts_max, row["ts_recv"]))
 
     def _check_time(self, book: Book, row: Row) -> None:
         ts = row["ts_event"]

@@ -26,7 +26,7 @@ def frames(path: Path) -> list[Frame]:
     """(kind, ts_recv, connection, note, payload) of every line of a well-formed .zst capture."""
     with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as file:
         lines = file.read().splitlines()
-    found = []
+    found: list[Frame] = []
     for line in lines:
         fields = json.loads(line, parse_float=Decimal)
         kind = KINDS[fields["t"]]

@@ -72,7 +72,7 @@ def _array(items: list[bytes], oid: int) -> bytes:
 def numeric(value: Decimal) -> bytes:
     """Base-10000 digits without zeros at either end; 12 decimals are displayed."""
     units = int(value.scaleb(12, context=_EXACT))
-    digits = []
+    digits: list[int] = []
     rest = abs(units)
     while rest:
         rest, digit = divmod(rest, 10_000)

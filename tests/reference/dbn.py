@@ -26,7 +26,7 @@ class Row(NamedTuple):
     price: int
     size: int
     order: int
-    count: int
+    count: int  # type: ignore[assignment] # a column of that name, not the tuple's method
     flags: int
     sequence: int
     ts_event: int
@@ -37,7 +37,9 @@ def objects(path: Path) -> list[Any]:
     """Metadata and records of a .dbn.zst file, upgraded to the newest version."""
     with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as file:
         raw = file.read()
-    decoder = dbn.DBNDecoder(upgrade_policy=dbn.VersionUpgradePolicy.UPGRADE_TO_V3)
+    decoder = dbn.DBNDecoder(
+        upgrade_policy=dbn.VersionUpgradePolicy.UPGRADE_TO_V3  # type: ignore[arg-type]
+    )
     decoder.write(raw)
     return list(decoder.decode())
 

@@ -22,9 +22,10 @@ def value_of(field: Field, row: np.void, instruments: Instruments) -> Any:
         return instruments.venues[row["instrument"]]
     if name == "symbol":
         return instruments.symbols[row["instrument"]]
-    if f"{name}_kind" in row.dtype.names:
+    names = row.dtype.names or ()
+    if f"{name}_kind" in names:
         return ids.text_of(*(int(row[f"{name}_{part}"]) for part in ("hi", "lo", "kind")))
-    if f"{name}_hi" in row.dtype.names:
+    if f"{name}_hi" in names:
         return units.to_decimal((int(row[f"{name}_hi"]) << 64) + int(row[f"{name}_lo"]), 12)
     value = row[name]
     match field.kind:
