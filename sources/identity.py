@@ -34,7 +34,7 @@ HEAD_BYTES: Final = 1 << 16
 _DIGEST_BYTES: Final = 32
 #: Parameters that decide what rows are made of the bytes; others only say where the bytes are.
 _DECIDING: Final = (
-    "date", "symbol", "market", "venue", "table", "columns", "time_unit", "letters", "id",
+    "date", "symbol", "market", "venue", "table", "columns", "time_unit", "id",
 )  # fmt: skip
 _PARQUET: Final = b"PAR1"
 
@@ -73,6 +73,7 @@ def _deciding(config: SourceConfig) -> dict[str, str]:
     # A simulator's settings are its beginning.
     names = ("id",) if isinstance(config, SimulatorConfig) else _DECIDING
     values = {name: getattr(config, name, None) for name in names}
+    values["letters"] = getattr(config, "dead_letters", None)
     values["book"] = len(config.files[1])  # of LOBSTER: with books, or without
     return {name: _text(value) for name, value in values.items() if value}
 

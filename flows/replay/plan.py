@@ -107,7 +107,7 @@ def make_plan(flow: FlowSpec, wanted: Wanted, shards: int) -> ReplayPlan:
                 ends = wanted.end is None and ended
             place = _Topic(cluster, asked, wanted, begun, found, ends)
             meant = place.partitions(count)
-            if run is None or asked.letters:
+            if run is None or asked.dead_letters:
                 for partition in range(count):
                     part, beginning = place.part(partition)
                     number = identity(part, shards, beginning).number
@@ -144,10 +144,10 @@ def _url(wanted: Wanted, topic: str, original: str) -> str:
     name, _, query = topic.partition("?")
     items = [item for item in query.split("&") if item]
     given = {item.partition("=")[0] for item in items}
-    if name.endswith(".dead_letters") and "letters" not in given:
+    if name.endswith(".dead_letters") and "dead_letters" not in given:
         raise UsageError(
             f"--topic {topic}: whose letters? Name the feed that they were raw frames of, such as "
-            f"--topic '{name}?letters=kafka:raw.kraken' (its name is in their column feed)"
+            f"--topic '{name}?dead_letters=kafka:raw.kraken' (its name is in their column feed)"
         )
     for word in _BOUNDS:
         if word in given:

@@ -10,8 +10,8 @@
 - ``venue``: how raw frames are decoded; a topic ``raw.<venue>`` needs none. ``table``: the topic
   holds rows of that table; a topic ``<prefix>.<table>`` needs none.
 - ``group``: the consumer group that positions are committed to, for tools that watch lag.
-- ``letters``: with ``venue``, of a topic of dead letters: read only those that were raw frames of
-  this feed (``kafka:raw.kraken``), as frames again.
+- ``dead_letters``: with ``venue``, of a topic of dead letters: read only those that were raw frames
+  of this feed (``kafka:raw.kraken``), as frames again.
 - ``registry``: URL of a Schema Registry for Avro rows of others.
 - ``patience_s``: longest outage of the brokers that a run waits out.
 - security: see schemas.kafka_address.
@@ -112,7 +112,7 @@ class KafkaConfig(SourceConfig):
     venue: Annotated[Text, Param("venue=binance")] = ""
     table: Annotated[Text, Param("table=trades")] = ""
     group: Annotated[Text, Param("group=marketflow")] = DEFAULT_GROUP
-    letters: Annotated[Text, Param("letters=kafka:raw.kraken")] = ""
+    dead_letters: Annotated[Text, Param("dead_letters=kafka:raw.kraken")] = ""
     registry: Annotated[Text, Param("registry=URL")] = ""
     date: DayOrNone = None
     patience_s: Annotated[float, BeforeValidator(_patience), Param("patience_s=300")] = 300.0
@@ -165,13 +165,13 @@ def topic_of(config: SourceConfig) -> KafkaConfig:
 def _content(config: KafkaConfig) -> tuple[str, str]:
     """(venue, table): what the messages are."""
     topic, venue, table = config.topic, config.venue, config.table
-    letters = config.letters.removeprefix("kafka:")
+    letters = config.dead_letters.removeprefix("kafka:")
     if letters.startswith(RAW_PREFIX) and not venue:
         venue = letters.removeprefix(RAW_PREFIX)
     elif letters and not venue:
         raise SourceError(
-            f"kafka: letters={letters}: whose frames are these? Add venue=NAME, by which they are "
-            "decoded"
+            f"kafka: dead_letters={letters}: whose frames are these? Add venue=NAME, by "
+            "which they are decoded"
         )
     if venue and table:
         raise SourceError(

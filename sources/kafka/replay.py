@@ -98,7 +98,7 @@ class _Partition:
                 "partition": self.span.partition,
                 "end": Bound(offset=end),
                 "table": "",
-                "letters": "",
+                "dead_letters": "",
             }
             config = self._config.model_copy(update=raw)
             position = (self.span.topic_id, start, end, False)

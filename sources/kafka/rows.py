@@ -29,8 +29,8 @@ from marketflow.sources.kafka.config import KafkaConfig
 
 def translator(config: KafkaConfig) -> RowFrames | LetterFrames | None:
     """Translator of the messages of a topic to frames; None where they are frames."""
-    if config.letters:
-        return LetterFrames(config.letters, config.registry)
+    if config.dead_letters:
+        return LetterFrames(config.dead_letters, config.registry)
     return RowFrames(table(config.table), config.registry) if config.table else None
 
 

@@ -41,7 +41,7 @@ def test_letters_of_a_feed_are_read_again(kafka: Cluster, tmp_path: Path) -> Non
         message = wire.to_arrow(DEAD_LETTERS, wire_rows.to_batch(DEAD_LETTERS, some))
         kafka.send(f"{prefix}.dead_letters", [message.to_pybytes()])
     kafka.send(f"{prefix}.dead_letters", [b"nobody knows"])
-    topic = f"{prefix}.dead_letters?letters=kafka:raw.binance"
+    topic = f"{prefix}.dead_letters?dead_letters=kafka:raw.binance"
     order = Order(Wanted(kafka.brokers, (topic,)), "market_data", (f"parquet:{tmp_path}",))
     summary = replay(order, settings=load())
     assert summary["tables"]["trades"] == 5
@@ -65,7 +65,7 @@ def test_poison_goes_to_the_topic_and_comes_back(kafka: Cluster, tmp_path: Path)
     source = f"kafka://{kafka.brokers}/{raw}?venue=binance&to=latest"
     summary = run("market_data", [source], [f"kafka://{kafka.brokers}/{prefix}"])
     assert sum(summary["dead_letters"].values()) == 3
-    topic = f"{prefix}.dead_letters?letters=kafka:{raw}&venue=binance"
+    topic = f"{prefix}.dead_letters?dead_letters=kafka:{raw}&venue=binance"
     order = Order(Wanted(kafka.brokers, (topic,)), "market_data", (f"parquet:{tmp_path}",))
     again = replay(order, settings=load())
     assert again["dead_letters"] == summary["dead_letters"]
@@ -77,8 +77,8 @@ def test_poison_goes_to_the_topic_and_comes_back(kafka: Cluster, tmp_path: Path)
 @pytest.mark.parametrize(
     ("topic", "fix"),
     [
-        ("md.dead_letters", r"letters=kafka:raw\.kraken"),
-        ("md.dead_letters?letters=lobster:x.csv", "Add venue=NAME"),
+        ("md.dead_letters", r"dead_letters=kafka:raw\.kraken"),
+        ("md.dead_letters?dead_letters=lobster:x.csv", "Add venue=NAME"),
     ],
 )
 def test_whose_letters_must_be_said(kafka: Cluster, topic: str, fix: str) -> None:
