@@ -8,9 +8,9 @@ anew, a run without changes never does.
 
 from __future__ import annotations
 
-import ast
 import fcntl
 import hashlib
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -28,6 +28,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _WORD_BITS = 64
 # NUMBA_CACHE_DIR wins: an image may bake its own.
 _CACHE = Path(config.CACHE_DIR) if config.CACHE_DIR else cache_folder() / "numba"  # type: ignore[attr-defined]
+#: An import of ours at the top level of a module, and the names it takes, if any.
+_IMPORT: Final = re.compile(
+    r"^(?:from|import) +(marketflow[\w.]*)(?: +import +(\([^)]*\)|[^\n]*))?", re.MULTILINE
+)
+_NAME: Final = re.compile(r"\w+")
 _LOCK: Final = ".lock"
 _save: Final[Any] = caching.IndexDataCacheFile.save
 
@@ -56,15 +61,12 @@ def _read(module: str) -> tuple[bytes, tuple[str, ...]]:
     if not path.is_file():
         return b"", ()
     source = path.read_bytes()
+    # Not with ast: parsing every module below a kernel would take a tenth of a start.
     found: list[str] = []
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.append(node.module)
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-    ours = (name for name in found if name.startswith("marketflow."))
-    return source, tuple(ours)
+    for module, names in _IMPORT.findall(source.decode()):
+        found.append(module)
+        found += [f"{module}.{name}" for name in _NAME.findall(names)]
+    return source, tuple(found)
 
 
 @cache
