@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from marketflow.sources.config import SourceConfig
     from marketflow.sources.kafka.config import KafkaConfig
     from marketflow.sources.kafka.consumer import ConsumerPool
-    from marketflow.sources.kafka.replay import Position, Replay, Span
+    from marketflow.sources.kafka.replay import Position, Replay
+    from marketflow.sources.kafka.spans import Span
 
 SNAPSHOT_VERSION: Final = 1
 #: A constant in the past: the engine asks again at once instead of resting for a millisecond.

@@ -31,7 +31,7 @@ from marketflow.sinks.lineage import FeedClaim
 from marketflow.sources.identity import Beginning, identity
 from marketflow.sources.kafka.cluster import Cluster
 from marketflow.sources.kafka.config import EARLIEST, Bound, KafkaConfig, topic_of
-from marketflow.sources.kafka.replay import Span
+from marketflow.sources.kafka.spans import Span
 from marketflow.sources.registry import parse_source
 
 _PLAN: Final = "replay.json"

@@ -11,7 +11,7 @@ from marketflow.flows.catalogue import FlowSpec
 from marketflow.flows.runtime import checkpoints
 from marketflow.flows.runtime.partitions import Feed
 from marketflow.operators.mid_history import Warmup
-from marketflow.sources.kafka.replay import Span
+from marketflow.sources.kafka.spans import Span
 
 
 @dataclass(frozen=True, slots=True)

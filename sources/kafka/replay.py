@@ -20,7 +20,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -34,6 +34,7 @@ from marketflow.sources.kafka.consumer import ConsumerPool
 from marketflow.sources.kafka.merge import FeedFrames, Merge
 from marketflow.sources.kafka.reader import KafkaReader
 from marketflow.sources.kafka.rows import translator
+from marketflow.sources.kafka.spans import Span
 from marketflow.sources.reader import DEFAULT_LIMITS, Limits
 
 POSITION_VERSION: Final = 1
@@ -46,24 +47,6 @@ _MIN_QUEUE_KB: Final = 2_048
 Position = tuple[int, dict[int, int], bool]
 #: (feed, frames)
 Item = tuple[int, pa.RecordBatch]
-
-
-class Span(NamedTuple):
-    """Interval of one partition. ``feed``: its index in the run; ``ends``: the feed is
-    over at ``end`` and says so (END frame); else it is only cut there."""
-
-    feed: int
-    partition: int
-    topic_id: str
-    start: int
-    show: int
-    end: int
-    ends: bool
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing of it is shown."""
-        return self.show >= self.end and not self.ends
 
 
 class _Partition:
