@@ -58,7 +58,9 @@ def timescale(services_home: Path) -> Iterator[Timescale]:
 
 @pytest.fixture(scope="session")
 def kafka(services_home: Path) -> Iterator[Cluster]:
-    """A running Kafka."""
+    """A running Kafka. It lives for minutes: a second compiler that makes its code better would
+    take more of the machine than the better code gives back."""
+    os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
     service = started("kafka", services_home)
     assert isinstance(service, Kafka)
     yield Cluster(service)
