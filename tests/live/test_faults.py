@@ -3,7 +3,6 @@ reason, books are stale exactly as long as they have to be, and right afterwards
 
 from __future__ import annotations
 
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from marketflow.sources.websocket.recorder import Recorder
 from tests.support.captures import TestFrame
 from tests.support.fake_venue.server import FakeVenue
 from tests.support.patience import until
+from tests.support.ports import free_port
 from tests.support.recordings import (
     CASES,
     Case,
@@ -228,10 +228,7 @@ def test_a_reader_that_stays_slow_is_disconnected(data: Path) -> None:
 
 
 def test_nobody_there(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"127.0.0.1:{port}"
+    address = f"127.0.0.1:{free_port()}"
     source = f"ws:okx?symbols=BTC-USDT&url=ws://{address}&rest=http://{address}"
     with pytest.raises(FeedFailed, match="no source could be reached within 1 s") as caught:
         record([source], [f"capture:{tmp_path / 'raw'}"], options=RecordOptions(patience_s=1.0))

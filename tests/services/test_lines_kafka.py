@@ -9,8 +9,9 @@ import pytest
 
 from marketflow.flows.recording.record import record
 from marketflow.flows.runtime.run import run
-from tests.support.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
+from tests.support.fake_lines import FakeLines, MoldFaults, SoupFaults, itch_messages
 from tests.support.line_rows import listening, rows
+from tests.support.ports import free_port
 from tests.support.services.topics import Cluster
 
 pytestmark = pytest.mark.services

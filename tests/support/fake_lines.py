@@ -89,13 +89,6 @@ def packed(
     return packets
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
-    """A port of the loopback that nobody has now."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class FakeLines:
     """Sends ``messages`` over all lines at ``rate`` packets a second, then the end of the session.
 

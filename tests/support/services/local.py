@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from typing import Final
 
 import psycopg
 
@@ -21,12 +22,14 @@ from marketflow.infra.services.manager import SERVICES, home
 from tests.support.logs import keep_log
 from tests.support.once import lock
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
+
+_NUMBERS: Final = count(1)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def new_name() -> str:
+    """A database's name that no other test has."""
+    return f"t{os.getpid()}_{next(_NUMBERS)}"
 
 
 @contextmanager
@@ -94,7 +97,7 @@ def administrator(service: Service) -> psycopg.Connection:
 @contextmanager
 def new_database(service: Service) -> Iterator[str]:
     """DSN of an empty database, gone afterwards."""
-    name = f"t{free_port()}"
+    name = new_name()
     with administrator(service) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     yield service.url.rpartition("/")[0] + f"/{name}"

@@ -16,7 +16,7 @@ from marketflow.schemas.messages import kafka as wire
 from marketflow.schemas.tables import TABLES
 from tests.reference.kafka import read_messages
 from tests.support.lakes import assert_gapless, assert_same_lakes, plain_columns, table_rows
-from tests.support.services.local import administrator, free_port
+from tests.support.services.local import administrator, new_name
 from tests.support.services.topics import Cluster
 
 PARTITIONS = 2
@@ -40,7 +40,7 @@ class Outputs(NamedTuple):
 
 def new_outputs(folder: Path, kafka: Cluster, timescale: Service) -> Outputs:
     """An empty lake, empty topics and an empty database."""
-    name = f"t{free_port()}"
+    name = new_name()
     with administrator(timescale) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     dsn = timescale.url.rpartition("/")[0] + f"/{name}"

@@ -23,10 +23,11 @@ from marketflow.flows.runtime.run import run
 from marketflow.schemas.messages.frames import FrameKind
 from marketflow.schemas.tables import TABLES
 from marketflow.sources.lines.config import parse_lines
-from tests.support.fake_lines import FakeLines, MoldFaults, SoupFaults, free_port, itch_messages
+from tests.support.fake_lines import FakeLines, MoldFaults, SoupFaults, itch_messages
 from tests.support.lakes import table_rows
 from tests.support.line_rows import listening, plain, rows
 from tests.support.patience import PATIENCE_S, until
+from tests.support.ports import free_port
 
 EVENTS = 6_000
 SIM = f"sim:?events={EVENTS}&seed=7&symbols=5"
